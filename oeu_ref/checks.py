@@ -1,0 +1,99 @@
+"""Checks of plain arguments (numbers and words) that reference and core share: one rule, one message, no NumPy."""
+
+import math
+import numbers
+
+GRANULARITIES = ("layer", "global")
+RESCALES = ("undo", "match")
+NORMALIZATIONS = ("exact", "additive")
+MASKS = ("clip", "round")
+LAYERS = ("module", "tensor")
+
+
+def one_of(name, value, known):
+    """Return `value` if it is one of the words `known`; raise ValueError that lists them otherwise."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    return value
+
+
+def number(name, value, low=-math.inf, high=math.inf, meaning=""):
+    """Return `value` as float if it is a finite number in [low, high].
+
+    Raises TypeError for what is no number (booleans included), ValueError outside the range; `meaning` ends the message.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (math.isfinite(value) and low <= value <= high):
+        if math.isfinite(low) and math.isfinite(high):
+            wanted = f"lie in [{low:g}, {high:g}]"
+        elif math.isfinite(low):
+            wanted = f"be finite and at least {low:g}"
+        else:
+            wanted = "be finite"
+        raise ValueError(f"{name} must {wanted}{f' ({meaning})' if meaning else ''}, got {value}")
+    return float(value)
+
+
+def alpha(value):
+    """Return the projection strength as float; raise unless it is a number in [0, 1]."""
+    return number("alpha", value, 0, 1, "0: no protection, 1: full orthogonality")
+
+
+def beta(value):
+    """Return the weight of the projected forget gradient as float; raise unless it is a finite number >= 0."""
+    return number("beta", value, 0, meaning="the weight of the projected forget gradient")
+
+
+def positive(name, value):
+    """Return `value` as float; raise unless it is a finite number above 0."""
+    if number(name, value) <= 0:
+        raise ValueError(f"{name} must be greater than 0, got {value}")
+    return float(value)
+
+
+def integer(name, value, low, high=None):
+    """Return `value` as int; raise TypeError unless it is an integer, ValueError unless low <= value <= high."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
+    if value < low or (high is not None and value > high):
+        wanted = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
+    return int(value)
+
+
+def bits(name, value):
+    """Return a bit width: an integer from 1 to 8, or 32, which means "not quantized"."""
+    if value == 32 and not isinstance(value, bool):
+        return 32
+    try:
+        return integer(name, value, 1, 8)
+    except ValueError:
+        raise ValueError(f"{name} must be 1 to 8, or 32 for no quantization, got {value}") from None
+
+
+def integer_range(q_min, q_max):
+    """Return (q_min, q_max) as ints; raise unless both are whole numbers with q_min < q_max."""
+    for name, value in (("q_min", q_min), ("q_max", q_max)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != math.floor(value):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if q_min >= q_max:
+        raise ValueError(f"q_min must be smaller than q_max, got q_min={q_min}, q_max={q_max}")
+    return int(q_min), int(q_max)
+
+
+def layer_ids(values, count, granularity):
+    """Return for each of `count` tensors the number of the layer that it belongs to.
+
+    values: None (each tensor is a layer) or `count` hashable labels, equal for tensors of one layer. With granularity
+    "global" all tensors are one layer, whatever the labels.  Raises ValueError for another number of labels.
+    """
+    one_of("granularity", granularity, GRANULARITIES)
+    if values is not None and len(values) != count:
+        raise ValueError(f"layer_ids must name a layer for each tensor: {count} tensors, {len(values)} labels")
+    if granularity == "global":
+        return [0] * count
+    if values is None:
+        return list(range(count))
+    numbers_of = {label: i for i, label in enumerate(dict.fromkeys(values))}
+    return [numbers_of[label] for label in values]

@@ -1,0 +1,25 @@
+"""OEU in PyTorch: the reference's mathematics on any device, for any `nn.Module` and optimizer."""
+
+from .entropy import entropy_loss, kl_to_uniform
+from .models import QuantMLP, quantize_model
+from .projection import oeu_direction, project
+from .quantizer import QuantConv2d, QuantLinear, Quantizer, fake_quantize, fake_quantize_backward
+from .unlearner import OEU, EntropyStop, NonFiniteError, StepReport
+
+__all__ = [
+    "EntropyStop",
+    "NonFiniteError",
+    "OEU",
+    "QuantConv2d",
+    "QuantLinear",
+    "QuantMLP",
+    "Quantizer",
+    "StepReport",
+    "entropy_loss",
+    "fake_quantize",
+    "fake_quantize_backward",
+    "kl_to_uniform",
+    "oeu_direction",
+    "project",
+    "quantize_model",
+]

@@ -1,0 +1,249 @@
+"""Uniform quantizer with straight-through (STE) and learned-step (LSQ) gradients, in PyTorch, and its layers.
+
+Twin of `oeu_ref/reference/quantizer.py`. Sources: arXiv 2602.00567; Esser et al., "Learned Step Size Quantization",
+ICLR 2020 (LSQ). v = x / s below; x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import checks
+from ..reference.quantizer import integer_range, step_gradient_scale
+from ._checks import finite, floating
+
+__all__ = [
+    "QuantConv2d",
+    "QuantLinear",
+    "Quantizer",
+    "dequantize",
+    "fake_quantize",
+    "fake_quantize_backward",
+    "initial_step",
+    "integer_codes",
+    "integer_range",
+    "step_gradient_scale",
+]
+
+
+def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
+    """Round x to the grid step * {q_min, ..., q_max}, staying in floating point; differentiable in x and step.
+
+    x: any shape, finite; step: float or 0-d tensor > 0, in the unit of x; integers q_min < q_max; grad_scale and mask
+    as in `fake_quantize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x.
+    Raises TypeError for a non-float x or a range that is not whole, ValueError for a non-finite x, step <= 0,
+    q_min >= q_max or an unknown mask.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
+    """
+    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
+    grad_scale = checks.number("grad_scale", grad_scale, 0)
+    return _FakeQuantize.apply(x, step, q_min, q_max, grad_scale, checks.one_of("mask", mask, checks.MASKS))
+
+
+def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
+    """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
+
+    grad_out: the shape of x, dL/dx_hat; x, step, q_min, q_max as in `fake_quantize`; grad_scale >= 0 scales the
+    step's gradient alone.  Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements:
+
+        dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
+
+    mask says what "inside" means. "clip": Qn <= v <= Qp, the region that clipping leaves alone (the LSQ paper has the
+    strict inequality; the ends are included here so that a ReLU's exact zeros and the largest code still learn).
+    "round": Qn <= round(v) <= Qp, as PyTorch's own fake-quantize operations do, up to half a step further out.
+    Raises as `fake_quantize`; ValueError for a grad_out of another shape or a non-finite one.
+    Source: LSQ, equations 3 (step) and 5 (STE).
+    """
+    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
+    if finite("grad_out", floating("grad_out", grad_out)).shape != x.shape:
+        raise ValueError(f"grad_out must have the shape of x, {tuple(x.shape)}, got {tuple(grad_out.shape)}")
+    grad_scale = checks.number("grad_scale", grad_scale, 0)
+    return _backward(grad_out, x, step, q_min, q_max, grad_scale, checks.one_of("mask", mask, checks.MASKS))
+
+
+def integer_codes(x, step, q_min, q_max):
+    """Integers that a device stores: round(clip(x / step, q_min, q_max)).
+
+    Arguments and errors as `fake_quantize`.  Returns int16 of the shape of x, in [q_min, q_max].
+    """
+    return _codes(*_checked(x, step, q_min, q_max)).to(torch.int16)
+
+
+def dequantize(codes, step):
+    """Real values that integer codes stand for: step * codes, the inverse of `integer_codes` on the grid.
+
+    codes: integers, any shape; step: float or 0-d tensor > 0.  Returns the dtype of the step (float32 for a float).
+    Raises TypeError for codes that are not integers, ValueError for a step <= 0.
+    """
+    if codes.is_floating_point():
+        raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
+    checks.positive("step", float(step))
+    return codes.to(step.dtype if isinstance(step, Tensor) else torch.float32) * step
+
+
+def initial_step(x, q_max):
+    """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
+
+    x: any shape, finite, not empty; q_max >= 0 (0, at one signed bit, counts as 1).
+    Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, since any step represents zeros exactly.
+    Raises TypeError for a non-float x, ValueError for an empty or non-finite x.  Source: LSQ, section 2.1.
+    """
+    finite("x", floating("x", x))
+    if x.numel() == 0:
+        raise ValueError("x must not be empty: its mean magnitude sets the step")
+    step = 2 * x.abs().mean() / math.sqrt(max(q_max, 1))
+    return torch.where(step > 0, step, torch.ones_like(step))
+
+
+class Quantizer(nn.Module):
+    """Fake quantizer with a learned step, for weights or for activations.
+
+    bits: 1 to 8; signed: whether codes take both signs, None to let the first batch decide (negative values: signed);
+    mask: as in `fake_quantize_backward`; per_sample: True for activations, whose step gradient is scaled by the number
+    of features of one sample, False for weights, scaled by the number of weights (LSQ, section 2.2).
+
+    The first tensor that passes sets the step to `initial_step`; `step` is a parameter from the start, so that an
+    optimizer may be built before.  A step that training pushed below zero counts by its magnitude.
+    forward: x of any shape, float -> x_hat, the shape and dtype of x.  Raises ValueError for unknown bits or mask.
+    """
+
+    def __init__(self, bits, signed=True, mask="clip", per_sample=False):
+        super().__init__()
+        self.bits = checks.integer("bits", bits, 1, 8)
+        self.mask = checks.one_of("mask", mask, checks.MASKS)
+        self.per_sample = per_sample
+        self.decides_sign = signed is None
+        self.step = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("initialized", torch.tensor(False))
+        self.register_buffer("signed", torch.tensor(bool(signed)))
+        self._range = None  # (q_min, q_max) once known: reading the buffers at each call would wait for the device
+
+    def forward(self, x):
+        if self._range is None:
+            self._initialize(x)
+        q_min, q_max = self._range
+        count = x[0].numel() if self.per_sample else x.numel()
+        # the smallest normal number keeps a step of exactly zero a divisor
+        step = self.step.abs().clamp_min(torch.finfo(self.step.dtype).tiny)
+        return _FakeQuantize.apply(x, step, q_min, q_max, step_gradient_scale(count, q_max), self.mask)
+
+    def set(self, step, signed):
+        """Fix step (> 0, float or 0-d tensor) and sign of the range by hand, in place of the first batch."""
+        with torch.no_grad():
+            self.step.copy_(torch.as_tensor(step))
+            self.signed.fill_(bool(signed))
+            self.initialized.fill_(True)
+        self._range = None
+
+    def reread(self):
+        """Take notice of buffers that were changed from outside: a restored or loaded state."""
+        self._range = None
+
+    @property
+    def range(self):
+        """(q_min, q_max) in force, or None before the first batch."""
+        return integer_range(self.bits, bool(self.signed)) if self.initialized else None
+
+    def _initialize(self, x):
+        if not self.initialized:
+            signed = bool((x < 0).any()) if self.decides_sign else bool(self.signed)
+            self.set(initial_step(x.detach(), integer_range(self.bits, signed)[1]), signed)
+        self._range = self.range
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self.reread()
+
+    def extra_repr(self):
+        return f"bits={self.bits}, range={self.range}, mask={self.mask!r}"
+
+
+class _QuantizedLayer:
+    """What quantized layers share: their two quantizers, either absent at 32 bits."""
+
+    def _add_quantizers(self, weight_bits, activation_bits, mask):
+        self.weight_quantizer = self.activation_quantizer = None
+        if checks.bits("weight_bits", weight_bits) < 32:
+            self.weight_quantizer = Quantizer(weight_bits, True, mask).to(self.weight)
+        if checks.bits("activation_bits", activation_bits) < 32:
+            self.activation_quantizer = Quantizer(activation_bits, None, mask, per_sample=True).to(self.weight)
+
+    def quantized(self, inputs):
+        """(quantized inputs, quantized weight), the two tensors that the layer multiplies."""
+        inputs = self.activation_quantizer(inputs) if self.activation_quantizer is not None else inputs
+        weight = self.weight_quantizer(self.weight) if self.weight_quantizer is not None else self.weight
+        return inputs, weight
+
+
+class QuantLinear(_QuantizedLayer, nn.Linear):
+    """`nn.Linear` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
+
+    weight_bits, activation_bits: 1 to 8, or 32 for no quantization; mask as in `fake_quantize_backward`; all else as
+    `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
+    """
+
+    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._add_quantizers(weight_bits, activation_bits, mask)
+
+    def forward(self, inputs):
+        inputs, weight = self.quantized(inputs)
+        return functional.linear(inputs, weight, self.bias)
+
+
+class QuantConv2d(_QuantizedLayer, nn.Conv2d):
+    """`nn.Conv2d` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
+
+    weight_bits, activation_bits: 1 to 8, or 32 for no quantization; mask as in `fake_quantize_backward`; all else as
+    `nn.Conv2d`.  forward: (N, C, H, W) float -> (N, C', H', W').  Raises ValueError for unknown bits or mask.
+    """
+
+    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._add_quantizers(weight_bits, activation_bits, mask)
+
+    def forward(self, inputs):
+        inputs, weight = self.quantized(inputs)
+        return self._conv_forward(inputs, weight, self.bias)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, step, q_min, q_max, grad_scale, mask):
+        ctx.save_for_backward(x, step)
+        ctx.constants = q_min, q_max, grad_scale, mask
+        return (_codes(x, step, q_min, q_max) * step).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        grad_x, grad_step = _backward(grad_out, *ctx.saved_tensors, *ctx.constants)
+        return grad_x, grad_step, None, None, None, None
+
+
+def _codes(x, step, q_min, q_max):
+    return torch.round(torch.clamp(_wide(x) / step, q_min, q_max))
+
+
+def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
+    v = _wide(x) / step
+    rounded = torch.round(v)
+    tested = v if mask == "clip" else rounded
+    outside = (tested < q_min) | (tested > q_max)
+    slope_of_step = torch.where(outside, v.clamp(q_min, q_max), rounded - v)
+    grad_step = grad_scale * (grad_out * slope_of_step).sum(dtype=slope_of_step.dtype)
+    return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
+
+
+def _wide(x):
+    # bfloat16 has fewer digits than 8-bit codes need
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _checked(x, step, q_min, q_max):
+    finite("x", floating("x", x))
+    if isinstance(step, Tensor) and step.ndim != 0:
+        raise ValueError(f"step must be a float or a 0-d tensor, got shape {tuple(step.shape)}")
+    checks.positive("step", step.item() if isinstance(step, Tensor) else step)
+    step = step if isinstance(step, Tensor) else torch.tensor(step, dtype=_wide(x).dtype, device=x.device)
+    return x, step, *checks.integer_range(q_min, q_max)

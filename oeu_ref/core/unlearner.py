@@ -1,0 +1,292 @@
+"""The OEU step on any PyTorch model and optimizer, and a stop rule that needs no retrained model."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import checks
+from ._checks import floating
+from .entropy import check_logits_shape, checked_labels, entropy
+from .projection import Layers, projected, wide
+from .quantizer import Quantizer
+
+FORWARDS = ("separate", "joint")
+MODES = ("train", "keep")
+
+
+class NonFiniteError(ValueError):
+    """A loss or gradient is not finite. The model, its buffers and the optimizer are as they were before the step."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one OEU step measured before it changed the model.
+
+    forget_loss in [-log K, 0], retain_loss >= 0, forget_entropy = -forget_loss: floats, in nats, batch means;
+    cosine: between forget and retain gradient, residual: between projected forget gradient and retain gradient, both
+    over all parameters as one vector; layer_cosines, layer_residuals: the same for each layer, by name.
+    """
+
+    forget_loss: float
+    retain_loss: float
+    forget_entropy: float
+    cosine: float
+    residual: float
+    layer_cosines: dict
+    layer_residuals: dict
+
+
+class OEU:
+    """Orthogonal Entropy Unlearning of a model in place, step by step, through an optimizer of your choice.
+
+    model: any `nn.Module` that maps inputs (N, ...) to logits (N, K); parameters may be frozen, shared or unused.
+    optimizer: a `torch.optim.Optimizer` over (some of) the model's parameters; only these are changed.
+    alpha in [0, 1]: share of the retain direction that is removed from the forget gradient (paper: 1).
+    beta >= 0: weight of the projected forget gradient.
+    granularity: "layer" or "global"; rescale: "undo" or "match": see `oeu_ref.core.projection.project`.
+    layer: what counts as a layer, "module" (a layer's weight, bias and step sizes are one vector) or "tensor" (each
+    parameter is its own). A one-element tensor, such as an LSQ step, is always collinear with its retain gradient: as a
+    layer of its own it would never receive a forget gradient.
+    forward: "separate" passes the forget and the retain batch one after the other, "joint" passes both in one batch,
+    which BatchNorm then normalizes together.
+    mode: "train" puts the model in train mode for the step's forward passes, so that BatchNorm normalizes the forget
+    batch as it did the training batches (in eval mode networks with BatchNorm collapse), and back afterwards; "keep"
+    leaves every module's mode as you set it, for BatchNorm layers frozen on purpose.
+    normalization, epsilon: as in `oeu_ref.core.projection.project`.
+    Raises TypeError for another model or optimizer, ValueError for a setting outside its range or an optimizer that
+    holds none of the model's parameters, or others.
+    Source: the OEU algorithm of arXiv 2602.00567.
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        alpha=1.0,
+        beta=1.0,
+        granularity="layer",
+        rescale="undo",
+        layer="module",
+        forward="separate",
+        mode="train",
+        normalization="exact",
+        epsilon=1e-8,
+    ):
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        self.model, self.optimizer = model, optimizer
+        self.alpha, self.beta = checks.alpha(alpha), checks.beta(beta)
+        self.granularity = checks.one_of("granularity", granularity, checks.GRANULARITIES)
+        self.rescale = checks.one_of("rescale", rescale, checks.RESCALES)
+        self.layer = checks.one_of("layer", layer, checks.LAYERS)
+        self.forward = checks.one_of("forward", forward, FORWARDS)
+        self.mode = checks.one_of("mode", mode, MODES)
+        self.normalization = checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
+        self.epsilon = checks.positive("epsilon", epsilon)
+        self._layers = {}
+        if not self._trainable():
+            raise ValueError("optimizer must hold at least one parameter of the model that requires a gradient")
+
+    def step(self, forget_inputs, retain_inputs, retain_labels):
+        """Take one step: two gradients, projection, one step of the optimizer. Forget labels are not needed.
+
+        forget_inputs: (N_f, ...), retain_inputs: (N_r, ...), what the model takes; retain_labels: (N_r,) integers.
+        Returns a `StepReport`.
+        Raises TypeError or ValueError for empty or mismatched batches and bad labels, `NonFiniteError` (a ValueError)
+        for a non-finite loss or gradient; the model, buffers included, and the optimizer are then as before.
+        """
+        parameters = self._trainable()
+        with self._undone_on_error():
+            forget_loss, retain_loss = self._losses(forget_inputs, retain_inputs, retain_labels)
+            parameters, g_f, g_r = self._gradients(parameters, forget_loss, retain_loss)
+            with torch.no_grad():
+                layers, names = self._layers_of(parameters)
+                g_perp = projected(
+                    g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon
+                )
+                report = self._report(forget_loss, retain_loss, g_f, g_r, g_perp, layers, names)
+                direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
+        self.optimizer.zero_grad(set_to_none=True)
+        for parameter, d in zip(parameters.values(), direction):
+            parameter.grad = d
+        self.optimizer.step()
+        return report
+
+    def _trainable(self):
+        """Parameters that a step changes, by name, each once: the model's that the optimizer holds."""
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        named = {name: p for name, p in self.model.named_parameters() if id(p) in held}
+        if len(named) < len(held):
+            raise ValueError(
+                f"optimizer must hold only parameters of the model, got {len(held) - len(named)} of something else"
+            )
+        return {name: p for name, p in named.items() if p.requires_grad}
+
+    def _layers_of(self, parameters):
+        key = tuple(parameters)
+        if key not in self._layers:
+            labels = list(parameters) if self.layer == "tensor" else [self._owner(name) for name in parameters]
+            layers = Layers(labels, list(parameters.values()), self.granularity)
+            names = ["global"] if self.granularity == "global" else list(dict.fromkeys(labels))
+            self._layers = {key: (layers, names)}
+        return self._layers[key]
+
+    def _owner(self, parameter_name):
+        """Name of the module that a parameter belongs to; a quantizer's step belongs to the layer that it serves."""
+        owner = parameter_name.rpartition(".")[0]
+        if isinstance(self.model.get_submodule(owner), Quantizer):
+            owner = owner.rpartition(".")[0]
+        return owner
+
+    def _losses(self, forget_inputs, retain_inputs, retain_labels):
+        for name, inputs in (("forget_inputs", forget_inputs), ("retain_inputs", retain_inputs)):
+            if not isinstance(inputs, torch.Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
+            if inputs.ndim < 1 or len(inputs) == 0:
+                raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
+        if self.forward == "joint":
+            if forget_inputs.shape[1:] != retain_inputs.shape[1:]:
+                raise ValueError(
+                    f"forget_inputs must have the sample shape of retain_inputs for a joint forward, "
+                    f"{tuple(retain_inputs.shape[1:])}, got {tuple(forget_inputs.shape[1:])}"
+                )
+            logits = self.model(torch.cat([forget_inputs, retain_inputs]))
+            forget_logits, retain_logits = logits[: len(forget_inputs)], logits[len(forget_inputs) :]
+        else:
+            # retain last: BatchNorm's running statistics weigh the latest batch most
+            forget_logits, retain_logits = self.model(forget_inputs), self.model(retain_inputs)
+        check_logits_shape(forget_logits, "the model's logits for forget_inputs")
+        check_logits_shape(retain_logits, "the model's logits for retain_inputs")
+        labels = checked_labels("retain_labels", retain_labels, *retain_logits.shape)
+        log_p = functional.log_softmax(forget_logits.to(wide([forget_logits])[0].dtype), dim=1)
+        forget_loss = (log_p.exp() * log_p).sum(dim=1).mean()
+        retain_loss = functional.cross_entropy(retain_logits.to(wide([retain_logits])[0].dtype), labels)
+        return forget_loss, retain_loss
+
+    def _gradients(self, parameters, forget_loss, retain_loss):
+        """Parameters that either loss depends on, by name, and both gradients for them, zero where one does not."""
+        g_f = _gradients(forget_loss, list(parameters.values()), keep_graph=self.forward == "joint")
+        g_r = _gradients(retain_loss, list(parameters.values()), keep_graph=False)
+        used = {name: p for (name, p), f, r in zip(parameters.items(), g_f, g_r) if not (f is None and r is None)}
+        if not used:
+            raise ValueError("model must connect at least one parameter that the optimizer holds with its logits")
+        g_f, g_r = (
+            [torch.zeros_like(p) if g is None else g for (name, p), g in zip(parameters.items(), grads) if name in used]
+            for grads in (g_f, g_r)
+        )
+        return used, g_f, g_r
+
+    def _report(self, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names):
+        """Measure, and raise `NonFiniteError` unless all is finite: the only place where a step waits for the device."""
+        g_f, g_r, g_perp = wide(g_f), wide(g_r), wide(g_perp)
+        norms = [layers.norms(g).double() for g in (g_f, g_r, g_perp)]
+        unit_r = layers.unit(g_r)
+        cosines = [layers.dots(layers.unit(g), unit_r).double() for g in (g_f, g_perp)]
+        losses = torch.stack([forget_loss.detach(), retain_loss.detach()]).double()
+        losses, norms_f, norms_r, norms_perp, before, after = (
+            torch.cat([losses, *norms, *cosines]).cpu().split([2] + 5 * [layers.count])
+        )
+        if not losses.isfinite().all():
+            raise NonFiniteError(
+                f"the losses must be finite, got forget loss {losses[0]:g} and retain loss {losses[1]:g}: "
+                "check the inputs, or lower the learning rate; nothing was changed"
+            )
+        for kind, layer_norms in (("forget", norms_f), ("retain", norms_r)):
+            if not layer_norms.isfinite().all():
+                worst = names[int((~layer_norms.isfinite()).nonzero()[0])]
+                raise NonFiniteError(
+                    f"the {kind} gradient must be finite, got a norm of {layer_norms[names.index(worst)]:g} "
+                    f"in layer {worst!r}: lower the learning rate or the loss scale; nothing was changed"
+                )
+        return StepReport(
+            forget_loss=losses[0].item(),
+            retain_loss=losses[1].item(),
+            forget_entropy=-losses[0].item(),
+            cosine=_overall_cosine(before, norms_f, norms_r),
+            residual=_overall_cosine(after, norms_perp, norms_r),
+            layer_cosines=dict(zip(names, before.tolist())),
+            layer_residuals=dict(zip(names, after.tolist())),
+        )
+
+    @contextlib.contextmanager
+    def _undone_on_error(self):
+        """Run the forward passes in the mode asked for; put buffers and quantizers back if anything is raised."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        quantizers = {name: m for name, m in self.model.named_modules() if isinstance(m, Quantizer)}
+        saved = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        # a quantizer that has not seen a batch yet sets its step in the forward pass
+        saved.update({f"{name}.step": q.step.detach().clone() for name, q in quantizers.items() if q.range is None})
+        if self.mode == "train":
+            self.model.train()
+        try:
+            yield
+        except BaseException:
+            tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+            with torch.no_grad():
+                for name, value in saved.items():
+                    tensors[name].copy_(value)
+            for quantizer in quantizers.values():
+                quantizer.reread()
+            raise
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+class EntropyStop:
+    """Stop rule: the forget set is forgotten when its mean entropy reaches that of data the model has never seen.
+
+    model: as in `OEU`; forget_inputs, unseen_inputs: (N, ...) float, unseen ones neither trained on nor used for
+    testing (a validation split); batch_size: samples for each forward pass.
+    history: list of (forget entropy, unseen entropy), in nats, one pair for each call of `reached`.
+    Raises TypeError or ValueError for empty inputs.
+    Source: ours. The paper trains for a fixed number of steps; entropy pushed to its end over-forgets, which
+    the forget-vs-test AUC shows.
+    """
+
+    def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024):
+        self.model, self.forget_inputs, self.unseen_inputs = model, forget_inputs, unseen_inputs
+        self.batch_size = checks.integer("batch_size", batch_size, 1)
+        for name, inputs in (("forget_inputs", forget_inputs), ("unseen_inputs", unseen_inputs)):
+            if len(floating(name, inputs)) == 0:
+                raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
+        self.history = []
+
+    def reached(self):
+        """Measure both entropies on the model as it is now; True once the forget set's is at least the unseen one's."""
+        pair = tuple(mean_entropy(self.model, x, self.batch_size) for x in (self.forget_inputs, self.unseen_inputs))
+        self.history.append(pair)
+        return pair[0] >= pair[1]
+
+
+@torch.no_grad()
+def mean_entropy(model, inputs, batch_size=1024):
+    """Mean entropy of the model's predictions, in eval mode; the mode is put back afterwards.
+
+    model: maps (N, ...) to logits (N, K); inputs: (N, ...) float, N >= 1; batch_size >= 1.
+    Returns a float in [0, log K], in nats.  Raises ValueError for non-finite logits.
+    """
+    training = model.training
+    model.eval()
+    try:
+        return sum(entropy(model(batch)).sum().item() for batch in inputs.split(batch_size)) / len(inputs)
+    finally:
+        model.train(training)
+
+
+def _gradients(loss, parameters, keep_graph):
+    """Gradient of the loss for each parameter, dense; None where the loss does not depend on it."""
+    if not loss.requires_grad:
+        return [None] * len(parameters)
+    grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
+
+
+def _overall_cosine(layer_cosines, first_norms, second_norms):
+    length = (first_norms.norm() * second_norms.norm()).item()
+    return (layer_cosines * first_norms * second_norms).sum().item() / length if length else 0.0

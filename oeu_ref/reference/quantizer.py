@@ -1,0 +1,149 @@
+"""Uniform quantizer with straight-through (STE) and learned-step (LSQ) gradients, and the integer codes behind it.
+
+Sources: arXiv 2602.00567 for the method; Esser et al., "Learned Step Size Quantization", ICLR 2020 (LSQ) for the
+gradient of the step. v = x / s below; x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even.
+"""
+
+import math
+
+import numpy as np
+
+from .. import checks
+
+
+def integer_range(bits, signed=True):
+    """Smallest and largest integer code (Qn, Qp).
+
+    bits: 1 to 8.  signed (weights): [-2^(b-1), 2^(b-1) - 1]; unsigned (activations after ReLU): [0, 2^b - 1].
+    Raises TypeError or ValueError for other bits.  Source: LSQ, section 2. One signed bit gives the codes {-1, 0}.
+    """
+    bits = checks.integer("bits", bits, 1, 8)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def fake_quantize(x, step, q_min, q_max):
+    """Round x to the grid step * {q_min, ..., q_max}, staying in floating point.
+
+    x: any shape, finite; step > 0, in the unit of x; integers q_min < q_max.  Returns x_hat, the shape of x.
+    Raises TypeError for a non-float x or a range that is not whole, ValueError for a non-finite x, step <= 0 or
+    q_min >= q_max.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
+    """
+    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
+    return step * np.round(np.clip(x / step, q_min, q_max))
+
+
+def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
+    """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
+
+    grad_out: the shape of x, dL/dx_hat; x, step, q_min, q_max as in `fake_quantize`; grad_scale >= 0 scales the
+    step's gradient alone.  Returns (grad_x, grad_step): the shape of x, and a float summed over all elements:
+
+        dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
+
+    mask says what "inside" means. "clip": Qn <= v <= Qp, the region that clipping leaves alone (the LSQ paper has the
+    strict inequality; the ends are included here so that a ReLU's exact zeros and the largest code still learn).
+    "round": Qn <= round(v) <= Qp, as PyTorch's own fake-quantize operations do, up to half a step further out.
+    Raises as `fake_quantize`; ValueError for a grad_out of another shape, a non-finite one, or an unknown mask.
+    Source: LSQ, equations 3 (step) and 5 (STE).
+    """
+    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
+    grad_out = _checked_floats("grad_out", grad_out)
+    if grad_out.shape != x.shape:
+        raise ValueError(f"grad_out must have the shape of x, {x.shape}, got {grad_out.shape}")
+    grad_scale = checks.number("grad_scale", grad_scale, 0)
+    v = x / step
+    tested = v if checks.one_of("mask", mask, checks.MASKS) == "clip" else np.round(v)
+    below, above = tested < q_min, tested > q_max
+    slope_of_step = np.where(below, q_min, np.where(above, q_max, np.round(v) - v))
+    return np.where(below | above, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
+
+
+def integer_codes(x, step, q_min, q_max):
+    """Integers that a device stores: round(clip(x / step, q_min, q_max)).
+
+    Arguments and errors as `fake_quantize`.  Returns int16 of the shape of x, in [q_min, q_max].
+    """
+    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
+    return np.round(np.clip(x / step, q_min, q_max)).astype(np.int16)
+
+
+def dequantize(codes, step):
+    """Real values that integer codes stand for: step * codes, the inverse of `integer_codes` on the grid.
+
+    codes: integers, any shape; step > 0.  Returns float64.  Raises TypeError for codes that are not integers.
+    """
+    codes = np.asarray(codes)
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
+    return checks.positive("step", step) * codes.astype(np.float64)
+
+
+def pack_codes(codes, bits, signed=True):
+    """Pack integer codes into bytes, `bits` bits a code, most significant bit first.
+
+    codes: integers of any shape in the range of `integer_range(bits, signed)`.
+    Returns uint8 (ceil(size * bits / 8),); signed codes are stored as code - Qn, the last byte is filled with zeros.
+    Raises TypeError for codes that are not integers, ValueError for a code outside the range.
+    """
+    q_min, q_max = integer_range(bits, signed)
+    codes = np.asarray(codes)
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
+    if codes.size and not (q_min <= codes.min() and codes.max() <= q_max):
+        raise ValueError(f"codes must lie in [{q_min}, {q_max}] for {bits} bits, got {codes.min()} to {codes.max()}")
+    octets = (codes.reshape(-1, 1) - q_min).astype(np.uint8)
+    return np.packbits(np.unpackbits(octets, axis=1)[:, 8 - bits :])
+
+
+def unpack_codes(packed, bits, shape, signed=True):
+    """Inverse of `pack_codes`.
+
+    packed: uint8 (ceil(size * bits / 8),) for size = prod(shape).  Returns int16 of that shape.
+    Raises TypeError for another dtype, ValueError for another length.
+    """
+    q_min, _ = integer_range(bits, signed)
+    packed = np.asarray(packed)
+    size = math.prod(shape)
+    if packed.dtype != np.uint8:
+        raise TypeError(f"packed must be uint8, got dtype {packed.dtype}")
+    if packed.shape != (math.ceil(size * bits / 8),):
+        raise ValueError(f"packed must hold {math.ceil(size * bits / 8)} bytes for shape {shape}, got {packed.shape}")
+    low_bits = np.unpackbits(packed)[: size * bits].reshape(size, bits)
+    octets = np.packbits(np.pad(low_bits, ((0, 0), (8 - bits, 0))), axis=1)
+    return (octets.astype(np.int16) + q_min).reshape(shape)
+
+
+def initial_step(x, q_max):
+    """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
+
+    x: any shape, finite, not empty; q_max >= 0 (0, at one signed bit, counts as 1).
+    Returns a float > 0; 1.0 where x is zero everywhere, since any step represents zeros exactly.
+    Raises TypeError for a non-float x, ValueError for an empty or non-finite x.  Source: LSQ, section 2.1.
+    """
+    x = _checked_floats("x", x)
+    if x.size == 0:
+        raise ValueError("x must not be empty: its mean magnitude sets the step")
+    return float(2 * np.abs(x).mean() / math.sqrt(max(q_max, 1))) or 1.0
+
+
+def step_gradient_scale(count, q_max):
+    """Scale of the step's gradient that keeps its relative update near that of the weights: 1 / sqrt(count * Qp).
+
+    count: number of weights, or of features of one sample for activations; q_max >= 0 (0 counts as 1).
+    Returns a float > 0.  Raises TypeError or ValueError for a count below 1.  Source: LSQ, section 2.2.
+    """
+    return 1 / math.sqrt(checks.integer("count", count, 1) * max(q_max, 1))
+
+
+def _checked(x, step, q_min, q_max):
+    return _checked_floats("x", x), checks.positive("step", step), *checks.integer_range(q_min, q_max)
+
+
+def _checked_floats(name, values):
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise TypeError(f"{name} must be floating point, got dtype {values.dtype}; convert with .astype(float)")
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
+    return values
