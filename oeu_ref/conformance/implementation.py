@@ -1,0 +1,209 @@
+"""An implementation under test: any module or object with some of the contract's functions, NumPy in and out."""
+
+import importlib
+import importlib.util
+import numbers
+import pathlib
+import sys
+
+import numpy as np
+
+SIGNATURES = {
+    "entropy_loss": "entropy_loss(logits) -> (loss, grad): a float and a float array (N, K)",
+    "kl_to_uniform": "kl_to_uniform(logits) -> kl: a float array (N,)",
+    "fake_quantize": "fake_quantize(x, step, q_min, q_max) -> x_hat: a float array of the shape of x",
+    "fake_quantize_backward": "fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0) -> "
+    "(grad_x, grad_step): a float array of the shape of x and a float",
+    "project": 'project(forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo") -> '
+    "list of float arrays, shapes of forget_grads",
+    "oeu_direction": "oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, "
+    'granularity="layer", rescale="undo") -> list of float arrays, shapes of forget_grads',
+}
+STEP = "OEU"  # a class OEU(model, optimizer, ...).step(forget_inputs, retain_inputs, retain_labels), on PyTorch models
+DTYPES = ("float64", "float32")
+MASKS = ("clip", "round")
+
+
+class LoadError(ValueError):
+    """What was named as an implementation cannot be used as one; the message says why and what would be right."""
+
+
+class Violation(AssertionError):
+    """An implementation breaks a law, or its contract; the message says how, with figures."""
+
+
+class Implementation:
+    """An implementation of the contract, wrapped so that every call is checked for form.
+
+    target: module or object with at least one of the functions of `SIGNATURES` or a class `OEU` (or that class itself);
+    its optional DTYPE ("float64" or "float32") sets the tolerances, QUANTIZER_MASK ("clip" or "round") the STE mask
+    that it claims; name: for reports.
+    The contract's functions are methods here: they hand over copies of their arrays, in the declared dtype, and raise
+    `Violation` for a result of another type, shape or precision than the contract says.
+    Raises LoadError for a target without any of the functions or with an unknown DTYPE or QUANTIZER_MASK.
+    """
+
+    def __init__(self, target, name=None):
+        self.target = target
+        self.name = name or getattr(target, "__name__", type(target).__name__)
+        self.dtype = np.dtype(_declared(target, self.name, "DTYPE", DTYPES))
+        self.mask = _declared(target, self.name, "QUANTIZER_MASK", MASKS)
+        if not any(self.has(operation) for operation in (*SIGNATURES, STEP)):
+            raise LoadError(
+                f"{self.name} must define at least one of {', '.join(SIGNATURES)} or a class {STEP}, found none: "
+                "`python -m oeu_ref template` prints a file to start from"
+            )
+
+    @property
+    def eps(self):
+        """Distance from 1 to the next number in the declared dtype."""
+        return float(np.finfo(self.dtype).eps)
+
+    def has(self, operation):
+        """Whether the target defines a callable of this name; a class with a method `step` is an OEU itself."""
+        if operation == STEP and isinstance(self.target, type):
+            return hasattr(self.target, "step")
+        return callable(getattr(self.target, operation, None))
+
+    @property
+    def step_class(self):
+        """The target's class OEU(model, optimizer, alpha, beta, granularity, rescale) with `step`, for PyTorch models."""
+        return self.target if isinstance(self.target, type) else getattr(self.target, STEP)
+
+    def cast(self, values):
+        """An array, or list of arrays, rounded to the declared dtype and given back as float64."""
+        if isinstance(values, list):
+            return [self.cast(value) for value in values]
+        return np.asarray(values).astype(self.dtype).astype(np.float64)
+
+    def raw(self, operation, *args, **kwargs):
+        """Call the target's function with these very objects, whatever it returns."""
+        with np.errstate(all="ignore"):
+            return getattr(self.target, operation)(*args, **kwargs)
+
+    def entropy_loss(self, logits):
+        """(loss, grad), checked for form; logits: (N, K)."""
+        loss, grad = self._pair("entropy_loss", self.raw("entropy_loss", self._own(logits)))
+        return self._number("entropy_loss", "loss", loss), self._array("entropy_loss", "grad", grad, logits.shape)
+
+    def kl_to_uniform(self, logits):
+        """kl (N,), checked for form; logits: (N, K)."""
+        kl = self.raw("kl_to_uniform", self._own(logits))
+        return self._array("kl_to_uniform", "kl", kl, logits.shape[:1])
+
+    def fake_quantize(self, x, step, q_min, q_max):
+        """x_hat, the shape of x, checked for form."""
+        return self._array(
+            "fake_quantize", "x_hat", self.raw("fake_quantize", self._own(x), step, q_min, q_max), np.shape(x)
+        )
+
+    def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, *grad_scale):
+        """(grad_x, grad_step), checked for form."""
+        name = "fake_quantize_backward"
+        result = self.raw(name, self._own(grad_out), self._own(x), step, q_min, q_max, *grad_scale)
+        grad_x, grad_step = self._pair(name, result)
+        return self._array(name, "grad_x", grad_x, np.shape(x)), self._number(name, "grad_step", grad_step)
+
+    def project(self, forget_grads, retain_grads, *args, **kwargs):
+        """List of arrays, shapes of forget_grads, checked for form."""
+        return self._arrays("project", forget_grads, retain_grads, *args, **kwargs)
+
+    def oeu_direction(self, forget_grads, retain_grads, *args, **kwargs):
+        """List of arrays, shapes of forget_grads, checked for form."""
+        return self._arrays("oeu_direction", forget_grads, retain_grads, *args, **kwargs)
+
+    def _own(self, array):
+        return np.array(array, dtype=self.dtype)
+
+    def _pair(self, operation, result):
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise Violation(f"{SIGNATURES[operation]} was expected, got {_describe(result)}")
+        return result
+
+    def _number(self, operation, name, value):
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            value = value[()]
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise Violation(f"{SIGNATURES[operation]} was expected: {name} is {_describe(value)}, not a float")
+        if not np.isfinite(value):
+            raise Violation(f"{operation}: {name} is {value}")
+        return float(value)
+
+    def _array(self, operation, name, value, shape):
+        if isinstance(value, np.generic):
+            value = np.asarray(value)  # NumPy itself turns results of 0-d arrays into scalars
+        if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+            raise Violation(f"{SIGNATURES[operation]} was expected: {name} is {_describe(value)}")
+        if value.shape != shape:
+            raise Violation(f"{operation}: {name} must have shape {shape}, got {value.shape}")
+        if np.finfo(value.dtype).eps > self.eps:
+            raise Violation(f"{operation}: {name} must have dtype {self.dtype} as DTYPE declares, got {value.dtype}")
+        if not np.isfinite(value).all():
+            raise Violation(f"{operation}: {name} holds {value[~np.isfinite(value)][0]}")
+        return value.astype(np.float64)
+
+    def _arrays(self, operation, forget_grads, retain_grads, *args, **kwargs):
+        forget, retain = ([self._own(g) for g in grads] for grads in (forget_grads, retain_grads))
+        result = self.raw(operation, forget, retain, *args, **kwargs)
+        if not isinstance(result, (list, tuple)) or len(result) != len(forget):
+            found = f"{len(result)} of them" if isinstance(result, (list, tuple)) else _describe(result)
+            raise Violation(f"{SIGNATURES[operation]} was expected ({len(forget)} arrays), got {found}")
+        return [self._array(operation, f"result[{i}]", r, g.shape) for i, (r, g) in enumerate(zip(result, forget))]
+
+
+def load(name):
+    """Implementation by name: "package.module", "path/to/file.py", or either followed by ":object".
+
+    Running a stranger's module runs the stranger's code: do this only with code that you trust.
+    Returns an `Implementation`.  Raises LoadError with the cause and the remedy.
+    """
+    where, _, attribute = name.partition(":") if not pathlib.Path(name).is_file() else (name, "", "")
+    try:
+        if where.endswith(".py"):
+            target = _import_file(pathlib.Path(where))
+        else:
+            # as `python -m` does: the folder in which the command was started counts
+            if "" not in sys.path and str(pathlib.Path.cwd()) not in sys.path:
+                sys.path.insert(0, str(pathlib.Path.cwd()))
+            target = importlib.import_module(where)
+    except LoadError:
+        raise
+    except Exception as error:  # a stranger's module may raise anything while it is imported
+        raise LoadError(
+            f"{where!r} cannot be imported ({type(error).__name__}: {error}); "
+            "expected is a module (package.module), a file (path/to/file.py), or either followed by :object"
+        ) from error
+    for part in filter(None, attribute.split(".")):
+        if not hasattr(target, part):
+            raise LoadError(f"{where!r} has no attribute {part!r}; expected is the object after the colon")
+        target = getattr(target, part)
+    return Implementation(target, name)
+
+
+def _import_file(path):
+    if not path.is_file():
+        raise LoadError(f"{str(path)!r} is no file; expected is a Python file with the contract's functions")
+    spec = importlib.util.spec_from_file_location(f"implementation_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look a module up by name
+    sys.path.insert(0, str(path.parent.resolve()))  # a file may import its neighbours, as a script may
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    return module
+
+
+def _declared(target, name, constant, known):
+    value = getattr(target, constant, known[0])
+    if value not in known:
+        raise LoadError(f"{name}.{constant} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    return value
+
+
+def _describe(value):
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")

@@ -1,0 +1,73 @@
+"""Trying all laws on one implementation, and telling what came out: as a table and as JSON."""
+
+import textwrap
+from dataclasses import asdict, dataclass
+
+from .law import LAWS, try_law
+
+WIDTH = 118
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of every law. name: of the implementation; dtype, mask: as it declares; results: `LawResult`s."""
+
+    name: str
+    dtype: str
+    mask: str
+    results: list
+
+    @property
+    def failed(self):
+        """Results of the laws that fail."""
+        return [r for r in self.results if r.status == "fails"]
+
+    @property
+    def ok(self):
+        """Whether no law fails and at least one holds."""
+        return not self.failed and any(r.status == "holds" for r in self.results)
+
+    @property
+    def cases(self):
+        """Number of cases tried, all laws together."""
+        return sum(r.cases for r in self.results)
+
+    def as_dict(self):
+        """The report as plain dicts and lists, for JSON."""
+        return {**asdict(self), "ok": self.ok, "cases": self.cases}
+
+    def table(self):
+        """The report as text for a terminal: a line for each law, and an explanation for each that fails."""
+        width = max(len(r.law) for r in self.results)
+        lines = [f"{self.name}  ({self.dtype}, {self.mask} mask)", "", f"{'law':<{width}}  theorem   cases  result"]
+        lines += [f"{r.law:<{width}}  {r.theorem:<8} {r.cases:>6}  {r.status}" for r in self.results]
+        skipped = sorted({r.message for r in self.results if r.status == "skipped"})
+        if skipped:
+            lines += ["", "skipped: " + "; ".join(skipped)]
+        for r in self.failed:
+            lines += ["", f"FAILS  {r.law}  (theorem {r.theorem})"]
+            for label, text in (("what", r.message), ("smallest case", r.example), ("usual cause", r.hint)):
+                lines += textwrap.wrap(
+                    f"{label + ':':<15}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17
+                )
+        counts = {status: sum(r.status == status for r in self.results) for status in ("holds", "fails", "skipped")}
+        verdict = "holds all laws that apply" if self.ok else "BREAKS LAWS" if self.failed else "has nothing to check"
+        lines += ["", f"{self.name} {verdict}: {counts['holds']} hold, {counts['fails']} fail, "]
+        lines[-1] += f"{counts['skipped']} skipped, {self.cases:,} cases"
+        return "\n".join(lines)
+
+
+def check(implementation, cases=50, stop_at_first=False, progress=lambda result: None):
+    """Try every law on an implementation.
+
+    implementation: an `Implementation`; cases: drawn for each law (times the law's weight), >= 1; stop_at_first: end
+    with the first law that fails, without looking for its smallest case; progress: called with each `LawResult`.
+    Returns a `Report`. Deterministic: the same implementation and number of cases give the same report.
+    """
+    results = []
+    for law in LAWS:
+        results.append(try_law(law, implementation, cases, shrink=not stop_at_first))
+        progress(results[-1])
+        if stop_at_first and results[-1].status == "fails":
+            break
+    return Report(implementation.name, str(implementation.dtype), implementation.mask, results)
