@@ -107,6 +107,9 @@ def try_law(law: Law, implementation: Implementation, cases=50, shrink=True):
                 except UnsatisfiedAssumption:
                     pass
             drawn()
+    except NotImplementedError as error:
+        where = str(error) or " or ".join(law.needs)
+        return _result(law, "skipped", 0, message=f"{implementation.name} raises NotImplementedError: {where}")
     except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
         message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
         return _result(law, "fails", tried + 1, example=str(failing), message=message, hint=law.hint)

@@ -1,6 +1,7 @@
 """Trying all laws on one implementation, and telling what came out: as a table and as JSON."""
 
 import textwrap
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 from .law import LAWS, try_law
@@ -41,9 +42,8 @@ class Report:
         width = max(len(r.law) for r in self.results)
         lines = [f"{self.name}  ({self.dtype}, {self.mask} mask)", "", f"{'law':<{width}}  theorem   cases  result"]
         lines += [f"{r.law:<{width}}  {r.theorem:<8} {r.cases:>6}  {r.status}" for r in self.results]
-        skipped = sorted({r.message for r in self.results if r.status == "skipped"})
-        if skipped:
-            lines += ["", "skipped: " + "; ".join(skipped)]
+        reasons = Counter(r.message for r in self.results if r.status == "skipped")
+        lines += [""] * bool(reasons) + [f"skipped, {n} laws: {reason}" for reason, n in reasons.items()]
         for r in self.failed:
             lines += ["", f"FAILS  {r.law}  (theorem {r.theorem})"]
             for label, text in (("what", r.message), ("smallest case", r.example), ("usual cause", r.hint)):

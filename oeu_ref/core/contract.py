@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from . import entropy, projection, quantizer
+from . import entropy, projection, quantizer, unlearner
 
 
 class NumPyContract:
@@ -12,6 +12,8 @@ class NumPyContract:
     dtype: "float64" or "float32"; device: a torch device; mask: the STE mask that it claims, "clip" or "round".
     Each method takes and returns what its namesake in `oeu_ref.reference` does, in arrays of `dtype`.
     """
+
+    OEU = unlearner.OEU
 
     def __init__(self, dtype="float64", device="cpu", mask="clip"):
         self.DTYPE, self.QUANTIZER_MASK, self.device = dtype, mask, torch.device(device)

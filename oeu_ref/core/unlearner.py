@@ -103,13 +103,15 @@ class OEU:
         parameters = self._trainable()
         with self._undone_on_error():
             forget_loss, retain_loss = self._losses(forget_inputs, retain_inputs, retain_labels)
+            # a quantizer clips infinite inputs to finite ones: the losses alone would not show them
+            inputs_finite = torch.stack([forget_inputs.isfinite().all(), retain_inputs.isfinite().all()])
             parameters, g_f, g_r = self._gradients(parameters, forget_loss, retain_loss)
             with torch.no_grad():
                 layers, names = self._layers_of(parameters)
                 g_perp = projected(
                     g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon
                 )
-                report = self._report(forget_loss, retain_loss, g_f, g_r, g_perp, layers, names)
+                report = self._report(inputs_finite, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names)
                 direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
         self.optimizer.zero_grad(set_to_none=True)
         for parameter, d in zip(parameters.values(), direction):
@@ -181,26 +183,29 @@ class OEU:
         )
         return used, g_f, g_r
 
-    def _report(self, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names):
+    def _report(self, inputs_finite, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names):
         """Measure, and raise `NonFiniteError` unless all is finite: the only place where a step waits for the device."""
         g_f, g_r, g_perp = wide(g_f), wide(g_r), wide(g_perp)
         norms = [layers.norms(g).double() for g in (g_f, g_r, g_perp)]
         unit_r = layers.unit(g_r)
         cosines = [layers.dots(layers.unit(g), unit_r).double() for g in (g_f, g_perp)]
         losses = torch.stack([forget_loss.detach(), retain_loss.detach()]).double()
-        losses, norms_f, norms_r, norms_perp, before, after = (
-            torch.cat([losses, *norms, *cosines]).cpu().split([2] + 5 * [layers.count])
+        inputs_finite, losses, norms_f, norms_r, norms_perp, before, after = (
+            torch.cat([inputs_finite.double(), losses, *norms, *cosines]).cpu().split([2, 2] + 5 * [layers.count])
         )
+        for name, inputs_ok in zip(("forget_inputs", "retain_inputs"), inputs_finite):
+            if not inputs_ok:
+                raise NonFiniteError(f"{name} must be finite, got NaN or infinity; nothing was changed")
         if not losses.isfinite().all():
             raise NonFiniteError(
-                f"the losses must be finite, got forget loss {losses[0]:g} and retain loss {losses[1]:g}: "
+                f"forget and retain loss must be finite, got {losses[0]:g} and {losses[1]:g}: "
                 "check the inputs, or lower the learning rate; nothing was changed"
             )
         for kind, layer_norms in (("forget", norms_f), ("retain", norms_r)):
             if not layer_norms.isfinite().all():
                 worst = names[int((~layer_norms.isfinite()).nonzero()[0])]
                 raise NonFiniteError(
-                    f"the {kind} gradient must be finite, got a norm of {layer_norms[names.index(worst)]:g} "
+                    f"{kind} gradient must be finite, got a norm of {layer_norms[names.index(worst)]:g} "
                     f"in layer {worst!r}: lower the learning rate or the loss scale; nothing was changed"
                 )
         return StepReport(

@@ -1,0 +1,390 @@
+"""The OEU step on models of all kinds: what it changes, what it leaves alone, and what it refuses."""
+
+import copy
+import inspect
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from oeu_ref.core import OEU, EntropyStop, NonFiniteError, QuantLinear, QuantMLP, quantize_model
+from oeu_ref.core.unlearner import mean_entropy
+
+
+def batches(features=6, classes=4, seed=0):
+    """(forget_inputs, retain_inputs, retain_labels) of a small problem."""
+    generator = torch.Generator().manual_seed(seed)
+    forget, retain = (torch.rand(n, features, generator=generator) for n in (7, 12))
+    return forget, retain, torch.randint(0, classes, (12,), generator=generator)
+
+
+def small_net(batch_norm=True, seed=0):
+    """A 4-bit multilayer perceptron."""
+    torch.manual_seed(seed)
+    return QuantMLP((6, 16, 12, 4), batch_norm=batch_norm)
+
+
+def sgd(model, **options):
+    return torch.optim.SGD(model.parameters(), **{"lr": 0.05, **options})
+
+
+def snapshot(model):
+    """Everything that a model holds, copied."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_step_needs_no_forget_labels():
+    """The step's arguments are the forget inputs, the retain inputs and the retain labels, nothing else."""
+    assert list(inspect.signature(OEU.step).parameters)[1:] == ["forget_inputs", "retain_inputs", "retain_labels"]
+
+
+def test_steps_raise_the_forget_entropy_and_keep_the_retain_loss_down():
+    """Over many steps on a trained net the forget entropy rises while the retain loss stays low."""
+    model, (forget, retain, labels) = small_net(), batches()
+    optimizer = sgd(model, lr=0.1, momentum=0.9)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(retain), labels).backward()
+        optimizer.step()
+    unlearner = OEU(model, sgd(model, lr=0.05), beta=5.0)
+    reports = [unlearner.step(forget, retain, labels) for _ in range(200)]
+    assert reports[0].forget_entropy < 0.7 < 1.0 < reports[-1].forget_entropy <= math.log(4)
+    assert reports[-1].retain_loss < 0.3
+
+
+def test_the_report_describes_the_state_before_the_step():
+    """Losses are those of the model as it was, in train mode; the projected gradient has no retain component left."""
+    model, (forget, retain, labels) = small_net(), batches()
+    model(retain)  # sets the activation steps
+    before = copy.deepcopy(model).train()
+    report = OEU(model, sgd(model)).step(forget, retain, labels)
+    log_p = before(forget).log_softmax(1)
+    assert report.forget_loss == pytest.approx((log_p.exp() * log_p).sum(1).mean().item(), abs=1e-6)
+    assert report.retain_loss == pytest.approx(nn.functional.cross_entropy(before(retain), labels).item(), abs=1e-6)
+    assert report.forget_entropy == -report.forget_loss
+    assert set(report.layer_cosines) == {"layers.0", "layers.1", "layers.2", "norms.0", "norms.1"}
+    assert max(map(abs, report.layer_cosines.values())) > 0.01
+    assert max(map(abs, report.layer_residuals.values())) < 1e-5
+    assert abs(report.residual) < 1e-5
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
+def test_any_optimizer_gets_the_direction_as_gradient(optimizer_class):
+    """The optimizer finds g_r + beta g_perp in every parameter's grad and takes exactly one step of its own."""
+    model, data = small_net(batch_norm=False), batches()
+    model(data[1])
+    twin = copy.deepcopy(model)
+    optimizer, twin_optimizer = (optimizer_class(m.parameters(), lr=0.01) for m in (model, twin))
+    OEU(model, optimizer, beta=0.5).step(*data)
+    for p, q in zip(model.parameters(), twin.parameters()):
+        q.grad = p.grad.clone()
+    twin_optimizer.step()
+    assert same(model.state_dict(), twin.state_dict())
+
+
+def test_frozen_unused_and_shared_parameters_work():
+    """Frozen and unused parameters stay as they are; a shared one is moved once, by the sum of its gradients."""
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.frozen, self.unused = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+            self.again = self.first
+            self.last = nn.Linear(6, 4)
+            self.frozen.requires_grad_(False)
+
+        def forward(self, x):
+            return self.last(self.again(torch.tanh(self.frozen(torch.tanh(self.first(x))))))
+
+    torch.manual_seed(0)
+    model = Odd()
+    before, data = snapshot(model), batches()
+    report = OEU(model, sgd(model, weight_decay=0.1, momentum=0.9)).step(*data)
+    after = model.state_dict()
+    for name in before:
+        moved = not torch.equal(before[name], after[name])
+        assert moved == name.startswith(("first", "again", "last")), name
+    assert set(report.layer_cosines) == {"first", "last"}
+
+
+def test_a_parameter_that_only_one_loss_reaches_gets_that_gradient():
+    """A parameter unused by the forget batch follows its retain gradient alone."""
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.main, self.extra = nn.Linear(6, 4), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.main(x) + (self.extra(x) if len(x) == 12 else 0)
+
+    torch.manual_seed(0)
+    model, (forget, retain, labels) = Gate(), batches()
+    expected = torch.autograd.grad(nn.functional.cross_entropy(model(retain), labels), model.extra.weight)[0]
+    OEU(model, sgd(model)).step(forget, retain, labels)
+    torch.testing.assert_close(model.extra.weight.grad, expected)
+
+
+def test_only_what_the_optimizer_holds_is_changed():
+    """Parameters that the optimizer does not hold stay, although they require a gradient."""
+    model, data = small_net(), batches()
+    model(data[1])
+    before = snapshot(model)
+    OEU(model, torch.optim.SGD(model.layers[-1].parameters(), lr=0.1)).step(*data)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and all(name.startswith("layers.2.") for name in moved)
+
+
+def test_a_foreign_parameter_in_the_optimizer_is_refused():
+    """An optimizer over somebody else's parameters would step on stale gradients: ValueError."""
+    model = small_net()
+    with pytest.raises(ValueError, match="optimizer must hold only parameters of the model"):
+        OEU(model, torch.optim.SGD([*model.parameters(), nn.Parameter(torch.zeros(1))], lr=0.1))
+
+
+def test_what_counts_as_a_layer_decides_whether_step_sizes_are_unlearned():
+    """A step size that is a layer of its own is collinear with itself and gets no forget gradient; in its module it
+    does, also under "match", which must not blow the rounding noise of the former up."""
+    data = batches()
+    for rescale in ("undo", "match"):
+        forget_parts = {}
+        for layer in ("module", "tensor"):
+            model = small_net(batch_norm=False)
+            model(data[1])
+            directions = []
+            for beta in (1.0, 0.0):
+                clone = copy.deepcopy(model)
+                OEU(clone, sgd(clone), beta=beta, rescale=rescale, layer=layer).step(*data)
+                directions.append({name: p.grad for name, p in clone.named_parameters()})
+            forget_parts[layer] = {name: (directions[0][name] - g).abs().max() for name, g in directions[1].items()}
+        steps = [name for name in forget_parts["module"] if name.endswith(".step")]
+        assert len(steps) == 6
+        assert all(forget_parts["tensor"][name] == 0 for name in steps)
+        assert all(forget_parts["module"][name] > 0 for name in steps)
+
+
+def test_batch_norm_sees_both_batches_in_train_mode_and_modes_are_put_back():
+    """Even if the model was left in eval mode, the step's forward passes are in train mode; afterwards it is in eval
+    mode again. With mode="keep" frozen statistics stay frozen."""
+    model, data = small_net(), batches()
+    model(data[1])
+    model.eval()
+    tracked = model.norms[0].num_batches_tracked.clone()
+    OEU(model, sgd(model)).step(*data)
+    assert model.norms[0].num_batches_tracked == tracked + 2
+    assert not any(module.training for module in model.modules())
+    OEU(model, sgd(model), mode="keep").step(*data)
+    assert model.norms[0].num_batches_tracked == tracked + 2
+
+
+def test_joint_forward_is_the_same_step_where_samples_do_not_meet():
+    """Without BatchNorm one joint forward gives the very step of two separate ones; with it, another."""
+    for batch_norm in (False, True):
+        model, data = small_net(batch_norm).double(), tuple(t.double() if t.is_floating_point() else t for t in batches())
+        model(data[1])
+        twin = copy.deepcopy(model)
+        OEU(model, sgd(model)).step(*data)
+        OEU(twin, sgd(twin), forward="joint").step(*data)
+        difference = max((p - q).abs().max().item() for p, q in zip(model.parameters(), twin.parameters()))
+        assert (difference < 1e-12) != batch_norm
+
+
+@pytest.mark.parametrize("where", ["forget inputs", "retain inputs", "forget loss", "forget gradient"])
+def test_a_non_finite_loss_or_gradient_changes_nothing(where):
+    """NonFiniteError before the optimizer is called: weights, BatchNorm statistics, momentum and modes are as before."""
+    model, (forget, retain, labels) = small_net(), batches()
+    optimizer = sgd(model, momentum=0.9)
+    unlearner = OEU(model, optimizer)
+    unlearner.step(forget, retain, labels)
+    forget, retain = forget.clone(), retain.clone()
+    if where == "forget inputs":
+        forget[0, 0] = math.nan
+    elif where == "retain inputs":
+        retain[3] = math.inf
+    elif where == "forget loss":
+        with torch.no_grad():
+            model.layers[1].bias[0] = math.inf
+    else:
+        model.layers[2].weight.register_hook(lambda g: g * math.nan)
+    model.eval()
+    before, state = snapshot(model), copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(NonFiniteError, match=f"{where[:6]}.*must be finite.*nothing was changed"):
+        unlearner.step(forget, retain, labels)
+    assert same(before, model.state_dict())
+    for key, value in state["state"].items():
+        assert torch.equal(value["momentum_buffer"], optimizer.state_dict()["state"][key]["momentum_buffer"])
+    assert not model.training
+
+
+def test_a_refused_first_step_leaves_fresh_quantizers_fresh():
+    """A quantizer that a failing step would have initialized is as fresh as before, so that the next batch decides."""
+    model, (forget, retain, labels) = small_net(), batches()
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="retain_labels must lie in"):
+        OEU(model, sgd(model)).step(forget, retain, labels + 10)
+    assert same(before, model.state_dict())
+    assert model.layers[0].activation_quantizer.range is None
+    OEU(model, sgd(model)).step(forget, retain, labels)
+    assert model.layers[0].activation_quantizer.range == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"forget_inputs": torch.zeros(0, 6)}, ValueError, "forget_inputs must hold at least one sample"),
+        ({"retain_inputs": [[1.0]]}, TypeError, "retain_inputs must be a tensor"),
+        ({"retain_labels": torch.zeros(12)}, TypeError, "retain_labels must be integers"),
+        ({"retain_labels": torch.zeros(11, dtype=torch.int64)}, ValueError, r"retain_labels must have shape \(12,\)"),
+        ({"retain_labels": torch.full((12,), 4)}, ValueError, r"retain_labels must lie in \[0, 4\)"),
+        ({"retain_labels": None}, TypeError, "retain_labels must be integers"),
+    ],
+)
+def test_bad_batches_are_named(change, error, message):
+    """A bad batch raises an error that names it, and changes nothing."""
+    model = small_net()
+    model(batches()[1])
+    before = snapshot(model)
+    arguments = dict(zip(("forget_inputs", "retain_inputs", "retain_labels"), batches())) | change
+    with pytest.raises(error, match=message):
+        OEU(model, sgd(model)).step(**arguments)
+    assert same(before, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"alpha": 1.5}, ValueError, r"alpha must lie in \[0, 1\]"),
+        ({"beta": -1}, ValueError, "beta must be finite and at least 0"),
+        ({"beta": True}, TypeError, "beta must be a number"),
+        ({"granularity": "layers"}, ValueError, "granularity must be one of 'layer', 'global'"),
+        ({"rescale": "none"}, ValueError, "rescale must be one of 'undo', 'match'"),
+        ({"layer": "block"}, ValueError, "layer must be one of 'module', 'tensor'"),
+        ({"forward": "both"}, ValueError, "forward must be one of 'separate', 'joint'"),
+        ({"mode": "eval"}, ValueError, "mode must be one of 'train', 'keep'"),
+        ({"normalization": "l2"}, ValueError, "normalization must be one of 'exact', 'additive'"),
+        ({"epsilon": 0}, ValueError, "epsilon must be greater than 0"),
+    ],
+)
+def test_bad_settings_are_named(options, error, message):
+    """A setting outside its range raises an error that names it and says what would be right."""
+    model = small_net()
+    with pytest.raises(error, match=message):
+        OEU(model, sgd(model), **options)
+
+
+def test_models_and_optimizers_are_told_apart():
+    """Another object in the place of model or optimizer is a TypeError."""
+    model = small_net()
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
+        OEU(lambda x: x, sgd(model))
+    with pytest.raises(TypeError, match="optimizer must be a torch.optim.Optimizer"):
+        OEU(model, 0.1)
+
+
+def test_a_model_with_one_class_or_wrong_rank_is_refused():
+    """Logits of one class, or of another rank than 2, raise a ValueError that says whose they are."""
+    for model, message in ((nn.Linear(6, 1), "two classes"), (nn.Unflatten(1, (2, 3)), r"shape \(N, K\)")):
+        model = nn.Sequential(nn.Linear(6, 6), model)
+        with pytest.raises(ValueError, match=message):
+            OEU(model, sgd(model)).step(*batches())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_torchvision_classifiers_unlearn(name):
+    """OEU takes a step on a 4-bit torchvision network: every layer moves, the forget entropy rises."""
+    import torchvision
+
+    torch.manual_seed(0)
+    model = quantize_model(getattr(torchvision.models, name)(num_classes=5))
+    images, labels = torch.rand(8, 3, 32, 32), torch.randint(0, 5, (8,))
+    before = copy.deepcopy(model)
+    report = OEU(model, sgd(model)).step(images[:4], images, labels)
+    assert 0 < report.forget_entropy <= math.log(5) and abs(report.residual) < 1e-4
+    quantized = [n for n, m in model.named_modules() if hasattr(m, "weight_quantizer")]
+    assert len(quantized) > 20
+    for layer in quantized:
+        assert not torch.equal(model.get_submodule(layer).weight, before.get_submodule(layer).weight)
+
+
+def test_bfloat16_models_unlearn():
+    """Half precision parameters get a direction of their own dtype, computed in float32."""
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).bfloat16()
+    forget, retain, labels = batches()
+    report = OEU(model, sgd(model)).step(forget.bfloat16(), retain.bfloat16(), labels)
+    assert model[0].weight.grad.dtype == torch.bfloat16
+    assert abs(report.residual) < 1e-2  # the direction itself is rounded to bfloat16
+
+
+def test_the_additive_normalization_of_the_paper_leaves_a_residual():
+    """Asked for by name, g / (|g| + epsilon) leaves a cosine that the exact form does not."""
+    residuals = {}
+    for normalization in ("exact", "additive"):
+        model, data = small_net(batch_norm=False).double(), batches()
+        report = OEU(model, sgd(model), normalization=normalization, epsilon=1e-2).step(
+            data[0].double(), data[1].double(), data[2]
+        )
+        residuals[normalization] = max(map(abs, report.layer_residuals.values()))
+    assert residuals["exact"] < 1e-12 < 1e-5 < residuals["additive"]
+
+
+def test_the_stop_rule_stops_at_the_entropy_of_unseen_data():
+    """EntropyStop compares mean entropies in eval mode, keeps a history, and leaves the model's mode alone."""
+    model, (forget, retain, labels) = small_net(), batches()
+    optimizer = sgd(model, lr=0.1, momentum=0.9)
+    everything = torch.cat([forget, retain])
+    memorised = torch.cat([torch.arange(7) % 4, labels])
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(everything), memorised).backward()
+        optimizer.step()
+    unseen = batches(seed=1)[1]
+    stop = EntropyStop(model, forget, unseen, batch_size=5)
+    assert not stop.reached()
+    unlearner, steps = OEU(model, sgd(model, lr=0.05)), 0
+    while not stop.reached():
+        assert (steps := steps + 1) <= 200
+        unlearner.step(forget, retain, labels)
+    assert steps > 0 and model.training
+    assert stop.history[-1][0] >= stop.history[-1][1] and stop.history[-2][0] < stop.history[-2][1]
+    model.eval()
+    p = model(forget).softmax(1)
+    assert stop.history[-1][0] == pytest.approx(-(p * p.log()).sum(1).mean().item(), abs=1e-6)
+
+
+def test_the_stop_rule_names_bad_inputs():
+    """Empty or non-float inputs raise an error that names them."""
+    model = small_net()
+    with pytest.raises(ValueError, match="unseen_inputs must hold at least one sample"):
+        EntropyStop(model, torch.rand(2, 6), torch.rand(0, 6))
+    with pytest.raises(TypeError, match="forget_inputs must be a tensor"):
+        EntropyStop(model, [1.0], torch.rand(2, 6))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        EntropyStop(model, torch.rand(2, 6), torch.rand(2, 6), batch_size=0)
+
+
+def test_mean_entropy_does_not_depend_on_the_batch_size():
+    """The mean over all samples is the same however they are cut into batches."""
+    model, (_, retain, _) = small_net(), batches()
+    model(retain)
+    assert mean_entropy(model, retain, 5) == pytest.approx(mean_entropy(model, retain, 100), abs=1e-6)
+
+
+def test_sparse_gradients_are_taken_as_dense():
+    """An embedding with sparse gradients takes part like any other parameter."""
+    model = nn.Sequential(nn.Embedding(9, 6, sparse=True), nn.Flatten(), nn.Linear(18, 4))
+    tokens = torch.randint(0, 9, (10, 3), generator=torch.Generator().manual_seed(0))
+    report = OEU(model, sgd(model)).step(tokens[:4], tokens[4:], torch.arange(6) % 4)
+    assert set(report.layer_cosines) == {"0", "2"} and not model[0].weight.grad.is_sparse
+
+
+def test_a_quantized_layer_alone_is_a_model():
+    """The smallest model, one quantized layer, works too."""
+    torch.manual_seed(0)
+    model = QuantLinear(6, 4)
+    report = OEU(model, sgd(model)).step(*batches())
+    assert list(report.layer_cosines) == [""]
