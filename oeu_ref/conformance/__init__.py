@@ -1,10 +1,17 @@
 """Whether an implementation of OEU is right: the contract, the laws, and test vectors for other languages.
 
-The laws stand in `entropy_laws`, `projection_laws`, `quantizer_laws`, `step_laws` and `whole_step_laws`; what runs for outsiders is what
+The laws stand in the files named `*_laws.py`; what runs for outsiders is what
 runs for our own reference and core.
 """
 
-from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_step_laws  # noqa: F401  (enter laws)
+from . import (  # noqa: F401  (each enters its laws)
+    contract_laws,
+    entropy_laws,
+    projection_laws,
+    quantizer_laws,
+    step_laws,
+    whole_step_laws,
+)
 from .implementation import SIGNATURES, Implementation, LoadError, Violation, load
 from .law import LAWS, Law, LawResult, try_law
 from .report import Report, check

@@ -17,6 +17,7 @@ GRADIENT_KINDS = (
     "antiparallel",
     "nearly_parallel",
     "nearly_antiparallel",
+    "below_threshold",
     "zero_forget",
     "zero_retain",
     "both_zero",
@@ -24,9 +25,11 @@ GRADIENT_KINDS = (
     "mixed_scales",
     "sparse",
 )
-# Nearly parallel means a sine of the angle between these two: the contract's collinear thresholds are 1e-12 and 1e-6,
-# and the narrowest angle keeps a factor from them, so that no right implementation is on the other side by rounding.
-NARROWEST = {"float64": 1e-9, "float32": 1e-5}
+# The contract's collinear thresholds for the sine of the angle are 1e-12 and 1e-6. Nearly parallel means a sine between
+# NARROWEST and WIDEST, below_threshold one of BELOW: both keep a factor from the threshold, so that rounding does not
+# put a right implementation on the other side.
+NARROWEST = {"float64": 1e-11, "float32": 4e-6}
+BELOW = {"float64": 1e-13, "float32": 2e-7}
 WIDEST = 1e-2
 
 
@@ -60,12 +63,12 @@ class GradientCase:
         elif kind == "mixed_scales":
             scales = scales * 10.0 ** rng.integers(-6, 7, size=2)
         elif kind != "typical":
-            forget = _related(kind, retain, noise, factor, rng, NARROWEST[dtype])
+            forget = _related(kind, retain, noise, factor, rng, dtype)
             retain = retain * (kind not in ("zero_retain", "both_zero"))
         return scales[0] * forget, scales[1] * retain
 
 
-def _related(kind, retain, noise, factor, rng, narrowest):
+def _related(kind, retain, noise, factor, rng, dtype):
     if kind in ("zero_forget", "both_zero"):
         return np.zeros_like(noise)
     if kind == "zero_retain":
@@ -83,7 +86,9 @@ def _related(kind, retain, noise, factor, rng, narrowest):
         return factor * (retain + across)
     if kind == "conflicting":
         return factor * (across - retain)
-    sine = 10 ** rng.uniform(np.log10(narrowest), np.log10(WIDEST))
+    if kind == "below_threshold":
+        return factor * (retain + BELOW[dtype] * across)
+    sine = 10 ** rng.uniform(np.log10(NARROWEST[dtype]), np.log10(WIDEST))
     return factor * ((1 if kind == "nearly_parallel" else -1) * retain + sine * across)
 
 

@@ -13,7 +13,8 @@ GOP = "GOP"  # the definition and its algebra, without a theorem's number
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 GRANULARITIES = ("layer", "global")
 RESCALES = ("undo", "match")
-WIDE = tuple(kind for kind in GRADIENT_KINDS if "parallel" not in kind)  # far from collinear, or zero
+COLLINEAR = ("parallel", "antiparallel", "below_threshold")
+WIDE = tuple(kind for kind in GRADIENT_KINDS if "parallel" not in kind and kind not in COLLINEAR)  # or with zeros
 CLOSE = ("nearly_parallel", "nearly_antiparallel")
 PROJECT = ("project",)
 
@@ -59,10 +60,10 @@ def _orthogonal(implementation, forget, retain, granularity, rescale):
 @law(
     "4.3",
     PROJECT,
-    gradient_cases(WIDE + ("parallel", "antiparallel")),
+    gradient_cases(WIDE + COLLINEAR),
     "with alpha = 1 each layer's result is orthogonal to that layer's retain gradient: off it, not onto it; normalized "
     "by |g_r|^2 (or both unit vectors); whether or not the gradients conflict; layer by layer",
-    fixed_gradient_cases(WIDE),
+    fixed_gradient_cases(WIDE) + [GradientCase("typical", ((1000,), (40, 30)))],
     weight=2,
 )
 def projected_gradient_is_orthogonal_to_the_retain_gradient_of_every_layer(implementation, case):
@@ -285,10 +286,10 @@ def zero_gradients_are_harmless(implementation, case):
 @law(
     GOP,
     PROJECT,
-    gradient_cases(("parallel", "antiparallel")),
+    gradient_cases(COLLINEAR),
     "collinear gradients leave rounding noise, which must become zero (below 1e-12 of |g_f| in float64, 1e-6 in "
     'float32), above all before "match" blows it up to full length',
-    fixed_gradient_cases(("parallel", "antiparallel"))
+    fixed_gradient_cases(COLLINEAR)
     + [GradientCase("parallel", shapes, seed=seed) for shapes in (((64,),), ((), (1,))) for seed in range(4)],
 )
 def collinear_gradients_give_zero(implementation, case):

@@ -5,8 +5,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from ..reference import projection as reference
-from .cases import GradientCase, LogitsCase, QuantizerCase, fixed_gradient_cases, gradient_cases
-from .implementation import Violation
+from .cases import fixed_gradient_cases, gradient_cases
 from .law import law, require
 from .projection_laws import GRANULARITIES, RESCALES, WIDE, inner, norm, rounding, vectors
 from .smooth import SmoothNet
@@ -14,7 +13,6 @@ from .smooth import SmoothNet
 OEU = "OEU"
 DIRECTION = ("oeu_direction",)
 DISTANCES = np.geomspace(1e-4, 1e-2, 5)
-CONTRACT = "contract"
 
 
 def _loss_changes(net, direction):
@@ -153,98 +151,3 @@ def oeu_direction_has_the_contracts_defaults_and_order(implementation, case):
         expected = reference.oeu_direction(forget, retain, *args)
         for d, e in zip(implementation.oeu_direction(forget, retain, *args), expected):
             require(norm(d - e) <= allowed, lambda: f"options {args}: off by {norm(d - e):.3g} of {norm(e):.3g}")
-
-
-def _operation_calls(implementation, operation, seed):
-    """Argument lists for one operation, built to tempt it to hand back or overwrite an input."""
-    dtype = implementation.dtype
-    if operation in ("entropy_loss", "kl_to_uniform"):
-        return [[LogitsCase(kind, 4, 3, seed).array(implementation).astype(dtype)] for kind in ("typical", "uniform")]
-    if operation in ("fake_quantize", "fake_quantize_backward"):
-        calls = []
-        for kind in ("inside", "ends", "outside"):
-            case = QuantizerCase(kind, 4, True, 0, 8, seed)
-            x, step, grad_out = case.arrays(implementation)
-            arrays = [x.astype(dtype)] if operation == "fake_quantize" else [grad_out.astype(dtype), x.astype(dtype)]
-            calls.append([*arrays, step, case.q_min, case.q_max])
-        return calls
-    options = [(), (0.0,), (0.5,)] if operation == "project" else [(), (0.0,), (1.0, 0.0), (0.5, 2.0)]
-    calls = []
-    for kind in ("typical", "zero_retain", "zero_forget", "orthogonal"):
-        case = GradientCase(kind, ((4,), (2, 3), ()), seed=seed)
-        for more in options:
-            for words in (("layer", "undo"), ("global", "match")):
-                forget, retain = case.arrays(implementation)
-                full = more + (1.0, 1.0)[len(more) : 1 + (operation == "oeu_direction")]
-                calls.append([[g.astype(dtype) for g in forget], [g.astype(dtype) for g in retain], *full, *words])
-    return calls
-
-
-def _arrays_in(value):
-    if isinstance(value, np.ndarray):
-        return [value]
-    return [a for item in value for a in _arrays_in(item)] if isinstance(value, (list, tuple)) else []
-
-
-def _check_manners(implementation, operation, seed):
-    earlier = []  # (result arrays, copies of them) of all calls so far
-    for args in _operation_calls(implementation, operation, seed):
-        inputs = _arrays_in(args)
-        before = [a.copy() for a in inputs]
-        result = _arrays_in(implementation.raw(operation, *args))
-        for i, (now, then) in enumerate(zip(inputs, before)):
-            require(np.array_equal(now, then), f"{operation} changed its input array {i} in place")
-        for r in result:
-            if any(np.shares_memory(r, a) for a in inputs):
-                raise Violation(f"{operation} returned an array that shares its memory with an input: return a copy")
-        for arrays, copies in earlier:
-            if not all(np.array_equal(a, c) for a, c in zip(arrays, copies)):
-                raise Violation(f"{operation} changed the result of an earlier call: return new arrays each time")
-        earlier.append((result, [r.copy() for r in result]))
-        # an input written to afterwards must not reach into the result, nor be remembered
-        for a in inputs:
-            a[...] = 0
-
-
-def _enter_manners(operation):
-    def manners(implementation, seed):
-        _check_manners(implementation, operation, seed)
-
-    manners.__name__ = f"{operation}_leaves_its_inputs_alone_and_returns_new_arrays"
-    manners.__doc__ = f"{operation} changes none of its inputs, and its result shares memory with none."
-    hint = "an in-place operation (+=, out=, *_ in PyTorch) on an input, or an input handed back where nothing changes"
-    law(CONTRACT, (operation,), st.integers(0, 99), hint, [0], weight=0.05)(manners)
-
-
-for _operation in (
-    "entropy_loss",
-    "kl_to_uniform",
-    "fake_quantize",
-    "fake_quantize_backward",
-    "project",
-    "oeu_direction",
-):
-    _enter_manners(_operation)
-
-
-def _enter_determinism(operation):
-    def repeated(implementation, seed):
-        for args in _operation_calls(implementation, operation, seed)[:2]:
-            first, second = (_arrays_in(list(_as_list(implementation.raw(operation, *args)))) for _ in range(2))
-            same = all(np.array_equal(a, b) for a, b in zip(first, second)) and len(first) == len(second)
-            require(same, f"{operation} gave two results for the same input")
-
-    repeated.__name__ = f"{operation}_repeats_itself"
-    repeated.__doc__ = f"{operation} gives the same result when it is called again with the same input."
-    law(CONTRACT, (operation,), st.integers(0, 99), "state kept between calls, or a random draw", [0], weight=0.05)(
-        repeated
-    )
-
-
-def _as_list(value):
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-for _operation in ("entropy_loss", "fake_quantize_backward", "project", "oeu_direction"):
-    _enter_determinism(_operation)
-

@@ -1,0 +1,50 @@
+"""The option --impl, and the law tests that it selects.
+
+It stands here and not in tests/ because pytest takes the value of `--impl file.py` for a folder to start from, and
+would look for options there and above only. A file outside this folder needs the form `--impl=/path/to/file.py`.
+"""
+
+import pytest
+
+OURS = (
+    "oeu_ref.reference",
+    "oeu_ref.core.contract:float64",
+    "oeu_ref.core.contract:float32",
+    "oeu_ref.core.contract:float64_round",
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--impl",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run the laws against this implementation instead of oeu_ref's own: package.module, path/to/file.py "
+        "(--impl=FILE for a file outside this folder), or either followed by :object; may be given several times "
+        "(this runs its code)",
+    )
+
+
+def pytest_configure(config):
+    from oeu_ref.conformance import LoadError, load
+
+    config.drawn_cases = 0
+    try:
+        config.implementations = [load(name) for name in config.getoption("--impl")]
+    except LoadError as error:
+        raise pytest.UsageError(f"--impl: {error}") from None
+
+
+def pytest_generate_tests(metafunc):
+    if "law" in metafunc.fixturenames:
+        from oeu_ref.conformance import LAWS, load
+
+        implementations = metafunc.config.implementations or [load(name) for name in OURS]
+        metafunc.parametrize("implementation", implementations, ids=lambda implementation: implementation.name)
+        metafunc.parametrize("law", LAWS, ids=lambda law: f"{law.theorem} {law.name}")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.drawn_cases:
+        terminalreporter.write_line(f"laws: {config.drawn_cases:,} cases tried")
