@@ -120,7 +120,9 @@ def _demo(args):
     try:
         seeds = tuple(int(seed) for seed in args.seeds.split(","))
     except ValueError:
-        raise ValueError(f"--seeds must be whole numbers separated by commas, such as 1,2,3; got {args.seeds!r}") from None
+        raise ValueError(
+            f"--seeds must be whole numbers separated by commas, such as 1,2,3; got {args.seeds!r}"
+        ) from None
     demo.run(args.out, seeds=seeds)
     return 0
 

@@ -20,7 +20,7 @@ def one_of(name, value, known):
 def number(name, value, low=-math.inf, high=math.inf, meaning=""):
     """Return `value` as float if it is a finite number in [low, high].
 
-    Raises TypeError for what is no number (booleans included), ValueError outside the range; `meaning` ends the message.
+    Raises TypeError for what is no number (booleans included), ValueError outside the range, explained by `meaning`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")

@@ -11,21 +11,24 @@ import pytest
 from oeu_ref.__main__ import main
 
 ROOT = pathlib.Path(__file__).parent.parent
-RIGHT, WRONG = """
+RIGHT, WRONG = (
+    """
 import numpy as np
 
 def kl_to_uniform(logits):
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     return np.log(p.shape[1]) + (p * np.log(np.maximum(p, 1e-300))).sum(1)
-""", """
+""",
+    """
 import numpy as np
 
 def kl_to_uniform(logits):
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     return -np.log(p.shape[1]) - np.log(np.maximum(p, 1e-300)).mean(1)
-"""
+""",
+)
 
 
 def run(*arguments, cwd=ROOT):
@@ -207,7 +210,9 @@ def test_pytest_explains_an_implementation_that_cannot_be_loaded():
 def test_an_implementation_that_changes_its_inputs_is_caught(tmp_path, capsys):
     """In-place work on an input breaks the law about it, and no other law is confused by it."""
     path = tmp_path / "greedy.py"
-    path.write_text(RIGHT.replace("    p =", "    logits += 1.0\n    p =", 1))  # KL does not notice: softmax is shift invariant
+    path.write_text(
+        RIGHT.replace("    p =", "    logits += 1.0\n    p =", 1)
+    )  # KL does not notice: softmax is shift invariant
     assert main(["check", str(path), "--cases", "10"]) == 1
     out = capsys.readouterr().out
     assert "kl_to_uniform changed its input array 0 in place" in out

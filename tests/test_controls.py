@@ -1,4 +1,4 @@
-"""Controls: a law that cannot fail proves nothing. Implementations that a theorem excludes must break exactly its laws."""
+"""Controls: a law that cannot fail proves nothing. What a theorem excludes must be seen to break its laws."""
 
 import types
 
@@ -52,6 +52,7 @@ def test_label_manipulation_breaks_theorem_4_2():
 
 def test_the_reversed_kl_breaks_theorem_4_1():
     """KL(U || p) exceeds log K for confident predictions."""
+
     def reversed_kl(logits):
         return -np.log(logits.shape[1]) - reference.entropy.log_softmax(logits).mean(axis=1)
 
@@ -126,6 +127,7 @@ class Counting(OneBuffer):
 
 def test_a_failing_law_names_its_smallest_case_and_hint():
     """The report of a failure carries a shrunken case, the measured violation and the usual cause."""
+
     def check_small(implementation, case):
         if case >= 17:
             raise Violation(f"{case} is too large")

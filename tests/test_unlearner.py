@@ -185,7 +185,10 @@ def test_batch_norm_sees_both_batches_in_train_mode_and_modes_are_put_back():
 def test_joint_forward_is_the_same_step_where_samples_do_not_meet():
     """Without BatchNorm one joint forward gives the very step of two separate ones; with it, another."""
     for batch_norm in (False, True):
-        model, data = small_net(batch_norm).double(), tuple(t.double() if t.is_floating_point() else t for t in batches())
+        model, data = (
+            small_net(batch_norm).double(),
+            tuple(t.double() if t.is_floating_point() else t for t in batches()),
+        )
         model(data[1])
         twin = copy.deepcopy(model)
         OEU(model, sgd(model)).step(*data)
@@ -196,7 +199,7 @@ def test_joint_forward_is_the_same_step_where_samples_do_not_meet():
 
 @pytest.mark.parametrize("where", ["forget inputs", "retain inputs", "forget loss", "forget gradient"])
 def test_a_non_finite_loss_or_gradient_changes_nothing(where):
-    """NonFiniteError before the optimizer is called: weights, BatchNorm statistics, momentum and modes are as before."""
+    """NonFiniteError before the optimizer is called: weights, statistics, momentum and modes are as before."""
     model, (forget, retain, labels) = small_net(), batches()
     optimizer = sgd(model, momentum=0.9)
     unlearner = OEU(model, optimizer)

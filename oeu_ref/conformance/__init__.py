@@ -1,17 +1,13 @@
 """Whether an implementation of OEU is right: the contract, the laws, and test vectors for other languages.
 
-The laws stand in the files named `*_laws.py`; what runs for outsiders is what
-runs for our own reference and core.
+The laws stand in the files named `*_laws.py`; what runs for outsiders is what runs for our own reference and core.
 """
 
-from . import (  # noqa: F401  (each enters its laws)
-    contract_laws,
-    entropy_laws,
-    projection_laws,
-    quantizer_laws,
-    step_laws,
-    whole_step_laws,
-)
+# each enters its laws into LAWS: the order here is the order of every report
+# isort: off
+from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_step_laws, contract_laws  # noqa: F401
+
+# isort: on
 from .implementation import SIGNATURES, Implementation, LoadError, Violation, load
 from .law import LAWS, Law, LawResult, try_law
 from .report import Report, check

@@ -1,4 +1,4 @@
-"""Inputs on which laws are tried. A case is a recipe (kind, shape, scale, seed) that prints in one line; `arrays` cooks it.
+"""Inputs on which laws are tried. A case is a recipe (kind, shape, scale, seed) that prints in one line.
 
 Kinds are named for what they probe, so that a failing law names the kind.
 """
@@ -152,9 +152,7 @@ class LogitsCase:
 def logits_cases(kinds=LOGIT_KINDS, max_classes=100):
     """Strategy of `LogitsCase`: 1 to 9 samples, 2 to max_classes classes."""
     classes = st.one_of(st.integers(2, min(10, max_classes)), st.integers(2, max_classes))
-    return st.builds(
-        LogitsCase, kind=st.sampled_from(kinds), n=st.integers(1, 9), k=classes, seed=st.integers(0, 999)
-    )
+    return st.builds(LogitsCase, kind=st.sampled_from(kinds), n=st.integers(1, 9), k=classes, seed=st.integers(0, 999))
 
 
 def fixed_logits_cases(kinds=LOGIT_KINDS):

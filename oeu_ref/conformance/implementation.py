@@ -67,7 +67,7 @@ class Implementation:
 
     @property
     def step_class(self):
-        """The target's class OEU(model, optimizer, alpha, beta, granularity, rescale) with `step`, for PyTorch models."""
+        """The target's class OEU(model, optimizer, alpha, beta, granularity, rescale), which has a method `step`."""
         return self.target if isinstance(self.target, type) else getattr(self.target, STEP)
 
     def cast(self, values):

@@ -124,5 +124,3 @@ def require(condition, message):
     """Raise `Violation(message)` unless the condition holds; message: a string, or a function that makes it."""
     if not condition:
         raise Violation(message() if callable(message) else message)
-
-

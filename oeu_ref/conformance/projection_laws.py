@@ -52,8 +52,10 @@ def _orthogonal(implementation, forget, retain, granularity, rescale):
         along, allowed = abs(inner(p, g_r)), rounding(implementation, p.size) * norm(p) * norm(g_r)
         require(
             along <= allowed,
-            lambda: f"{granularity} {i}, rescale {rescale!r}: cosine {along / (norm(p) * norm(g_r)):.3g} with the "
-            f"retain gradient, rounding allows {rounding(implementation, p.size):.1e}",
+            lambda: (
+                f"{granularity} {i}, rescale {rescale!r}: cosine {along / (norm(p) * norm(g_r)):.3g} with the "
+                f"retain gradient, rounding allows {rounding(implementation, p.size):.1e}"
+            ),
         )
 
 
@@ -119,7 +121,9 @@ def alpha_removes_that_share_of_the_retain_component(implementation, case):
                 allowed = rounding(implementation, p.size) * norm(g_f) * norm(g_r)
                 require(
                     abs(inner(p, g_r) - expected) <= allowed,
-                    lambda: f"alpha = {alpha:g}, {granularity}: <g, g_r> = {inner(p, g_r):.6g}, expected {expected:.6g}",
+                    lambda: (
+                        f"alpha = {alpha:g}, {granularity}: <g, g_r> = {inner(p, g_r):.6g}, expected {expected:.6g}"
+                    ),
                 )
 
 
@@ -176,8 +180,10 @@ def _check_definition(implementation, case, granularity, rescale):
             allowed = rounding(implementation, p.size) * norm(g_f) * stretch
             require(
                 norm(p - e) <= allowed,
-                lambda: f"alpha = {alpha:g}: off by {norm(p - e) / norm(g_f) if g_f.any() else norm(p):.3g} of |g_f|, "
-                f"rounding allows {rounding(implementation, p.size) * stretch:.1e}",
+                lambda: (
+                    f"alpha = {alpha:g}: off by {norm(p - e) / norm(g_f) if g_f.any() else norm(p):.3g} of |g_f|, "
+                    f"rounding allows {rounding(implementation, p.size) * stretch:.1e}"
+                ),
             )
 
 
@@ -267,7 +273,7 @@ def undo_never_lengthens(implementation, case):
     fixed_gradient_cases(("zero_retain", "zero_forget", "both_zero", "one_layer_zero")),
 )
 def zero_gradients_are_harmless(implementation, case):
-    """Where the retain gradient is zero the forget gradient stays; where the forget gradient is zero so is the result."""
+    """A zero retain gradient leaves the forget gradient as it is; a zero forget gradient gives zero."""
     forget, retain = case.arrays(implementation)
     for granularity in GRANULARITIES:
         for rescale in RESCALES:
@@ -362,8 +368,10 @@ def projection_is_blind_to_length_and_sign_of_the_retain_gradient(implementation
             for p, q, g_f in vectors(granularity, expected, scaled, forget):
                 require(
                     norm(p - q) <= 2 * rounding(implementation, p.size) * norm(g_f),
-                    lambda: f"{granularity}, retain gradient times {factor:g}: moves by "
-                    f"{norm(p - q) / norm(g_f):.3g} of |g_f|",
+                    lambda: (
+                        f"{granularity}, retain gradient times {factor:g}: moves by "
+                        f"{norm(p - q) / norm(g_f):.3g} of |g_f|"
+                    ),
                 )
 
 
@@ -384,7 +392,9 @@ def projection_scales_with_the_forget_gradient(implementation, case):
             for p, q, g_f in zip(expected, scaled, forget):
                 require(
                     norm(p - q / factor) <= 2 * rounding(implementation, p.size) * norm(g_f),
-                    lambda: f"rescale {rescale!r}, times {factor:g}: off by {norm(p - q / factor):.3g} of {norm(p):.3g}",
+                    lambda: (
+                        f"rescale {rescale!r}, times {factor:g}: off by {norm(p - q / factor):.3g} of {norm(p):.3g}"
+                    ),
                 )
 
 
@@ -460,4 +470,6 @@ def project_has_the_contracts_defaults_and_order(implementation, case):
             scale = max(norm(g) for g in forget) if "global" in args else norm(g_f)
             # 4: at alpha = 1/2 match stretches by at most 2
             allowed = 4 * rounding(implementation, sum(g.size for g in forget)) * scale * math.sqrt(len(forget))
-            require(norm(p - e) <= allowed, lambda: f"options {args}: off by {norm(p - e):.3g}, |g_f| is {norm(g_f):.3g}")
+            require(
+                norm(p - e) <= allowed, lambda: f"options {args}: off by {norm(p - e):.3g}, |g_f| is {norm(g_f):.3g}"
+            )

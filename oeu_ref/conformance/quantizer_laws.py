@@ -267,7 +267,9 @@ def step_gradient_is_a_sum_over_elements(implementation, case):
     x, step, grad_out, _, _, allowed = _expected_backward(implementation, case, 1.0)
     _, whole = implementation.fake_quantize_backward(grad_out, x, step, case.q_min, case.q_max)
     parts = sum(
-        implementation.fake_quantize_backward(grad_out.flat[i : i + 1], x.flat[i : i + 1], step, case.q_min, case.q_max)[1]
+        implementation.fake_quantize_backward(
+            grad_out.flat[i : i + 1], x.flat[i : i + 1], step, case.q_min, case.q_max
+        )[1]
         for i in range(x.size)
     )
     require(abs(whole - parts) <= 2 * allowed, f"{whole:.9g} for the whole, {parts:.9g} for its elements")

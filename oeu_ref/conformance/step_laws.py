@@ -94,8 +94,10 @@ def direction_is_retain_gradient_plus_beta_times_projected_forget_gradient(imple
                     size = norm(g_r) + beta * norm(g_f) * stretch
                     require(
                         norm(d - (g_r + beta * p)) <= rounding(implementation, d.size) * size,
-                        lambda: f"beta = {beta:g}, {options}: off by {norm(d - g_r - beta * p):.3g} where |g_r| = "
-                        f"{norm(g_r):.3g} and |g_perp| = {norm(p):.3g}",
+                        lambda: (
+                            f"beta = {beta:g}, {options}: off by {norm(d - g_r - beta * p):.3g} where |g_r| = "
+                            f"{norm(g_r):.3g} and |g_perp| = {norm(p):.3g}"
+                        ),
                     )
 
 

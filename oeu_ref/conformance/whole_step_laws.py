@@ -104,15 +104,21 @@ def whole_steps_end_at_the_references_weights(implementation, case):
         twin, velocity = QuantizedMLP(SIZES, weight_bits=32, activation_bits=32, seed=case.seed), None
         for _ in range(STEPS):
             step = oeu_step(
-                twin, *case.batches(), LEARNING_RATE, layer=layer, momentum=case.momentum, velocity=velocity, **case.options
+                twin,
+                *case.batches(),
+                LEARNING_RATE,
+                layer=layer,
+                momentum=case.momentum,
+                velocity=velocity,
+                **case.options,
             )
             twin.parameters, velocity = step.parameters, step.velocity
         distances[layer] = max(np.abs(result[name] - value).max() for name, value in twin.parameters.items())
     moved = max(np.abs(result[name] - value).max() for name, value in network.parameters.items())
     require(
         min(distances.values()) <= 1e-10,
-        f"weights end {distances['tensor']:.3g} (layer: tensor) and {distances['module']:.3g} (layer: module) away from "
-        f"the reference's, having moved by {moved:.3g}",
+        f"weights end {distances['tensor']:.3g} (layer: tensor) and {distances['module']:.3g} (layer: module) away "
+        f"from the reference's, having moved by {moved:.3g}",
     )
 
 

@@ -55,7 +55,7 @@ def entropy_loss(logits):
 def kl_to_uniform(logits):
     """KL divergence from each prediction to the uniform distribution, in nats.
 
-    logits: (N, K) float, finite.  Returns (N,), each in [0, log K]: 0 for a uniform prediction, log K for a certain one.
+    logits: (N, K) float, finite.  Returns (N,), each in [0, log K]: 0 for a uniform prediction, log K for a sure one.
     Raises as `log_softmax`.
     Source: Theorems 4.1 and 4.2 of arXiv 2602.00567;  KL(p || U) = log K - H(p).
     """

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .. import checks
-from .quantizer import QuantConv2d, QuantLinear, Quantizer
+from .quantizer import QuantConv2d, Quantizer, QuantLinear
 
 
 class QuantMLP(nn.Module):

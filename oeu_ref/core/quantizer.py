@@ -141,6 +141,11 @@ class Quantizer(nn.Module):
         self._range = None
 
     @property
+    def unread(self):
+        """Whether the next batch may still set step and sign: True until one has passed, and after `reread`."""
+        return self._range is None
+
+    @property
     def range(self):
         """(q_min, q_max) in force, or None before the first batch."""
         return integer_range(self.bits, bool(self.signed)) if self.initialized else None

@@ -108,9 +108,7 @@ class OEU:
             parameters, g_f, g_r = self._gradients(parameters, forget_loss, retain_loss)
             with torch.no_grad():
                 layers, names = self._layers_of(parameters)
-                g_perp = projected(
-                    g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon
-                )
+                g_perp = projected(g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon)
                 report = self._report(inputs_finite, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names)
                 direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
         self.optimizer.zero_grad(set_to_none=True)
@@ -184,7 +182,7 @@ class OEU:
         return used, g_f, g_r
 
     def _report(self, inputs_finite, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names):
-        """Measure, and raise `NonFiniteError` unless all is finite: the only place where a step waits for the device."""
+        """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
         g_f, g_r, g_perp = wide(g_f), wide(g_r), wide(g_perp)
         norms = [layers.norms(g).double() for g in (g_f, g_r, g_perp)]
         unit_r = layers.unit(g_r)
@@ -225,7 +223,7 @@ class OEU:
         quantizers = {name: m for name, m in self.model.named_modules() if isinstance(m, Quantizer)}
         saved = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         # a quantizer that has not seen a batch yet sets its step in the forward pass
-        saved.update({f"{name}.step": q.step.detach().clone() for name, q in quantizers.items() if q.range is None})
+        saved.update({f"{name}.step": q.step.detach().clone() for name, q in quantizers.items() if q.unread})
         if self.mode == "train":
             self.model.train()
         try:

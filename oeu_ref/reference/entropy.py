@@ -58,7 +58,7 @@ def entropy_loss(logits):
 def kl_to_uniform(logits):
     """KL divergence from each prediction to the uniform distribution, in nats.
 
-    logits: (N, K) float, finite.  Returns (N,), each in [0, log K]: 0 for a uniform prediction, log K for a certain one.
+    logits: (N, K) float, finite.  Returns (N,), each in [0, log K]: 0 for a uniform prediction, log K for a sure one.
     Raises as `log_softmax`.
     Source: Theorems 4.1 and 4.2 of arXiv 2602.00567;  KL(p || U) = sum_k p_k log(p_k / (1/K)) = log K - H(p).
     """
@@ -86,7 +86,7 @@ def label_manipulation_optimum(wrong_labels, num_classes):
     """Prediction at which fitting a wrong label ends: all probability on that label.
 
     wrong_labels: (N,) integers in [0, num_classes); num_classes >= 2.
-    Returns p* (N, num_classes), one-hot rows, for which KL(p* || U) = log K, the largest value that KL to uniform takes.
+    Returns p* (N, num_classes), one-hot rows, for which KL(p* || U) = log K, the largest value it takes.
     Raises TypeError for labels that are not integers, ValueError for another rank or range.
     Source: Theorem 4.1 of arXiv 2602.00567: the minimum over p of -log p_y is 0, at p_y = 1.
     """

@@ -108,7 +108,7 @@ def forget_vs_test_auc(forget_probabilities, test_probabilities):
 def auc(positives, negatives):
     """Probability in percent that a random positive scores above a random negative, ties counted half.
 
-    positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100]; raises ValueError otherwise.
+    positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100].  Raises ValueError.
     """
     positives, negatives = _checked_scores("positives", positives), _checked_scores("negatives", negatives)
     ordered = np.sort(negatives)
