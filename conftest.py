@@ -4,6 +4,8 @@ It stands here and not in tests/ because pytest takes the value of `--impl file.
 would look for options there and above only. A file outside this folder needs the form `--impl=/path/to/file.py`.
 """
 
+import collections
+
 import pytest
 
 OURS = (
@@ -29,7 +31,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     from oeu_ref.conformance import LoadError, load
 
-    config.drawn_cases = 0
+    config.drawn_cases, config.caught_mutants = 0, []
     try:
         config.implementations = [load(name) for name in config.getoption("--impl")]
     except LoadError as error:
@@ -48,3 +50,9 @@ def pytest_generate_tests(metafunc):
 def pytest_terminal_summary(terminalreporter, config):
     if config.drawn_cases:
         terminalreporter.write_line(f"laws: {config.drawn_cases:,} cases tried")
+    if config.caught_mutants:
+        terminalreporter.write_line(
+            f"{len(config.caught_mutants)} wrong implementations caught, by the first law broken:"
+        )
+        for law, count in collections.Counter(law for _, _, law, _ in config.caught_mutants).most_common():
+            terminalreporter.write_line(f"{count:4}  {law}")

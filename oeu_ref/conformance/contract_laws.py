@@ -78,11 +78,15 @@ def gives_the_same_result_when_called_again(implementation, operation, seed):
 
 
 def does_not_depend_on_memory_layout(implementation, operation, seed):
-    """{operation} gives the same result for arrays stored in another order or with gaps."""
+    """{operation} gives the same result for arrays stored in another order or with gaps, or refuses them."""
     for args in _operation_calls(implementation, operation, seed):
         # the first argument only: where two arrays meet, their layouts then differ
         moved = [_in_another_layout(args[0]), *args[1:]]
-        expected, result = (_arrays_in(implementation.raw(operation, *a)) for a in (args, moved))
+        expected = _arrays_in(implementation.raw(operation, *args))
+        try:
+            result = _arrays_in(implementation.raw(operation, *moved))
+        except Exception:
+            continue  # a refusal is seen by whoever calls; numbers read in the wrong order are not
         for e, r in zip(expected, result):
             # sums may run in another order, so that the last digits may differ
             allowed = 32 * implementation.eps * (np.abs(e).max(initial=0) or 1)

@@ -214,7 +214,8 @@ def round_mask_passes_what_rounds_into_the_range(implementation, case):
     "STE",
     ("fake_quantize_backward",),
     quantizer_cases(("ends", "ties")),
-    "the ends belong to the inside (q_min <= x / step <= q_max): a strict mask stops a ReLU's exact zeros",
+    "the ends belong to the inside (q_min <= x / step <= q_max): a strict mask, such as the gradient of torch.clamp in "
+    "recent versions, stops a ReLU's exact zeros",
     fixed_quantizer_cases(("ends", "ties")),
 )
 def the_ends_of_the_range_pass_their_gradient(implementation, case):

@@ -1,0 +1,981 @@
+"""Wrong implementations of OEU: each is `right.py` with one edit that a mistaken person would make."""
+
+import pathlib
+import types
+from dataclasses import dataclass
+
+SOURCE = (pathlib.Path(__file__).parent / "right.py").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake. name; what: the mistake in a few words; operations: the contract's functions that it may reach;
+    old, new: the text of `right.py` that it replaces, and by what. `old` stands there exactly once."""
+
+    name: str
+    what: str
+    operations: tuple
+    old: str
+    new: str
+
+
+def build(mutant):
+    """Object with the mutant's operations.  Raises ValueError unless its edit applies at exactly one place."""
+    if SOURCE.count(mutant.old) != 1:
+        raise ValueError(f"mutant {mutant.name}: {mutant.old!r} stands {SOURCE.count(mutant.old)} times in right.py")
+    module = types.ModuleType(mutant.name)
+    exec(compile(SOURCE.replace(mutant.old, mutant.new), f"<{mutant.name}>", "exec"), module.__dict__)
+    # laws about untouched operations need no second trial
+    return types.SimpleNamespace(**{operation: getattr(module, operation) for operation in mutant.operations})
+
+
+def _mutants(operations, text):
+    """Parse the table below: `name | what`, then lines of `- old` and `+ new`."""
+    mutants = []
+    for block in text.strip().split("\n\n"):
+        head, *lines = block.split("\n")
+        name, what = head.split(" | ")
+        parts = {sign: "\n".join(line[2:] for line in lines if line[0] == sign) for sign in "-+"}
+        mutants.append(Mutant(name, what, operations, parts["-"], parts["+"]))
+    return tuple(mutants)
+
+
+ENTROPY = """
+loss_sign | positive entropy: descent makes predictions certain
+-     loss = -entropies.mean()
++     loss = entropies.mean()
+
+loss_sum | a sum over samples for the mean
+-     loss = -entropies.mean()
++     loss = -entropies.sum()
+
+loss_over_classes | divided by the number of classes too
+-     loss = -entropies.mean()
++     loss = -entropies.mean() / logits.shape[1]
+
+loss_bits | bits for nats
+-     loss = -entropies.mean()
++     loss = -entropies.mean() / np.log(2)
+
+loss_normalized | divided by log K, so that it lies in [-1, 0]
+-     loss = -entropies.mean()
++     loss = -entropies.mean() / np.log(logits.shape[1])
+
+loss_shifted | KL to uniform instead of the negative entropy: the same gradient, another loss
+-     loss = -entropies.mean()
++     loss = np.log(logits.shape[1]) - entropies.mean()
+
+loss_of_mean | entropy of the mean prediction instead of the mean entropy
+-     loss = -entropies.mean()
++     loss = (p.mean(axis=0) * np.log(p.mean(axis=0) + 1e-300)).sum()
+
+loss_median | another average
+-     loss = -entropies.mean()
++     loss = -np.median(entropies)
+
+loss_float32 | the loss loses half its digits on the way
+-     return float(loss), grad
++     return float(np.float32(loss)), grad
+
+grad_sign | ascent for descent
+-     grad = p * (log_p + entropies) / n
++     grad = -p * (log_p + entropies) / n
+
+grad_no_mean | the 1/N is missing
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p + entropies)
+
+grad_over_classes | 1/K for 1/N
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p + entropies) / logits.shape[1]
+
+grad_over_all | 1/(N K) for 1/N
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p + entropies) / logits.size
+
+grad_no_entropy | the term H is missing
+-     grad = p * (log_p + entropies) / n
++     grad = p * log_p / n
+
+grad_plus_one | log p + 1, the gradient by p taken for that by z
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p + 1) / n
+
+grad_by_p | gradient by the probabilities
+-     grad = p * (log_p + entropies) / n
++     grad = (log_p + 1) / n
+
+grad_no_p | the factor p is missing
+-     grad = p * (log_p + entropies) / n
++     grad = (log_p + entropies) / n
+
+grad_minus_entropy | sign of H
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p - entropies) / n
+
+grad_mean_entropy | the batch's mean entropy for the sample's own
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p + entropies.mean()) / n
+
+grad_bits | the gradient in bits
+-     grad = p * (log_p + entropies) / n
++     grad = p * (log_p + entropies) / n / np.log(2)
+
+grad_softmax_jacobian_diagonal | only the diagonal of the softmax's Jacobian
+-     grad = p * (log_p + entropies) / n
++     grad = p * (1 - p) * (log_p + 1) / n
+
+grad_of_label_loss | cross-entropy to the uniform label: (p - 1/K) / N
+-     grad = p * (log_p + entropies) / n
++     grad = (p - 1 / logits.shape[1]) / n
+
+entropy_eps_in_log | log(p + 1e-8)
+-     log_p = shifted - np.log(total)
++     log_p = np.log(p + 1e-8)
+
+entropy_tiny_eps_in_log | log(p + 1e-12)
+-     log_p = shifted - np.log(total)
++     log_p = np.log(p + 1e-12)
+
+entropy_clipped | probabilities clipped at 1e-7
+-     log_p = shifted - np.log(total)
++     log_p = np.log(np.clip(p, 1e-7, 1))
+
+entropy_zero_log | log 0: NaN for certain predictions
+-     log_p = shifted - np.log(total)
++     log_p = np.log(p)
+
+entropy_no_shift | overflow at logits of 1e4
+-     shifted = logits - logits.max(axis=1, keepdims=True)
++     shifted = logits.copy()
+
+entropy_global_shift | one maximum for all samples: the others underflow
+-     shifted = logits - logits.max(axis=1, keepdims=True)
++     shifted = logits - logits.max()
+
+entropy_softmax_axis | softmax over the batch
+-     total = exps.sum(axis=1, keepdims=True)
++     total = exps.sum(axis=0, keepdims=True)
+
+entropy_temperature | a temperature of 2 left in
+-     shifted = logits - logits.max(axis=1, keepdims=True)
++     shifted = (logits - logits.max(axis=1, keepdims=True)) / 2
+
+entropy_log2 | log p in bits
+-     log_p = shifted - np.log(total)
++     log_p = (shifted - np.log(total)) / np.log(2)
+
+entropy_softmax_no_log_total | log p without the normalization
+-     log_p = shifted - np.log(total)
++     log_p = shifted
+
+entropy_in_place | the shift is done in the caller's array
+-     shifted = logits - logits.max(axis=1, keepdims=True)
++     logits -= logits.max(axis=1, keepdims=True); shifted = logits
+
+entropy_first_sample | only the first sample counts
+-     loss = -entropies.mean()
++     loss = -entropies[0].mean()
+
+entropy_drops_last_class | off by one over the classes
+-     entropies = -(p * log_p).sum(axis=1, keepdims=True)
++     entropies = -(p * log_p)[:, :-1].sum(axis=1, keepdims=True)
+
+entropy_gini | Gini impurity for entropy
+-     entropies = -(p * log_p).sum(axis=1, keepdims=True)
++     entropies = (p * (1 - p)).sum(axis=1, keepdims=True)
+
+grad_transposed_memory | gradient of the wrong memory order
+-     grad = p * (log_p + entropies) / n
++     grad = np.asfortranarray(p * (log_p + entropies) / n).ravel(order="K").reshape(p.shape)
+
+kl_reversed | KL(U || p)
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return -np.log(classes) - log_q.mean(axis=1)
+
+kl_no_log_k | minus the entropy
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return (q * log_q).sum(axis=1)
+
+kl_sign | H - log K
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return -np.log(classes) - (q * log_q).sum(axis=1)
+
+kl_is_entropy | the entropy itself
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return -(q * log_q).sum(axis=1)
+
+kl_bits | bits for nats
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return (np.log(classes) + (q * log_q).sum(axis=1)) / np.log(2)
+
+kl_log2_k | log2 K beside natural logarithms
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return np.log2(classes) + (q * log_q).sum(axis=1)
+
+kl_samples_for_classes | log N for log K
+-     classes = logits.shape[1]
++     classes = logits.shape[0]
+
+kl_mean_over_classes | a mean over classes for the sum ("reduction" of a library)
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return (q * (log_q + np.log(classes))).mean(axis=1)
+
+kl_batch_mean | one value for the whole batch
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return np.log(classes) + (q * log_q).sum(axis=1).mean() + 0 * q[:, 0]
+
+kl_wrong_axis | summed over samples
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return np.resize(np.log(classes) + (q * log_q).sum(axis=0), len(q))
+
+kl_scalar | a scalar for (N,)
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return (np.log(classes) + (q * log_q).sum(axis=1)).mean()
+
+kl_normalized | divided by log K
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     return 1 + (q * log_q).sum(axis=1) / np.log(classes)
+
+kl_eps | epsilon inside the logarithm
+-     q = np.exp(log_q)
++     q = np.exp(log_q); log_q = np.log(q + 1e-8)
+
+kl_overflow | no shift by the maximum
+-     z = logits - logits.max(axis=1, keepdims=True)
++     z = logits
+
+kl_jensen_shannon | Jensen-Shannon divergence for KL
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     m = (q + 1 / classes) / 2; return (q * (log_q - np.log(m))).sum(axis=1) / 2 - np.log(m * classes).mean(axis=1) / 2
+"""
+
+QUANTIZER = """
+round_floor | floor for round
+-     codes = np.rint(clipped)
++     codes = np.floor(clipped)
+
+round_ceil | ceil for round
+-     codes = np.rint(clipped)
++     codes = np.ceil(clipped)
+
+round_trunc | a cast to integer for round
+-     codes = np.rint(clipped)
++     codes = np.trunc(clipped)
+
+round_half_up | floor(x + 1/2): halves go up
+-     codes = np.rint(clipped)
++     codes = np.floor(clipped + 0.5)
+
+round_half_away | C's round: halves go away from zero
+-     codes = np.rint(clipped)
++     codes = np.sign(clipped) * np.floor(np.abs(clipped) + 0.5)
+
+round_half_down | ceil(x - 1/2): halves go down
+-     codes = np.rint(clipped)
++     codes = np.ceil(clipped - 0.5)
+
+no_round | no rounding at all
+-     codes = np.rint(clipped)
++     codes = clipped
+
+no_clip | no clipping
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = ratio
+
+clip_upper_only | clips above only
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.minimum(ratio, q_max)
+
+clip_lower_only | clips below only
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.maximum(ratio, q_min)
+
+clip_symmetric | symmetric range: -q_max for q_min
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, -q_max, q_max)
+
+clip_q_max_plus_one | one code too many
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, q_min, q_max + 1)
+
+clip_q_max_minus_one | a range that excludes its end
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, q_min, q_max - 1)
+
+clip_q_min_plus_one | the lowest code is missing
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, q_min + 1, q_max)
+
+clip_from_zero | unsigned range for everything
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, 0, q_max)
+
+clip_x | clips x itself, not x / step
+-     ratio = x / step
++     ratio = np.clip(x, q_min, q_max) / step
+
+multiplied | times the step for divided by it
+-     ratio = x / step
++     ratio = x * step
+
+codes_returned | the integer codes for the real values
+-     return codes * step
++     return codes
+
+codes_divided | divided by the step at the end
+-     return codes * step
++     return codes / step
+
+quantize_in_place | writes into x
+-     return codes * step
++     x[...] = codes * step; return x
+
+quantize_flat | the shape is lost
+-     return codes * step
++     return (codes * step).ravel()
+
+quantize_zero_point | a zero point that moves the grid
+-     codes = np.rint(clipped)
++     codes = np.rint(clipped - q_min) + q_min + 0.5
+
+quantize_decimals | rounded to a fixed number of decimals
+-     return codes * step
++     return np.round(codes * step, 4)
+
+quantize_abs | sign lost
+-     ratio = x / step
++     ratio = np.abs(x) / step
+
+quantize_levels | 2^b steps between the ends for 2^b - 1
+-     return codes * step
++     return codes * step * (q_max - q_min) / (q_max - q_min + 1)
+
+mask_strict | q_min < v < q_max: the ends are outside
+-     inside = ~below & ~above
++     inside = (v > q_min) & (v < q_max)
+
+mask_strict_above | the upper end is outside
+-     above = v > q_max
++     above = v >= q_max
+
+mask_strict_below | the lower end is outside
+-     below = v < q_min
++     below = v <= q_min
+
+mask_missing | the gradient passes everywhere
+-     grad_x = grad_out * inside
++     grad_x = grad_out.copy()
+
+mask_upper_only | values below the range pass
+-     grad_x = grad_out * inside
++     grad_x = grad_out * ~above
+
+mask_lower_only | values above the range pass
+-     grad_x = grad_out * inside
++     grad_x = grad_out * ~below
+
+mask_inverted | the gradient passes outside
+-     grad_x = grad_out * inside
++     grad_x = grad_out * ~inside
+
+mask_rounded | tests the rounded value while claiming "clip"
+-     v = x / step
++     v = x / step; w = np.rint(v)
++     return grad_out * ((w >= q_min) & (w <= q_max)), fake_step(grad_out, v, q_min, q_max) * grad_scale
++ 
++ 
++ def fake_step(grad_out, v, q_min, q_max):
++     return float((grad_out * np.where(v < q_min, q_min, np.where(v > q_max, q_max, np.rint(v) - v))).sum())
++ 
++ 
++ def unused(grad_out, v, q_min, q_max, grad_scale):
+
+mask_half_step_inward | half a step too narrow
+-     above = v > q_max
++     above = v > q_max - 0.5
+
+mask_half_step_outward | half a step too wide above
+-     above = v > q_max
++     above = v > q_max + 0.5
+
+mask_on_x | compares x, not x / step
+-     grad_x = grad_out * inside
++     grad_x = grad_out * ((x >= q_min) & (x <= q_max))
+
+mask_symmetric | -q_max for q_min
+-     below = v < q_min
++     below = v < -q_max
+
+grad_x_scaled_by_step | an extra factor of the step
+-     grad_x = grad_out * inside
++     grad_x = grad_out * inside * step
+
+grad_x_scaled | grad_scale applied to x as well
+-     grad_x = grad_out * inside
++     grad_x = grad_out * inside * grad_scale
+
+grad_x_mask_only | the mask for the gradient
+-     grad_x = grad_out * inside
++     grad_x = inside.astype(float)
+
+grad_x_sign | sign
+-     grad_x = grad_out * inside
++     grad_x = -grad_out * inside
+
+grad_x_alias | hands the caller's gradient back where all passes
+-     grad_x = grad_out * inside
++     grad_x = grad_out if inside.all() else grad_out * inside
+
+grad_x_in_place | masks the caller's gradient in place, after it was used
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * grad_scale; grad_out *= inside
+
+step_no_lower | no term below the range
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.rint(v) - v) + above * q_max
+
+step_no_upper | no term above the range
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.rint(v) - v) + below * q_min
+
+step_no_boundaries | inside only
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.rint(v) - v)
+
+step_boundaries_only | outside only
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = below * q_min + above * q_max
+
+step_boundary_sign | -q_min below
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.rint(v) - v) - below * q_min + above * q_max
+
+step_boundaries_swapped | q_max below, q_min above
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.rint(v) - v) + below * q_max + above * q_min
+
+step_sign_inside | v - round(v)
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (v - np.rint(v)) + below * q_min + above * q_max
+
+step_round_only | the code itself, as if x / step were constant
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * np.rint(v) + below * q_min + above * q_max
+
+step_v_only | -v inside: the rounding taken for constant
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = -inside * v + below * q_min + above * q_max
+
+step_floor | floor inside the step's gradient
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.floor(v) - v) + below * q_min + above * q_max
+
+step_error_in_x | the error in units of x
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = inside * (np.rint(v) - v) * step + below * q_min + above * q_max
+
+step_boundary_at_half | boundaries of the step's gradient on the rounded value
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = np.where(np.rint(v) < q_min, q_min, np.where(np.rint(v) > q_max, q_max, np.rint(v) - v))
+
+step_strict | the ends take the outer slope (the LSQ paper's inequality)
+-     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
++     slope = np.where(v <= q_min, q_min, np.where(v >= q_max, q_max, np.rint(v) - v))
+
+step_mean | a mean for the sum
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).mean() * grad_scale
+
+step_lsq_scale_built_in | 1 / sqrt(N Qp) on top of grad_scale
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * grad_scale / np.sqrt(x.size * max(q_max, 1))
+
+step_scale_ignored | grad_scale ignored
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum()
+
+step_scale_squared | grad_scale twice
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * grad_scale**2
+
+step_scale_divides | divided by grad_scale
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() / grad_scale
+
+step_no_grad_out | the outer gradient is forgotten
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = slope.sum() * grad_scale
+
+step_masked_grad | uses the masked gradient: the boundary terms vanish
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_x * slope).sum() * grad_scale
+
+step_abs | magnitude of the outer gradient
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (np.abs(grad_out) * slope).sum() * grad_scale
+
+step_per_element | an array for the sum
+-     return grad_x, float(grad_step)
++     return grad_x, grad_out * slope * grad_scale
+
+step_times_step | times the step
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * grad_scale * step
+
+backward_swapped | results in the wrong order
+-     return grad_x, float(grad_step)
++     return float(grad_step), grad_x
+"""
+
+PROJECTION = """
+onto | the component along the retain gradient instead of the rest
+-     left = unit_f - alpha * cosine * unit_r
++     return alpha * cosine * unit_r * length_f
++     left = unit_f
+
+plus | added instead of subtracted
+-     left = unit_f - alpha * cosine * unit_r
++     return (unit_f + alpha * cosine * unit_r) * length_f
++     left = unit_f
+
+no_projection | the raw gradient
+-     left = unit_f - alpha * cosine * unit_r
++     return f.copy()
++     left = unit_f
+
+conflict_only | only when the gradients conflict (PCGrad)
+-     left = unit_f - alpha * cosine * unit_r
++     if cosine >= 0:
++         return f.copy()
++     left = unit_f - alpha * cosine * unit_r
+
+agreement_only | only when the gradients agree
+-     left = unit_f - alpha * cosine * unit_r
++     if cosine <= 0:
++         return f.copy()
++     left = unit_f - alpha * cosine * unit_r
+
+relu_cosine | clips the cosine at zero
+-     cosine = unit_f @ unit_r
++     cosine = max(unit_f @ unit_r, 0.0)
+
+abs_cosine | magnitude of the cosine
+-     cosine = unit_f @ unit_r
++     cosine = abs(unit_f @ unit_r)
+
+arguments_swapped | the retain gradient is projected off the forget gradient
+-         return [project_flat(f.reshape(-1), r.reshape(-1), alpha, rescale).reshape(f.shape) for f, r in pairs]
++         return [project_flat(r.reshape(-1), f.reshape(-1), alpha, rescale).reshape(f.shape) for f, r in pairs]
+
+wrong_axis | along the forget gradient itself
+-     left = unit_f - alpha * cosine * unit_r
++     return (unit_f - alpha * cosine * unit_f) * length_f
++     left = unit_f
+
+axis_squared | divided by |g_r| twice too few
+-     unit_r = r / length_r
++     unit_r = r
+
+axis_norm_squared | divided by |g_r|^2
+-     unit_r = r / length_r
++     unit_r = r / length_r**2
+
+axis_norm_of_f | normalized by the other norm
+-     unit_r = r / length_r
++     unit_r = r / length_f
+
+axis_max_norm | the largest entry for the norm
+-     unit_r = r / length_r
++     unit_r = r / np.abs(r).max()
+
+axis_l1_norm | the sum of magnitudes for the norm
+-     unit_r = r / length_r
++     unit_r = r / np.abs(r).sum()
+
+sign_vectors | signs of the retain gradient
+-     unit_r = r / length_r
++     unit_r = np.sign(r) / np.sqrt(r.size)
+
+alpha_ignored | always a full projection
+-     left = unit_f - alpha * cosine * unit_r
++     alpha = 1.0; left = unit_f - alpha * cosine * unit_r
+
+alpha_squared | alpha^2
+-     left = unit_f - alpha * cosine * unit_r
++     alpha = alpha**2; left = unit_f - alpha * cosine * unit_r
+
+alpha_root | sqrt(alpha)
+-     left = unit_f - alpha * cosine * unit_r
++     alpha = alpha**0.5; left = unit_f - alpha * cosine * unit_r
+
+alpha_complement | 1 - alpha
+-     left = unit_f - alpha * cosine * unit_r
++     alpha = 1 - alpha; left = unit_f - alpha * cosine * unit_r
+
+alpha_mixes | (1 - alpha) f + alpha r, an interpolation
+-     left = unit_f - alpha * cosine * unit_r
++     return ((1 - alpha) * unit_f + alpha * unit_r) * length_f
++     left = unit_f
+
+alpha_scales_result | alpha outside of the projection
+-     left = unit_f - alpha * cosine * unit_r
++     return alpha * (unit_f - cosine * unit_r) * length_f
++     left = unit_f
+
+alpha_twice | reflection at alpha = 1: subtracts twice
+-     left = unit_f - alpha * cosine * unit_r
++     alpha = 2 * alpha; left = unit_f - alpha * cosine * unit_r
+
+alpha_default | another default
+- def project(forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
++ def project(forget_grads, retain_grads, alpha=0.5, granularity="layer", rescale="undo"):
+
+granularity_default | another default
+- def project(forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
++ def project(forget_grads, retain_grads, alpha=1.0, granularity="global", rescale="undo"):
+
+rescale_default | another default
+- def project(forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
++ def project(forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="match"):
+
+options_order | options in another order
+- def project(forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
++ def project(forget_grads, retain_grads, alpha=1.0, rescale="undo", granularity="layer"):
+
+one_pass | no re-orthogonalization
+-     left = left - excess * unit_r
++     pass
+
+second_pass_forgets_alpha | the second pass removes all, whatever alpha
+-     excess = left @ unit_r - (1 - alpha) * cosine
++     excess = left @ unit_r
+
+second_pass_wrong_sign | the second pass doubles the error
+-     left = left - excess * unit_r
++     left = left + excess * unit_r
+
+epsilon_8 | 1e-8 beside the retain norm
+-     unit_r = r / length_r
++     unit_r = r / (length_r + 1e-8)
++     return (unit_f - alpha * (unit_f @ unit_r) * unit_r) * length_f
+
+epsilon_12 | 1e-12 beside the squared retain norm
+-     unit_r = r / length_r
++     return f - alpha * (f @ r) / (r @ r + 1e-12) * r
+
+epsilon_both | 1e-8 beside both norms
+-     unit_f = f / length_f
++     unit_f = f / (length_f + 1e-8)
++     unit_r = r / (length_r + 1e-8)
++     return (unit_f - alpha * (unit_f @ unit_r) * unit_r) * length_f
+
+epsilon_f | 1e-8 beside the forget norm only
+-     unit_f = f / length_f
++     unit_f = f / (length_f + 1e-8)
+
+epsilon_as_floor | norms clamped at 1e-3
+-     length_r = length(r)
++     length_r = max(length(r), 1e-3)
+
+naive_underflow | norms by squares: right at ordinary scales
+-     if length_left < 1e-12:
++     if length_left < 1e-3:
+
+threshold_coarse | below 1e-6 counts as collinear
+-     if length_left < 1e-12:
++     if length_left < 1e-6:
+
+threshold_9 | below 1e-9 counts as collinear
+-     if length_left < 1e-12:
++     if length_left < 1e-9:
+
+threshold_missing | rounding noise is kept, and blown up under match
+-     if length_left < 1e-12:
++     if length_left == 0:
+
+threshold_fine | 1e-16: noise passes
+-     if length_left < 1e-12:
++     if length_left < 1e-16:
+
+threshold_gives_f | collinear gradients are left alone
+-         return np.zeros_like(f)
+-     if rescale == "match":
++         return f.copy()
++     if rescale == "match":
+
+not_rescaled | a unit-length frame is left in
+-     return left * length_f
++     return left
+
+rescaled_by_retain | times the retain norm
+-     return left * length_f
++     return left * length_r
+
+rescaled_by_both | times both norms
+-     return left * length_f
++     return left * length_f * length_r
+
+rescaled_squared | times the squared norm
+-     return left * length_f
++     return left * length_f**2
+
+rescale_swapped | undo and match mixed up
+-     if rescale == "match":
++     if rescale == "undo":
+
+rescale_always_match | undo never
+-     if rescale == "match":
++     if True:
+
+rescale_never_match | match ignored
+-     if rescale == "match":
++     if False:
+
+match_to_retain | match gives the retain norm
+-         left = left / length_left
++         left = left / length_left * length_r / length_f
+
+match_divides_twice | the stretch is squared
+-         left = left / length_left
++         left = left / length_left**2
+
+zero_retain_zero | a zero retain gradient wipes the forget gradient out
+-     if length_r == 0:
+-         return f.copy()
++     if length_r == 0:
++         return np.zeros_like(f)
+
+zero_retain_nan | 0 / 0
+-     if length_r == 0:
+-         return f.copy()
++     pass
+
+zero_retain_unit | a zero retain gradient normalizes the forget gradient
+-     if length_r == 0:
+-         return f.copy()
++     if length_r == 0:
++         return f / length_f
+
+zero_retain_alias | hands the forget gradient itself back
+-     if length_r == 0:
+-         return f.copy()
++     if length_r == 0:
++         return f
+
+alpha_zero_alias | hands the forget gradient itself back where alpha is 0
+-     unit_f = f / length_f
++     if alpha == 0 and rescale == "undo":
++         return f
++     unit_f = f / length_f
+
+zero_forget_retain | a zero forget gradient gives the retain gradient
+-     if length_f == 0:
+-         return np.zeros_like(f)
++     if length_f == 0:
++         return r.copy()
+
+in_place | projects in the caller's array
+-     left = left - excess * unit_r
++     left = left - excess * unit_r
++     f -= alpha * cosine * length_f * unit_r
+
+always_global | granularity ignored: global
+-     if granularity == "layer":
++     if False:
+
+always_layer | granularity ignored: per layer
+-     if granularity == "layer":
++     if True:
+
+granularity_swapped | global for layer and back
+-     if granularity == "layer":
++     if granularity == "global":
+
+first_layer_for_all | the first layer's retain gradient for every layer of its size
+-         pairs = zip(forget_grads, retain_grads)
++         sized = {r.size: r for r in reversed(retain_grads)}
++         pairs = [(f, sized[r.size] if r.size in sized else r) for f, r in zip(forget_grads, retain_grads)]
+
+last_layer_skipped | off by one over the layers
+-         pairs = zip(forget_grads, retain_grads)
++         return [
++             project_flat(f.reshape(-1), r.reshape(-1), alpha * (i < len(forget_grads) - 1 or i == 0), rescale)
++             .reshape(f.shape) for i, (f, r) in enumerate(zip(forget_grads, retain_grads))]
++         pairs = ()
+
+vectors_skipped | biases and other 1-d gradients are left alone
+-         pairs = zip(forget_grads, retain_grads)
++         pairs = [(f, r if f.ndim != 1 else r * 0) for f, r in zip(forget_grads, retain_grads)]
+
+scalars_skipped | one-element gradients are left alone
+-         pairs = zip(forget_grads, retain_grads)
++         pairs = [(f, r if f.size > 1 else r * 0) for f, r in zip(forget_grads, retain_grads)]
+
+rows_projected | each row of a matrix by itself (per output channel)
+-         pairs = zip(forget_grads, retain_grads)
++         return [
++             np.reshape([project_flat(a, b, alpha, rescale) for a, b in zip(
++                 f.reshape(f.shape[0] if f.ndim > 1 else 1, -1), r.reshape(f.shape[0] if f.ndim > 1 else 1, -1))],
++                 f.shape) for f, r in zip(forget_grads, retain_grads)]
++         pairs = ()
+
+layers_reversed | results in reverse order
+-     return [piece.reshape(f.shape).copy() for piece, f in zip(pieces, forget_grads)]
++     return [piece.reshape(f.shape).copy() for piece, f in zip(pieces, forget_grads)][::-1]
+
+flattened | shapes are lost
+-         return [project_flat(f.reshape(-1), r.reshape(-1), alpha, rescale).reshape(f.shape) for f, r in pairs]
++         return [project_flat(f.reshape(-1), r.reshape(-1), alpha, rescale) for f, r in pairs]
+
+memory_order | elements in the order in which they lie in memory
+-         return [project_flat(f.reshape(-1), r.reshape(-1), alpha, rescale).reshape(f.shape) for f, r in pairs]
++         return [
++             project_flat(f.ravel(order="K"), r.ravel(order="K"), alpha, rescale).reshape(f.shape) for f, r in pairs
++         ]
+
+global_mean_cosine | global takes the mean of the layers' cosines
+-     whole = project_flat(flat_f, flat_r, alpha, rescale)
++     cosines = [f.ravel() @ r.ravel() / (length(f.ravel()) * length(r.ravel()) or 1)
++                for f, r in zip(forget_grads, retain_grads)]
++     whole = flat_f - alpha * np.mean(cosines) * length(flat_f) * flat_r / (length(flat_r) or 1)
+
+global_layer_norms | global inner product, each layer's own norm
+-     whole = project_flat(flat_f, flat_r, alpha, rescale)
++     units = np.concatenate([r.ravel() / (length(r.ravel()) or 1) for r in retain_grads])
++     whole = project_flat(flat_f, units, alpha, rescale)
+
+global_ignores_alpha | alpha is not handed on for global
+-     whole = project_flat(flat_f, flat_r, alpha, rescale)
++     whole = project_flat(flat_f, flat_r, 1.0, rescale)
+
+global_ignores_rescale | rescale is not handed on for global
+-     whole = project_flat(flat_f, flat_r, alpha, rescale)
++     whole = project_flat(flat_f, flat_r, alpha, "undo")
+
+global_views | pieces of one buffer: results share memory with nothing of the caller's, but lose their layers' shape
+-     return [piece.reshape(f.shape).copy() for piece, f in zip(pieces, forget_grads)]
++     return [piece.copy() for piece in pieces]
+
+float32_inside | computed in float32 while claiming float64
+-     cosine = unit_f @ unit_r
++     cosine = float(unit_f.astype(np.float32) @ unit_r.astype(np.float32))
+
+float32_result | results in float32
+-     return left * length_f
++     return (left * length_f).astype(np.float32)
+
+noise | dithering of the result
+-     return left * length_f
++     return left * length_f * (1 + 1e-9 * np.random.default_rng().normal(size=left.shape))
+
+orthogonal_to_forget | removes the forget part of the retain gradient and returns that
+-     left = unit_f - alpha * cosine * unit_r
++     left = unit_r - alpha * cosine * unit_f
+
+clipped_length | gradient clipping at 1 hidden in the projection
+-     return left * length_f
++     return left * min(length_f, 1.0)
+"""
+
+DIRECTION = """
+beta_ignored | beta ignored
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r + p) for p, r in zip(projected, retain_grads)]
+
+beta_squared | beta^2
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r + beta**2 * p) for p, r in zip(projected, retain_grads)]
+
+beta_on_retain | beta weighs the retain gradient
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(beta * r + p) for p, r in zip(projected, retain_grads)]
+
+beta_on_both | beta weighs both
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(beta * (r + p)) for p, r in zip(projected, retain_grads)]
+
+beta_mixes | (1 - beta) g_r + beta g_perp
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray((1 - beta) * r + beta * p) for p, r in zip(projected, retain_grads)]
+
+beta_default | another default
+- def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
++ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=0.5, granularity="layer", rescale="undo"):
+
+beta_before_alpha | alpha and beta in the other order
+- def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
++ def oeu_direction(forget_grads, retain_grads, beta=1.0, alpha=1.0, granularity="layer", rescale="undo"):
+
+subtracts | ascent on the forget loss
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r - beta * p) for p, r in zip(projected, retain_grads)]
+
+retain_subtracted | ascent on the retain loss
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(beta * p - r) for p, r in zip(projected, retain_grads)]
+
+forget_only | the retain gradient is missing
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(beta * p) for p, r in zip(projected, retain_grads)]
+
+unprojected | the raw forget gradient
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r + beta * f) for f, r in zip(forget_grads, retain_grads)]
+
+retain_projected | the retain gradient projected off the forget gradient
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project(retain_grads, forget_grads, alpha, granularity, rescale)
+
+alpha_dropped | alpha is not handed on
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project(forget_grads, retain_grads, 1.0, granularity, rescale)
+
+granularity_dropped | granularity is not handed on
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project(forget_grads, retain_grads, alpha, rescale=rescale)
+
+rescale_dropped | rescale is not handed on
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project(forget_grads, retain_grads, alpha, granularity)
+
+beta_for_alpha | beta handed on as alpha
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project(forget_grads, retain_grads, min(beta, 1.0), granularity, rescale)
+
+beta_scales_forget_first | beta scales the forget gradient, and match undoes half of it
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project([beta**2 * f for f in forget_grads], retain_grads, alpha, granularity, rescale)
+
+direction_alias | the retain gradient itself where beta is 0
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [r if beta == 0 else np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
+
+direction_in_place | adds onto the caller's retain gradient
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.add(r, beta * p, out=r).copy() for p, r in zip(projected, retain_grads)]
+
+direction_averaged | the mean of both parts
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray((r + beta * p) / (1 + beta)) for p, r in zip(projected, retain_grads)]
+
+direction_normalized | both parts at unit length
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r / (length(r.ravel()) or 1) + beta * p / (length(p.ravel()) or 1))
++             for p, r in zip(projected, retain_grads)]
+
+direction_negated | the update instead of the gradient
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(-(r + beta * p)) for p, r in zip(projected, retain_grads)]
+
+direction_tuple_of_two | both parts apart
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return projected, list(retain_grads)
+"""
+
+MUTANTS = (
+    _mutants(("entropy_loss", "kl_to_uniform"), ENTROPY)
+    + _mutants(("fake_quantize", "fake_quantize_backward"), QUANTIZER)
+    + _mutants(("project", "oeu_direction"), PROJECTION)
+    + _mutants(("oeu_direction",), DIRECTION)
+)
