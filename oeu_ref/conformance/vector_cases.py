@@ -1,0 +1,178 @@
+"""The cases of the test vectors: inputs chosen by hand or drawn once, what each probes, and its tolerances.
+
+Inputs are multiples of small powers of two unless a case is about something else, so that most of them are exact in
+float32 too. Tolerances are those of float64 arithmetic, derived as in the laws: a handful of roundings, the square root
+of the number of summands, and the conditioning of the case.
+"""
+
+import math
+import random
+
+EPS = 2.0**-52
+
+
+def array(shape, values):
+    """An array as the files hold it: a shape and the elements in row-major order."""
+    values = [float(v) for v in values]
+    assert math.prod(shape) == len(values), (shape, len(values))
+    return {"shape": list(shape), "data": values}
+
+
+def _grid(rng, count, scale=1.0):
+    """Numbers on a grid of 1/64: exact in float32."""
+    return [rng.randint(-256, 256) / 64 * scale for _ in range(count)]
+
+
+def logits_cases():
+    """(name, comment, inputs) for the operations on logits."""
+    rng = random.Random(1)
+
+    def case(name, comment, n, k, values):
+        return name, comment, {"logits": array((n, k), values)}
+
+    yield case("one_sample", "N = 1: the smallest batch", 1, 3, _grid(rng, 3))
+    yield case("typical", "N different from K: 1/N, not 1/K; mean, not sum", 7, 4, _grid(rng, 28))
+    yield case("two_classes", "K = 2", 3, 2, _grid(rng, 6))
+    yield case("many_classes", "K = 100", 2, 100, _grid(rng, 200))
+    yield case("uniform", "equal logits: entropy log K, KL 0, gradient 0", 2, 5, [0.0] * 5 + [-3.5] * 5)
+    yield case("near_uniform", "almost equal logits: cancellation", 2, 4, [v / 2**16 for v in _grid(rng, 8)])
+    yield case(
+        "shifted", "equal to 'two_rows_plain' up to a constant in each row", 2, 3, [101, 102, 100.5, -50, -49, -53]
+    )
+    yield case("two_rows_plain", "softmax over classes, not over samples", 2, 3, [1, 2, 0.5, 0, 1, -3])
+    yield case("certain", "one logit far above: 0 log 0 = 0, KL log K", 2, 4, [1e4, 0, 0, 0, -1e4, -1e4, 1e4, -1e4])
+    yield case("huge", "logits up to 1e4: overflow without the shift by the maximum", 1, 3, [1e4, 9999, 9998])
+    yield case("huge_negative", "all logits near -1e4: underflow without the shift", 1, 3, [-1e4, -9999, -9998])
+    yield case(
+        "mixed_sizes", "a huge row beside a small one: one maximum for all rows underflows", 2, 2, [1e4, 9999, 1, 0]
+    )
+    yield case(
+        "confident", "probabilities down to 1e-17: an epsilon inside the logarithm shows", 2, 3, [0, 20, -20, 9, -9, 30]
+    )
+
+
+def quantizer_cases():
+    """(name, comment, inputs) for the quantizer; grad_out and grad_scale are used by the backward pass alone."""
+    rng = random.Random(2)
+
+    def case(name, comment, x, step, low, high, shape=None, grad_scale=1.0):
+        return (
+            name,
+            comment,
+            {
+                "grad_out": array(shape or (len(x),), [v or 0.5 for v in _grid(rng, len(x))]),
+                "x": array(shape or (len(x),), x),
+                "step": step,
+                "q_min": low,
+                "q_max": high,
+                "grad_scale": grad_scale,
+            },
+        )
+
+    ties = [v + 0.5 for v in range(-8, 7)]
+    yield case("ties", "halves go to the even code, on both sides of zero", [v / 4 for v in ties], 0.25, -8, 7)
+    yield case(
+        "ends", "values at exactly q_min and q_max: inside, gradient passes", [-2.0, 1.75, -2.0, 1.75], 0.25, -8, 7
+    )
+    yield case(
+        "just_beyond", "a quarter step beyond the ends: the masks 'clip' and 'round' differ", [-8.25, 7.25], 1.0, -8, 7
+    )
+    yield case("half_beyond", "half a step beyond: -8.5 rounds into the range, 7.5 out of it", [-8.5, 7.5], 1.0, -8, 7)
+    yield case(
+        "far_beyond", "far outside: q_min and q_max are the step's slopes", [-100.0, 50.0, -9.0, 8.0], 1.0, -8, 7
+    )
+    yield case("typical", "inside and outside, three dimensions", _grid(rng, 12), 0.375, -8, 7, (2, 3, 2))
+    yield case("odd_step", "a step that is no power of two", [0.0, 0.1, -0.25, 0.9, -1.7], 0.1, -8, 7)
+    yield case(
+        "unsigned", "activations after ReLU: exact zeros are inside", [0.0, 0.0, 0.375, 9.0, 1.5, -0.125], 0.25, 0, 15
+    )
+    yield case("scalar", "a 0-d array", [0.8125], 0.5, -8, 7, ())
+    yield case("grad_scale", "grad_scale scales the step's gradient alone", _grid(rng, 6), 0.5, -8, 7, grad_scale=0.25)
+    yield case("large_step", "values far smaller than the step", _grid(rng, 5), 1024.0, -8, 7)
+    yield case("small_step", "values far larger than the step", _grid(rng, 5), 2.0**-20, -8, 7)
+    for bits in range(1, 9):
+        yield case(
+            f"signed_{bits}_bits",
+            f"{bits} bits, signed",
+            _grid(rng, 6),
+            2.0 ** (1 - bits),
+            -(2 ** (bits - 1)),
+            2 ** (bits - 1) - 1,
+        )
+        yield case(f"unsigned_{bits}_bits", f"{bits} bits, unsigned", _grid(rng, 6), 2.0 ** (1 - bits), 0, 2**bits - 1)
+
+
+def gradient_cases():
+    """(name, comment, inputs) for project; oeu_direction adds beta."""
+    rng = random.Random(3)
+    shapes = [(6,), (2, 3), ()]
+
+    def case(name, comment, forget, retain, shapes=((6,),), alpha=1.0, granularity="layer", rescale="undo"):
+        return (
+            name,
+            comment,
+            {
+                "forget_grads": [array(s, g) for s, g in zip(shapes, forget)],
+                "retain_grads": [array(s, g) for s, g in zip(shapes, retain)],
+                "alpha": alpha,
+                "granularity": granularity,
+                "rescale": rescale,
+            },
+        )
+
+    f, r = _grid(rng, 6), _grid(rng, 6)
+    many = [_grid(rng, math.prod(s)) for s in shapes], [_grid(rng, math.prod(s)) for s in shapes]
+    scaled = [[v * 2.0**20 for v in many[0][0]], [v * 2.0**-20 for v in many[0][1]], many[0][2]]
+    zero = [0.0] * 6
+    for rescale in ("undo", "match"):
+        for alpha in (0.0, 0.25, 0.5, 1.0):
+            yield case(f"one_layer_{rescale}_{alpha:g}", f"alpha = {alpha:g}", [f], [r], alpha=alpha, rescale=rescale)
+        for granularity in ("layer", "global"):
+            name = f"{granularity}_{rescale}"
+            options = {"shapes": shapes, "granularity": granularity, "rescale": rescale}
+            yield case(
+                f"many_layers_{name}",
+                "layers of three ranks, one of them 0-d: layer and global differ",
+                *many,
+                **options,
+            )
+            yield case(f"half_{name}", "alpha = 1/2 over many layers", *many, alpha=0.5, **options)
+            yield case(f"mixed_scales_{name}", "layers from 1e-6 to 1e6", scaled, many[1], **options)
+        yield case(f"zero_retain_{rescale}", "zero retain gradient: g_f stays", [f], [zero], rescale=rescale)
+        yield case(f"zero_forget_{rescale}", "zero forget gradient: zero", [zero], [r], rescale=rescale)
+        yield case(f"both_zero_{rescale}", "both zero: zero", [zero], [zero], rescale=rescale)
+        yield case(
+            f"parallel_{rescale}", "collinear: zero, not blown-up noise", [[3 * v for v in r]], [r], rescale=rescale
+        )
+        yield case(f"antiparallel_{rescale}", "opposite: zero", [[-0.1 * v for v in r]], [r], rescale=rescale)
+        yield case(
+            f"one_element_{rescale}", "one element is always collinear", [[0.7]], [[-1.5]], ((1,),), rescale=rescale
+        )
+        across = [r[1], -r[0], r[3], -r[2], r[5], -r[4]]
+        yield case(f"orthogonal_{rescale}", "orthogonal already: g_f stays", [across], [r], rescale=rescale)
+        for bits in (10, 20, 30):
+            nearly = [v + 2.0**-bits * a for v, a in zip(r, across)]
+            comment = f"nearly parallel, sine 2^-{bits}: needs a second pass to be orthogonal"
+            yield case(f"nearly_parallel_{bits}_{rescale}", comment, [nearly], [r], rescale=rescale)
+        below = [v + 2.0**-43 * a for v, a in zip(r, across)]
+        yield case(
+            f"below_threshold_{rescale}",
+            "sine 1e-13, below the threshold of 1e-12: zero",
+            [below],
+            [r],
+            rescale=rescale,
+        )
+    yield case("conflicting", "negative cosine", [[-v + 0.5 for v in r]], [r])
+    yield case("agreeing", "positive cosine: projected all the same", [[v + 0.5 for v in r]], [r])
+    yield case(
+        "long_retain", "only the direction of the retain gradient counts: times 2^20", [f], [[v * 2.0**20 for v in r]]
+    )
+    yield case("short_retain", "times -2^-20: an epsilon beside the norm shows", [f], [[v * -(2.0**-20) for v in r]])
+
+
+def direction_cases():
+    """(name, comment, inputs) for oeu_direction."""
+    for name, comment, inputs in gradient_cases():
+        if name.startswith(("one_layer", "many_layers", "zero", "parallel", "conflicting")):
+            for beta in (0.0, 0.5, 2.0) if name.startswith("many_layers") else (0.75,):
+                yield f"{name}_beta_{beta:g}", f"beta = {beta:g}; {comment}", {**inputs, "beta": beta}

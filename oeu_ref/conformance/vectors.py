@@ -1,0 +1,342 @@
+"""Test vectors: the contract's cases as JSON for programs in any language, and the judgement of their answers.
+
+A file for each operation. Numbers are decimal text that round-trips float64 (JSON itself promises no precision); arrays
+are {"shape": [...], "data": [...]} in row-major order. The answers are files of the same names: see `README`.
+"""
+
+import json
+import math
+import numbers
+import pathlib
+import re
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from ..files import write_text
+from . import exact, vector_cases
+from .implementation import MASKS, SIGNATURES
+
+SCHEMA = "oeu_ref test vectors, version 1"
+SOURCE = "arXiv 2602.00567 (OEU); quantizer: Esser et al., ICLR 2020 (LSQ)"
+DTYPES = {"float64": 1.0, "float32": 2.0**29}  # how much wider the tolerances are
+TOLERANCE = (
+    "largest absolute error of any element in float64 arithmetic, from the size and conditioning of the case; answers "
+    "that say dtype float32 are allowed 2^29 times as much, and cases whose inputs float32 cannot hold are skipped"
+)
+README = """\
+# Test vectors for OEU
+
+One JSON file for each operation of the contract, for implementations in any language. To have yours judged:
+
+1. For each file `OPERATION.json` here, and each of its `cases`, compute the operation on `inputs`.
+2. Write `ANSWERS/OPERATION.json`:
+
+       {"operation": "project", "dtype": "float64", "results": {"CASE NAME": {"OUTPUT NAME": VALUE, ...}, ...}}
+
+   Output names are those under `expected`. `dtype` is "float64" (default) or "float32", the arithmetic that you use.
+3. `python -m oeu_ref check-vectors ANSWERS` compares and explains. An operation without a file is skipped by name.
+
+Numbers are decimal text with all digits that float64 needs (`"0.1"`), because JSON promises no precision; in answers
+plain JSON numbers are welcome too. Arrays are `{"shape": [2, 3], "data": [...]}` in row-major order, `"shape": []` is
+a single number; lists of arrays are JSON lists. `fake_quantize_backward` has two conventions for where the gradient
+passes: `fake_quantize_backward_clip` (where clipping leaves the value alone) and `fake_quantize_backward_round` (where
+the rounded value is in range, as PyTorch's own operations do). Answer the one that you implement.
+
+`python -m oeu_ref vectors FOLDER` writes these files. Expected values are computed in 60-digit decimal arithmetic,
+independently of `oeu_ref.reference`, and rounded once. `tests/other_languages/oeu.js` is an example of a program that
+answers them.
+"""
+
+
+@dataclass(frozen=True)
+class VectorResult:
+    """What became of one operation's answers. status: "holds", "fails" or "skipped"; cases: how many were compared;
+    message: the first failure, or why it was skipped; failures: all of them, case name -> message."""
+
+    operation: str
+    status: str
+    cases: int
+    message: str = ""
+    failures: dict | None = None
+
+
+@dataclass(frozen=True)
+class VectorReport:
+    """What became of a folder of answers."""
+
+    folder: str
+    results: list
+
+    @property
+    def ok(self):
+        """Whether nothing fails and at least one operation holds."""
+        return {r.status for r in self.results} <= {"holds", "skipped"} and any(
+            r.status == "holds" for r in self.results
+        )
+
+    def as_dict(self):
+        """The report as plain dicts and lists, for JSON."""
+        return {**asdict(self), "ok": self.ok}
+
+    def table(self):
+        """The report as text for a terminal: a line for each operation, and each failing case below."""
+        lines = [f"answers in {self.folder}", "", f"{'operation':<30}  cases  result"]
+        for r in self.results:
+            lines.append(
+                f"{r.operation:<30} {r.cases:>6}  {r.status}{f': {r.message}' if r.status == 'skipped' else ''}"
+            )
+        for r in self.results:
+            for name, message in (r.failures or {}).items():
+                lines.append(f"FAILS  {r.operation}, {name}: {message}")
+        lines.append("")
+        lines.append(f"{self.folder} {'holds all that it answers' if self.ok else 'FAILS, or answers nothing'}")
+        return "\n".join(lines)
+
+
+def operations():
+    """Names of the operations that have test vectors, in the order of the contract."""
+    names = [name for name in SIGNATURES if name != "fake_quantize_backward"]
+    names[3:3] = [f"fake_quantize_backward_{mask}" for mask in MASKS]
+    return names
+
+
+def build(operation):
+    """All test vectors of an operation, as the content of its file: a dict of plain values."""
+    signature = SIGNATURES[operation.removesuffix("_clip").removesuffix("_round")]
+    cases = []
+    for name, comment, inputs in _cases(operation):
+        expected, tolerance = _expected(operation, inputs)
+        if operation == "fake_quantize":
+            inputs = {key: value for key, value in inputs.items() if not key.startswith("grad")}
+        cases.append(
+            {
+                "name": name,
+                "comment": comment,
+                "inputs": _text(inputs),
+                "expected": _text(expected),
+                "tolerance": _text(tolerance),
+            }
+        )
+    header = {"schema": SCHEMA, "operation": operation, "signature": signature, "source": SOURCE}
+    return {**header, "tolerance": TOLERANCE, "cases": cases}
+
+
+def write_vectors(out_dir):
+    """Write the test vectors of all operations, and a README, to a folder that is made if it is missing.
+
+    Returns the paths written.  Raises OSError where it cannot be written.
+    """
+    out_dir = pathlib.Path(out_dir)
+    contents = {f"{name}.json": _lines(build(name)) for name in operations()}
+    return [write_text(out_dir / name, text) for name, text in {"README.md": README, **contents}.items()]
+
+
+def check_results(results_dir):
+    """Compare answers with the test vectors.
+
+    results_dir: folder with <operation>.json for at least one operation.  Returns a `VectorReport`.
+    Raises ValueError for a folder that is missing or holds no answers.
+    """
+    results_dir = pathlib.Path(results_dir)
+    if not results_dir.is_dir():
+        raise ValueError(f"RESULTS_DIR must be a folder with answers such as project.json, got {str(results_dir)!r}")
+    present = {name: results_dir / f"{name}.json" for name in operations()}
+    if not any(path.is_file() for path in present.values()):
+        raise ValueError(f"RESULTS_DIR must hold at least one of {', '.join(p.name for p in present.values())}")
+    return VectorReport(str(results_dir), [_check_operation(name, path) for name, path in present.items()])
+
+
+def _lines(content):
+    """JSON text, indented, with the elements of an array on one line."""
+    text = json.dumps(content, indent=1)
+    return re.sub(r"\[[^][{}]*\]", lambda match: " ".join(match.group().split()), text) + "\n"
+
+
+def _check_operation(operation, path):
+    if not path.is_file():
+        return VectorResult(operation, "skipped", 0, f"{path.name} is missing")
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))
+        dtype, results = answers.get("dtype", "float64"), answers["results"]
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
+        if not isinstance(results, dict) or answers.get("operation", operation) != operation:
+            raise ValueError(f'expected is {{"operation": "{operation}", "results": {{case name: outputs}}}}')
+    except (ValueError, KeyError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        return VectorResult(operation, "fails", 0, reason, {path.name: f"cannot be read: {reason}"})
+    failures, compared = {}, 0
+    for case in build(operation)["cases"]:
+        if dtype == "float32" and not _fits_float32(case["inputs"]):
+            continue
+        compared += 1
+        try:
+            _check_case(operation, case, results.get(case["name"]), DTYPES[dtype])
+        except ValueError as error:
+            failures[case["name"]] = f"{error} (probes: {case['comment']})"
+    first = next(iter(failures.values()), "")
+    return VectorResult(operation, "fails" if failures else "holds", compared, first, failures or None)
+
+
+def _check_case(operation, case, answer, widening):
+    """Raise ValueError, saying what was expected, unless the answer is within the case's tolerance."""
+    if not isinstance(answer, dict):
+        raise ValueError(f"no answer: expected are the outputs {', '.join(case['expected'])}")
+    for output, expected in case["expected"].items():
+        if output not in answer:
+            raise ValueError(f"output {output!r} is missing")
+        found, wanted = answer[output], expected
+        pairs = zip(found, wanted) if isinstance(wanted, list) and isinstance(found, list) else [(found, wanted)]
+        if isinstance(wanted, list) and (not isinstance(found, list) or len(found) != len(wanted)):
+            raise ValueError(f"{output} must be a list of {len(wanted)} arrays")
+        for i, (one, right) in enumerate(pairs):
+            label = f"{output}[{i}]" if isinstance(wanted, list) else output
+            allowed = case["tolerance"][output]
+            allowed = float(allowed[i] if isinstance(allowed, list) else allowed) * widening
+            one, right = _array(label, one), _array(label, right)
+            if one.shape != right.shape:
+                raise ValueError(f"{label} must have shape {list(right.shape)}, got {list(one.shape)}")
+            error = np.abs(one - right)
+            if not (error <= allowed).all():
+                at = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
+                raise ValueError(
+                    f"{label} is {one.flat[at]:.17g} at element {at}, "
+                    f"expected {right.flat[at]:.17g} within {allowed:.2g}"
+                )
+    if operation == "project" and float(case["inputs"]["alpha"]) == 1:
+        _check_orthogonality(case["inputs"], answer["result"], widening)
+
+
+def _check_orthogonality(inputs, answer, widening):
+    """With alpha = 1 orthogonality holds relative to the result's own length: closer than the tolerance by element."""
+    lists = [[_array("", g).ravel() for g in grads] for grads in (answer, inputs["retain_grads"])]
+    if inputs["granularity"] == "global":
+        lists = [[np.concatenate(grads)] for grads in lists]
+    for g_perp, g_r in zip(*lists):
+        cosine = abs(math.fsum(g_perp * g_r)) / ((np.linalg.norm(g_perp) * np.linalg.norm(g_r)) or 1.0)
+        allowed = (16 + math.sqrt(g_perp.size)) * vector_cases.EPS * widening
+        if cosine > allowed:
+            raise ValueError(
+                f"cosine {cosine:.2g} with the retain gradient, rounding allows {allowed:.2g}: project twice"
+            )
+
+
+def _cases(operation):
+    if operation in ("entropy_loss", "kl_to_uniform"):
+        return vector_cases.logits_cases()
+    if operation.startswith("fake_quantize"):
+        return vector_cases.quantizer_cases()
+    return vector_cases.gradient_cases() if operation == "project" else vector_cases.direction_cases()
+
+
+def _expected(operation, inputs):
+    """(expected outputs, tolerances) of a case, as floats and arrays of floats."""
+    if operation in ("entropy_loss", "kl_to_uniform"):
+        return _expected_of_logits(operation, inputs["logits"])
+    if operation.startswith("fake_quantize"):
+        return _expected_of_quantizer(operation, inputs)
+    return _expected_of_gradients(operation, inputs)
+
+
+def _expected_of_logits(operation, logits):
+    n, k = logits["shape"]
+    rows = [_decimals(logits["data"][i * k : (i + 1) * k]) for i in range(n)]
+    # rounding of logits of this size moves log p by that much, and entropy by log K + 1 times it
+    moved = (8 + math.sqrt(k)) * vector_cases.EPS * (1 + max(map(abs, logits["data"])))
+    if operation == "kl_to_uniform":
+        return {"kl": vector_cases.array((n,), exact.kl_to_uniform(rows))}, {"kl": moved * (3 + math.log(k))}
+    loss, grad = exact.entropy_loss(rows)
+    tolerances = {"loss": moved * (3 + math.log(k)), "grad": moved * (3 + math.log(k)) / n}
+    return {"loss": float(loss), "grad": vector_cases.array((n, k), grad)}, tolerances
+
+
+def _expected_of_quantizer(operation, inputs):
+    x, step, shape = inputs["x"]["data"], inputs["step"], inputs["x"]["shape"]
+    arguments = _decimals(x), Decimal(step), inputs["q_min"], inputs["q_max"]
+    if operation == "fake_quantize":
+        x_hat = exact.fake_quantize(*arguments)
+        tolerance = 4 * vector_cases.EPS * (max(float(abs(v)) for v in x_hat) + step)
+        return {"x_hat": vector_cases.array(shape, x_hat)}, {"x_hat": tolerance}
+    grad_out, grad_scale = inputs["grad_out"]["data"], inputs["grad_scale"]
+    mask = operation.rpartition("_")[2]
+    grad_x, grad_step = exact.fake_quantize_backward(_decimals(grad_out), *arguments, Decimal(grad_scale), mask)
+    largest = max(abs(inputs["q_min"]), inputs["q_max"]) + max(abs(v) for v in x) / step
+    roundings = (8 + math.sqrt(len(x))) * vector_cases.EPS
+    return (
+        {"grad_x": vector_cases.array(shape, grad_x), "grad_step": float(grad_step)},
+        {
+            "grad_x": 2 * vector_cases.EPS * max(map(abs, grad_out)),
+            "grad_step": roundings * grad_scale * math.fsum(map(abs, grad_out)) * largest,
+        },
+    )
+
+
+def _expected_of_gradients(operation, inputs):
+    forget, retain = ([_decimals(g["data"]) for g in inputs[key]] for key in ("forget_grads", "retain_grads"))
+    options = Decimal(inputs["alpha"]), inputs["granularity"], inputs["rescale"]
+    g_perp = exact.project(forget, retain, *options)
+    plain = exact.project(forget, retain, options[0], options[1], "undo")
+    beta, result = inputs.get("beta"), list(g_perp)
+    if operation == "oeu_direction":
+        result = exact.oeu_direction(forget, retain, options[0], Decimal(beta), *options[1:])
+    tolerances = []
+    for i, layer in enumerate(zip(forget, retain, g_perp, plain)):
+        if options[1] == "global":
+            layer = [[v for g in grads for v in g] for grads in (forget, retain, g_perp, plain)]
+        size_f, size_r, size_p, size_plain = (float(exact.norm(g)) for g in layer)
+        stretch = size_p / size_plain if size_plain else 1.0  # match stretches rounding errors too
+        scale = size_f * stretch if beta is None else size_r + beta * size_f * stretch
+        tolerances.append((16 + math.sqrt(len(layer[0]))) * vector_cases.EPS * scale)
+        result[i] = vector_cases.array(inputs["forget_grads"][i]["shape"], result[i])
+    return {"result": result}, {"result": tolerances}
+
+
+def _decimals(values):
+    return [Decimal(v) for v in values]
+
+
+def _text(value):
+    """Floats as decimal text, in nested dicts and lists; integers and words as they are."""
+    if isinstance(value, dict):
+        return {key: _text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return repr(value) if isinstance(value, float) else value
+
+
+def _fits_float32(value):
+    if isinstance(value, dict):
+        return all(_fits_float32(item) for key, item in value.items() if key != "shape")
+    if isinstance(value, list):
+        return all(_fits_float32(item) for item in value)
+    try:
+        number = float(value)
+    except ValueError:
+        return True  # a word
+    return float(np.float32(number)) == number
+
+
+def _array(label, value):
+    """An array of an answer: a number, numeric text, or {"shape", "data"}.  Raises ValueError for anything else."""
+    if isinstance(value, dict):
+        if not isinstance(value.get("shape"), list) or not isinstance(value.get("data"), list):
+            raise ValueError(f'{label} must be {{"shape": [...], "data": [...]}}')
+        values = np.array([_number(label, v) for v in value["data"]])
+        if any(not isinstance(n, int) or n < 0 for n in value["shape"]) or math.prod(value["shape"]) != values.size:
+            raise ValueError(f"{label} has {values.size} elements, which do not fill its shape {value['shape']}")
+        return values.reshape(value["shape"])
+    return np.array(_number(label, value))
+
+
+def _number(label, value):
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
+            raise ValueError
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{label} must hold numbers or decimal text, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{label} must be finite, got {value!r}")
+    return number
