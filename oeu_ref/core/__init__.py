@@ -3,7 +3,7 @@
 from .entropy import entropy_loss, kl_to_uniform
 from .models import QuantMLP, quantize_model
 from .projection import oeu_direction, project
-from .quantizer import QuantConv2d, QuantLinear, Quantizer, fake_quantize, fake_quantize_backward
+from .quantizer import QuantConv2d, Quantizer, QuantLinear, fake_quantize, fake_quantize_backward
 from .unlearner import OEU, EntropyStop, NonFiniteError, StepReport
 
 __all__ = [

@@ -59,8 +59,9 @@ def kl_to_uniform(logits):
     Raises as `log_softmax`.
     Source: Theorems 4.1 and 4.2 of arXiv 2602.00567;  KL(p || U) = log K - H(p).
     """
-    largest = math.log(logits.shape[1]) if isinstance(logits, Tensor) and logits.ndim == 2 else 0.0
-    return (largest - entropy(logits)).clamp(0.0, largest)
+    h = entropy(logits)
+    largest = math.log(logits.shape[1])
+    return (largest - h).clamp(0.0, largest)
 
 
 def cross_entropy(logits, labels):

@@ -77,13 +77,12 @@ def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, m
 
 
 def _bits(weight_bits, activation_bits, override):
-    if override is None:
-        return {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    checks.bits("first_last_bits", override)
-    return {
-        "weight_bits": override if weight_bits < 32 else 32,
-        "activation_bits": override if activation_bits < 32 else 32,
-    }
+    """Bit widths of one layer; override: that of first and last layers where quantized, None for the others."""
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    for name, value in bits.items():
+        if checks.bits(name, value) < 32 and override is not None:
+            bits[name] = checks.bits("first_last_bits", override)
+    return bits
 
 
 def _quantized_copy(layer, kinds, bits, mask):

@@ -161,6 +161,7 @@ class Quantizer(nn.Module):
         self.reread()
 
     def extra_repr(self):
+        """What `print(model)` shows of the quantizer."""
         return f"bits={self.bits}, range={self.range}, mask={self.mask!r}"
 
 

@@ -1,0 +1,257 @@
+"""Unlearning methods behind one interface, for the one loop `oeu_ref.core.training.unlearn`.
+
+A method is built from (model, forget, settings, generator) and then turns pairs of batches into updates of the model.
+Notation: theta parameters, theta_o the original model's, eta learning rate, w `Settings.weight`; forget batch
+(x_f, y_f), retain batch (x_r, y_r); CE mean cross-entropy, L_r = CE(x_r, y_r) with gradient g_r; "SGD along d" is
+theta <- theta - eta d, with momentum and weight decay. Both batches are forwarded in train mode, one after the other.
+Retrain, which all are measured against, is `oeu_ref.core.training.train` on the retain set.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from .. import checks
+from .data import Samples, other_labels
+from .unlearner import OEU, NonFiniteError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every method can be tuned by.
+
+    learning_rate > 0; weight >= 0: of forgetting against retaining, what it multiplies is each method's own; momentum
+    in [0, 1]; weight_decay >= 0.  Raises TypeError or ValueError, naming the field, for a value out of range.
+    """
+
+    learning_rate: float
+    weight: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self):
+        checks.positive("learning_rate", self.learning_rate)
+        checks.number("weight", self.weight, 0)
+        checks.number("momentum", self.momentum, 0, 1)
+        checks.number("weight_decay", self.weight_decay, 0)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one step measured before it changed the model, batch means in nats; None where a method has no such loss."""
+
+    forget_loss: float | None
+    retain_loss: float | None
+
+
+class Method:
+    """What all methods share: an optimizer, and SGD along a direction that the subclass computes.
+
+    model: maps (N, ...) to logits (N, K), changed in place; forget: `Samples` to be forgotten, all of them, for
+    methods that look at the original model first; settings: `Settings`; generator: of the method's own random numbers.
+    """
+
+    def __init__(self, model, forget, settings, generator):
+        self.model, self.settings, self.generator = model, settings, generator
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("model must have at least one parameter that requires a gradient")
+        self.optimizer = torch.optim.SGD(
+            self.parameters, settings.learning_rate, settings.momentum, weight_decay=self.weight_decay()
+        )
+
+    def weight_decay(self):
+        """Weight decay of the optimizer."""
+        return self.settings.weight_decay
+
+    def relabel(self, forget):
+        """Forget samples with the labels that this method teaches; asked for once, before the first step."""
+        return forget
+
+    def losses(self, forget, retain):
+        """(forget loss, retain loss), scalars of which descent lowers both; None for one that the method ignores."""
+        raise NotImplementedError
+
+    def direction(self, forget_loss, retain_loss):
+        """Gradient that the optimizer follows downhill, one tensor a parameter: that of L_r + w L_f by default."""
+        parts = [] if retain_loss is None else [retain_loss]
+        parts += [] if forget_loss is None else [self.settings.weight * forget_loss]
+        return self.gradient(sum(parts))
+
+    def gradient(self, loss):
+        """Gradient of a loss, one tensor a parameter, zeros where the loss does not depend on it."""
+        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, grads)]
+
+    def step(self, forget, retain):
+        """Update the model once.
+
+        forget, retain: batches, `Samples`.  Returns `Losses`.
+        Raises `NonFiniteError` (a ValueError) for a loss that is not finite; the parameters are then as before.
+        """
+        self.model.train()
+        forget_loss, retain_loss = self.losses(forget, retain)
+        values = [None if loss is None else loss.item() for loss in (forget_loss, retain_loss)]
+        for name, value in zip(("forget", "retain"), values):
+            if value is not None and not abs(value) < float("inf"):
+                raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
+        direction = self.direction(forget_loss, retain_loss)
+        for parameter, d in zip(self.parameters, direction):
+            parameter.grad = d
+        self.optimizer.step()
+        return Losses(*values)
+
+    def cross_entropy(self, batch):
+        """Mean cross-entropy of a batch, in nats."""
+        return functional.cross_entropy(self.model(batch.inputs), batch.labels)
+
+
+class FineTuning(Method):
+    """FT: go on training on what is kept, and hope that the rest fades.
+
+    Update: SGD along g_r, with w times the weight decay: the decay is what forgets, so the weight goes there.
+    Source: the fine-tuning baseline of Golatkar et al., CVPR 2020, and of Warnecke et al., NDSS 2023.
+    """
+
+    def weight_decay(self):
+        return self.settings.weight * self.settings.weight_decay
+
+    def losses(self, forget, retain):
+        return None, self.cross_entropy(retain)
+
+
+class GradientAscent(Method):
+    """GA: climb the loss of the forget samples; the retain set is not used.
+
+    Update: SGD along -w grad CE(x_f, y_f).
+    Source: Thudi et al., "Unrolling SGD", EuroS&P 2022; Graves et al., AAAI 2021.
+    """
+
+    def losses(self, forget, retain):
+        return -self.cross_entropy(forget), None
+
+
+class RandomLabels(Method):
+    """RL: teach a random wrong label for each forget sample, drawn anew at each step, while training on the rest.
+
+    Update: SGD along g_r + w grad CE(x_f, y'), y' uniform over the classes other than y_f.
+    Source: Golatkar et al., CVPR 2020; SalUn (Fan et al., ICLR 2024), equation 6, without its mask. (SalUn's code
+    draws over all classes, the true one included; its equation excludes it, and so do we.)
+    """
+
+    def losses(self, forget, retain):
+        logits = self.model(forget.inputs)
+        wrong = other_labels(forget.labels, logits.shape[1], self.generator)
+        return functional.cross_entropy(logits, wrong), self.cross_entropy(retain)
+
+
+class SalUn(RandomLabels):
+    """SalUn: random labels, but only the parameters that matter for the forget set move.
+
+    Mask: m = 1 for the `share` of all parameters (one ranking for the whole model) at which |grad CE(x_f, y_f)|, taken
+    over the whole forget set on the original model in eval mode, is largest.
+    Update: theta <- m * (SGD along g_r + w grad CE(x_f, y')) + (1 - m) * theta_o, y' as in `RandomLabels`.
+    share in (0, 1]: 0.5 is the paper's.
+    Source: SalUn (Fan et al., ICLR 2024), equations 3 to 6.
+    """
+
+    def __init__(self, model, forget, settings, generator, share=0.5):
+        super().__init__(model, forget, settings, generator)
+        self.originals = [p.detach().clone() for p in self.parameters]
+        self.masks = self.saliency_masks(forget, share)
+
+    def saliency_masks(self, forget, share):
+        """Boolean masks, one a parameter, True at the share of parameters with the largest gradient."""
+        if not 0 < checks.number("share", share, 0, 1):
+            raise ValueError(f"share must be greater than 0, got {share}")
+        # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
+        self.model.eval()
+        gradient = self.gradient(self.cross_entropy(forget))
+        sizes = [p.numel() for p in self.parameters]
+        saliency = torch.cat([g.flatten().abs() for g in gradient])
+        # ranked, not thresholded: of equal gradients (zeros, at dead units) some may be in and some out
+        chosen = torch.zeros_like(saliency, dtype=torch.bool)
+        chosen[saliency.argsort(descending=True, stable=True)[: max(1, round(share * sum(sizes)))]] = True
+        return [mask.view_as(p) for mask, p in zip(chosen.split(sizes), self.parameters)]
+
+    def step(self, forget, retain):
+        losses = super().step(forget, retain)
+        with torch.no_grad():
+            # put back after the step, not masked before it: momentum and weight decay would move them all the same
+            for parameter, mask, original in zip(self.parameters, self.masks, self.originals):
+                parameter.copy_(torch.where(mask, parameter, original))
+        return losses
+
+
+class SimilarLabels(Method):
+    """Q-MUL: teach each forget sample the most likely wrong class, with gradients that are balanced.
+
+    Labels: y' = argmax over k != y_f of p_k(x_f) under the original model, fixed before the first step.
+    Update: SGD along 2 (l_r g_r + w l_f g_f), g_f = grad CE(x_f, y'), l_f = |g_r| / (|g_f| + |g_r|),
+    l_r = |g_f| / (|g_f| + |g_r|): both parts have the same norm, the harmonic mean of |g_f| and |g_r|, at w = 1.
+    What of Q-MUL is included: its two ideas, similar labels and adaptive gradient reweighting, the latter in the form
+    above, which is our reading of "balance"; not its training schedule.
+    Source: Tong et al., "Robust Machine Unlearning for Quantized Neural Networks via Adaptive Gradient Reweighting with
+    Similar Labels", arXiv 2503.13917.
+    """
+
+    def __init__(self, model, forget, settings, generator):
+        super().__init__(model, forget, settings, generator)
+        self.similar = similar_labels(model, forget)
+
+    def relabel(self, forget):
+        return Samples(forget.inputs, self.similar)
+
+    def losses(self, forget, retain):
+        return self.cross_entropy(forget), self.cross_entropy(retain)
+
+    def direction(self, forget_loss, retain_loss):
+        g_f, g_r = self.gradient(forget_loss), self.gradient(retain_loss)
+        norm_f, norm_r = (torch.stack(torch._foreach_norm(g)).norm() for g in (g_f, g_r))
+        total = norm_f + norm_r
+        # both zero: any weights do, since there is nothing to weigh
+        total = torch.where(total > 0, total, torch.ones_like(total))
+        scaled_r = torch._foreach_mul(g_r, 2 * norm_f / total)
+        return torch._foreach_add(scaled_r, torch._foreach_mul(g_f, 2 * self.settings.weight * norm_r / total))
+
+
+@torch.no_grad()
+def similar_labels(model, samples, batch_size=1024):
+    """The most likely class other than each sample's own label, in eval mode; the mode is put back afterwards.
+
+    model: maps (N, ...) to logits (N, K); samples: `Samples`.  Returns (N,) int64, never equal to `samples.labels`.
+    Source: the similar labels of Q-MUL, arXiv 2503.13917.
+    """
+    training = model.training
+    model.eval()
+    logits = torch.cat([model(batch) for batch in samples.inputs.split(batch_size)])
+    model.train(training)
+    return logits.scatter(1, samples.labels[:, None], -torch.inf).argmax(dim=1)
+
+
+class OrthogonalEntropy(Method):
+    """OEU: raise the entropy of the forget predictions, at right angles to what the retain set needs.
+
+    Update: SGD along g_r + w g_perp, g_perp the gradient of -mean H(p(x_f)) with its component along g_r removed layer
+    by layer (`oeu_ref.core.unlearner.OEU`, whose beta is w); forget labels are not used. options: of that class.
+    Steps return its `StepReport`.  With a stop rule the loop ends early: pass `EntropyStop(...).reached` as `stop`.
+    Source: arXiv 2602.00567.
+    """
+
+    def __init__(self, model, forget, settings, generator, **options):
+        super().__init__(model, forget, settings, generator)
+        self.oeu = OEU(model, self.optimizer, beta=settings.weight, **options)
+
+    def step(self, forget, retain):
+        return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
+
+
+METHODS = {
+    "oeu": OrthogonalEntropy,
+    "ft": FineTuning,
+    "ga": GradientAscent,
+    "rl": RandomLabels,
+    "salun": SalUn,
+    "similar": SimilarLabels,
+}

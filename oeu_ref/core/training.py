@@ -1,0 +1,131 @@
+"""Training of a quantized network, the one loop that all unlearning methods share, and evaluation."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from .. import checks
+from .data import batches
+from .unlearner import NonFiniteError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained: SGD with Nesterov momentum and a one-cycle learning rate.
+
+    epochs, batch_size >= 1; learning_rate > 0: the cycle's peak; momentum in [0, 1]; weight_decay >= 0.
+    Raises TypeError or ValueError, naming the field, for a value out of range.
+    Source: Smith and Topin, "Super-Convergence", 2018, for the one-cycle learning rate.
+    """
+
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self):
+        checks.integer("epochs", self.epochs, 1)
+        checks.integer("batch_size", self.batch_size, 1)
+        checks.positive("learning_rate", self.learning_rate)
+        checks.number("momentum", self.momentum, 0, 1)
+        checks.number("weight_decay", self.weight_decay, 0)
+
+
+def build(make, seed):
+    """Make a model whose initial weights are a function of the seed, without touching PyTorch's global generator.
+
+    make: callable without arguments that returns a model; seed: integer >= 0.  Returns the model.
+    """
+    # PyTorch's layers draw from the global generator and take no other: it is borrowed, seeded, and put back
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        torch.manual_seed(checks.integer("seed", seed, 0))
+        return make()
+
+
+def train(model, samples, config, generator, on_epoch=None):
+    """Quantization-aware training by cross-entropy, in place. Retrain is this, on the retain set alone.
+
+    model: maps (N, ...) to logits (N, K); samples: `Samples`; config: `TrainConfig`; generator: of the order of
+    samples; on_epoch: called with (epochs done, mean loss) after each epoch.
+    Returns the mean loss of each epoch, in nats: a list of `config.epochs` floats.  The model is left in eval mode.
+    Raises `NonFiniteError` (a ValueError) as soon as an epoch's loss is not finite.
+    """
+    steps = max(1, len(samples) // config.batch_size)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        config.learning_rate,
+        config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=steps * config.epochs, cycle_momentum=False
+    )
+    source, losses = batches(samples, config.batch_size, generator), []
+    model.train()
+    for epoch in range(config.epochs):
+        total = 0.0
+        for _ in range(steps):
+            batch = next(source)
+            loss = functional.cross_entropy(model(batch.inputs), batch.labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()  # stays on the device: reading it at each step would wait
+        losses.append(float(total) / steps)
+        if not math.isfinite(losses[-1]):
+            raise NonFiniteError(f"the training loss must be finite, got {losses[-1]} in epoch {epoch + 1}")
+        if on_epoch is not None:
+            on_epoch(epoch + 1, losses[-1])
+    model.eval()
+    return losses
+
+
+def unlearn(method, forget, retain, steps, forget_batch, retain_batch, generators, stop=None, on_step=None):
+    """The loop of every unlearning method: draw two batches, let the method update the model, until told to stop.
+
+    method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
+    as in `oeu_ref.core.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; forget_batch, retain_batch
+    >= 1: samples in each batch; generators: two, for the order of forget and of retain samples; stop: callable without
+    arguments, asked before each step, True ends the loop; on_step: called with (steps done, report) after each step.
+    Returns the reports, one for each step taken.  The model is left in eval mode.
+    Raises what the method raises; TypeError or ValueError for numbers out of range.
+    """
+    steps = checks.integer("steps", steps, 0)
+    forget_source = batches(method.relabel(forget), forget_batch, generators[0])
+    retain_source = batches(retain, retain_batch, generators[1])
+    reports = []
+    while len(reports) < steps and not (stop is not None and stop()):
+        reports.append(method.step(next(forget_source), next(retain_source)))
+        if on_step is not None:
+            on_step(len(reports), reports[-1])
+    method.model.eval()
+    return reports
+
+
+@torch.no_grad()
+def probabilities(model, inputs, batch_size=1024):
+    """What the model predicts, in eval mode; the mode is put back afterwards.
+
+    model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
+    Returns a float64 NumPy array (N, K), rows sum to 1, ready for `oeu_ref.reference.metrics`.
+    Raises `NonFiniteError` for logits that are not finite.
+    """
+    training = model.training
+    model.eval()
+    try:
+        logits = torch.cat([model(batch) for batch in inputs.split(checks.integer("batch_size", batch_size, 1))])
+    finally:
+        model.train(training)
+    if not logits.isfinite().all():
+        raise NonFiniteError("the model's logits must be finite: its weights or inputs are not, or are too large")
+    return logits.double().softmax(dim=1).cpu().numpy()
+
+
+def predictions(model, samples, batch_size=1024):
+    """(probabilities (N, K), labels (N,)) as NumPy arrays, the pair that the metrics take."""
+    return probabilities(model, samples.inputs, batch_size), samples.labels.cpu().numpy()

@@ -1,0 +1,224 @@
+"""Each method's update against its formula, worked out apart from it on a tiny linear model."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from oeu_ref.core.baselines import (
+    METHODS,
+    FineTuning,
+    Method,
+    OrthogonalEntropy,
+    RandomLabels,
+    SalUn,
+    Settings,
+    SimilarLabels,
+    similar_labels,
+)
+from oeu_ref.core.data import Samples, digits, other_labels, stream
+from oeu_ref.core.models import QuantMLP
+from oeu_ref.core.training import TrainConfig, build, train, unlearn
+from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.reference.entropy import cross_entropy, entropy_loss
+from oeu_ref.reference.projection import project
+
+CLASSES, FEATURES = 4, 3
+RATE, WEIGHT, DECAY = 0.1, 0.7, 0.01
+
+
+@pytest.fixture
+def tiny():
+    """A linear model without bias, logits = x W', in float64, and two batches: all gradients are x' (dL/dz)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def batch(count):
+        inputs = torch.randn(count, FEATURES, generator=generator, dtype=torch.float64)
+        return Samples(inputs, torch.randint(CLASSES, (count,), generator=generator))
+
+    model = torch.nn.Linear(FEATURES, CLASSES, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(CLASSES, FEATURES, generator=generator, dtype=torch.float64))
+    return SimpleNamespace(model=model, forget=batch(5), retain=batch(8))
+
+
+def make(kind, tiny, momentum=0.0, decay=DECAY, **options):
+    settings = Settings(RATE, WEIGHT, momentum, decay)
+    return kind(tiny.model, tiny.forget, settings, stream(0, "method"), **options)
+
+
+def gradient(model, batch, labels=None):
+    """dCE/dW by the reference's hand-derived formula."""
+    labels = batch.labels if labels is None else labels
+    logits = model.weight.detach().numpy() @ batch.inputs.numpy().T
+    return torch.from_numpy(cross_entropy(logits.T.copy(), labels.numpy())[1]).T @ batch.inputs
+
+
+def stepped(method, tiny):
+    """Weights after one step."""
+    method.step(tiny.forget, tiny.retain)
+    return tiny.model.weight.detach()
+
+
+def assert_equal(first, second):
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+
+
+def test_fine_tuning_follows_the_retain_gradient_with_weighted_decay(tiny):
+    """theta - eta (g_r + w lambda theta)."""
+    before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+    assert_equal(stepped(make(FineTuning, tiny), tiny), before - RATE * (g_r + WEIGHT * DECAY * before))
+
+
+def test_gradient_ascent_climbs_the_forget_loss(tiny):
+    """theta - eta (-w g_f + lambda theta), the retain batch without influence."""
+    before, g_f = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.forget)
+    assert_equal(stepped(make(METHODS["ga"], tiny), tiny), before - RATE * (-WEIGHT * g_f + DECAY * before))
+
+
+def test_random_labels_teach_another_label_at_each_step(tiny):
+    """theta - eta (g_r + w grad CE(x_f, y')), y' as drawn from the method's own generator."""
+    twin = stream(0, "method")
+    method = make(RandomLabels, tiny, decay=0.0)
+    drawn = []
+    for _ in range(3):
+        drawn.append(other_labels(tiny.forget.labels, CLASSES, twin))
+        before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+        g_f = gradient(tiny.model, tiny.forget, drawn[-1])
+        assert_equal(stepped(method, tiny), before - RATE * (g_r + WEIGHT * g_f))
+        assert (drawn[-1] != tiny.forget.labels).all()
+    assert not all(torch.equal(drawn[0], labels) for labels in drawn[1:])
+
+
+def test_salun_is_random_labels_on_the_most_salient_parameters(tiny):
+    """Where the forget gradient is largest, the step of random labels; elsewhere the original weight, to the bit."""
+    plain = copy.deepcopy(tiny)
+    original, saliency = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.forget).abs()
+    method = make(SalUn, tiny, momentum=0.9, share=0.25)
+    (mask,) = method.masks
+    assert mask.sum() == round(0.25 * mask.numel())
+    assert saliency[mask].min() >= saliency[~mask].max()
+    expected = stepped(make(RandomLabels, plain, momentum=0.9), plain)
+    assert_equal(stepped(method, tiny)[mask], expected[mask])
+    # momentum and weight decay, which would move every weight, must not either
+    for _ in range(3):
+        method.step(tiny.forget, tiny.retain)
+    assert torch.equal(tiny.model.weight[~mask], original[~mask])
+    assert (tiny.model.weight[mask] != original[mask]).all()
+
+
+def test_salun_ranks_all_parameters_of_a_model_together():
+    """Half of all parameters, not half of each tensor; BatchNorm's statistics stay while saliency is measured."""
+    splits, model = digits(0), build(lambda: QuantMLP((64, 16, 10), batch_norm=True), 0)
+    train(model, splits.train, TrainConfig(epochs=2), stream(0, "order"))
+    buffers = [b.clone() for b in model.buffers()]
+    method = SalUn(model, splits.forget, Settings(0.1), stream(0, "method"))
+    counts = [int(mask.sum()) for mask in method.masks]
+    sizes = [mask.numel() for mask in method.masks]
+    assert sum(counts) == round(0.5 * sum(sizes))
+    assert any(count != round(0.5 * size) for count, size in zip(counts, sizes))
+    assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers()))
+
+
+def test_similar_labels_are_the_most_likely_wrong_classes(tiny):
+    """By search over classes, one sample at a time; never the sample's own label."""
+    labels = similar_labels(tiny.model, tiny.forget)
+    for x, y, similar in zip(tiny.forget.inputs, tiny.forget.labels.tolist(), labels.tolist()):
+        logits = (tiny.model.weight @ x).tolist()
+        assert similar == max((k for k in range(CLASSES) if k != y), key=logits.__getitem__)
+
+
+def test_similar_labels_may_be_as_unlikely_as_they_like():
+    """Among wrong classes with negative logits the least negative one, not the sample's own label."""
+    samples = Samples(torch.tensor([[9.0, -3.0, -2.0], [-5.0, 1.0, -6.0]]), torch.tensor([0, 1]))
+    assert similar_labels(torch.nn.Identity(), samples).tolist() == [2, 0]
+
+
+def test_similar_labels_update_balances_the_norms(tiny):
+    """theta - eta 2 (l_r g_r + w l_f g_f), l_f = |g_r| / (|g_f| + |g_r|), on the labels of the original model."""
+    before, labels = tiny.model.weight.detach().clone(), similar_labels(tiny.model, tiny.forget)
+    method = make(SimilarLabels, tiny, decay=0.0)
+    g_f, g_r = gradient(tiny.model, tiny.forget, labels), gradient(tiny.model, tiny.retain)
+    relabelled = method.relabel(tiny.forget)
+    assert torch.equal(relabelled.labels, labels) and torch.equal(relabelled.inputs, tiny.forget.inputs)
+    method.step(relabelled, tiny.retain)
+    norm_f, norm_r = g_f.norm(), g_r.norm()
+    change = 2 * (norm_f * g_r + WEIGHT * norm_r * g_f) / (norm_f + norm_r)
+    assert_equal(tiny.model.weight.detach(), before - RATE * change)
+
+
+def test_similar_labels_keep_to_the_original_model(tiny):
+    """The labels are those of the model at the start, whatever it has become since."""
+    method = make(SimilarLabels, tiny)
+    before = method.relabel(tiny.forget).labels
+    with torch.no_grad():
+        tiny.model.weight.mul_(-1)
+    assert torch.equal(method.relabel(tiny.forget).labels, before)
+    assert not torch.equal(similar_labels(tiny.model, tiny.forget), before)
+
+
+def test_oeu_is_entropy_and_projection(tiny):
+    """theta - eta (g_r + w g_perp + lambda theta), both gradients and the projection by the NumPy reference."""
+    before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+    logits = (tiny.forget.inputs @ before.T).numpy()
+    g_f = torch.from_numpy(entropy_loss(logits)[1]).T @ tiny.forget.inputs
+    (g_perp,) = project([g_f.numpy()], [g_r.numpy()])
+    expected = before - RATE * (g_r + WEIGHT * torch.from_numpy(g_perp) + DECAY * before)
+    assert_equal(stepped(make(OrthogonalEntropy, tiny), tiny), expected)
+
+
+def test_oeu_does_not_look_at_forget_labels(tiny):
+    twin = copy.deepcopy(tiny)
+    twin.forget = Samples(twin.forget.inputs, (twin.forget.labels + 1) % CLASSES)
+    assert torch.equal(stepped(make(OrthogonalEntropy, tiny), tiny), stepped(make(OrthogonalEntropy, twin), twin))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_in_the_one_loop_and_repeats_to_the_bit(name):
+    """A quantized net with BatchNorm, five steps: the same seeds give the same weights, and the weights move."""
+    splits, make_model = digits(0), lambda: QuantMLP((64, 16, 10), batch_norm=True)
+    original = build(make_model, 0)
+    train(original, splits.train, TrainConfig(epochs=2), stream(0, "order"))
+    weights = []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        model = copy.deepcopy(original)
+        method = METHODS[name](model, splits.forget, Settings(0.05, 0.5), stream(0, "method"))
+        generators = stream(0, "forget"), stream(0, "retain")
+        reports = unlearn(method, splits.forget, splits.retain, 5, 32, 64, generators)
+        assert len(reports) == 5
+        assert (reports[0].retain_loss is None) == (name == "ga")
+        assert (reports[0].forget_loss is None) == (name == "ft")
+        weights.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights))
+    assert not all(torch.equal(a, b) for a, b in zip(weights[0], original.parameters()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loss_that_is_not_finite_raises_before_the_weights_move(name, tiny):
+    with torch.no_grad():
+        tiny.model.weight[0, 0] = torch.inf
+    before = tiny.model.weight.detach().clone()
+    method = make(METHODS[name], tiny)
+    with pytest.raises(NonFiniteError, match="finite"):
+        method.step(tiny.forget, tiny.retain)
+    assert torch.equal(tiny.model.weight, before)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda tiny: Settings(0.0), ValueError, "learning_rate"),
+        (lambda tiny: Settings("0.1"), TypeError, "learning_rate"),
+        (lambda tiny: Settings(0.1, weight=-1.0), ValueError, "weight"),
+        (lambda tiny: Settings(0.1, momentum=2.0), ValueError, "momentum"),
+        (lambda tiny: make(SalUn, tiny, share=0.0), ValueError, "share"),
+        (lambda tiny: make(SalUn, tiny, share=1.5), ValueError, "share"),
+        (lambda tiny: make(OrthogonalEntropy, tiny, rescale="both"), ValueError, "rescale"),
+        (lambda tiny: Method(torch.nn.Identity(), tiny.forget, Settings(0.1), None), ValueError, "model"),
+    ],
+)
+def test_bad_input_is_named(call, error, message, tiny):
+    with pytest.raises(error, match=message):
+        call(tiny)

@@ -1,0 +1,207 @@
+"""Data, training, the unlearning loop and evaluation."""
+
+import numpy as np
+import pytest
+import torch
+
+from oeu_ref.core.data import Samples, batches, digits, forget_split, other_labels, stream, with_label_noise
+from oeu_ref.core.models import QuantMLP
+from oeu_ref.core.training import TrainConfig, build, predictions, probabilities, train, unlearn
+from oeu_ref.core.unlearner import NonFiniteError
+
+
+def small_model(seed=0):
+    return build(lambda: QuantMLP((64, 16, 10), batch_norm=True), seed)
+
+
+def numbered(count):
+    """Samples whose input and label is their own number: what becomes of each can be followed."""
+    return Samples(torch.arange(float(count))[:, None], torch.arange(count))
+
+
+def test_digits_splits_are_disjoint_and_cover_the_data_set_once():
+    """Forget, retain, validation and test together are the 1,797 images, each once."""
+    from sklearn.datasets import load_digits
+
+    splits = digits(3)
+    parts = [splits.forget, splits.retain, splits.validation, splits.test]
+    assert [len(part) for part in parts] == [126, 1131, 180, 360]
+    together = np.concatenate([part.inputs.numpy() for part in parts])
+    everything = (load_digits().data / 16).astype(np.float32)
+    assert np.array_equal(together[np.lexsort(together.T)], everything[np.lexsort(everything.T)])
+
+
+def test_digits_forget_and_retain_are_the_training_samples_at_the_indices_given():
+    splits = digits(3)
+    kept = np.setdiff1d(np.arange(len(splits.train)), splits.forget_indices)
+    for part, indices in ((splits.forget, splits.forget_indices), (splits.retain, torch.as_tensor(kept))):
+        assert torch.equal(part.inputs, splits.train.inputs[indices])
+        assert torch.equal(part.labels, splits.train.labels[indices])
+
+
+def test_digits_label_noise_is_in_the_training_labels_alone():
+    """The noise changes its share of the training labels, exactly, and nothing else."""
+    noisy, clean = digits(3, label_noise=0.2), digits(3, label_noise=0)
+    assert (noisy.train.labels != clean.train.labels).sum() == round(0.2 * len(noisy.train))
+    for part in ("validation", "test"):
+        assert torch.equal(getattr(noisy, part).labels, getattr(clean, part).labels)
+    assert torch.equal(noisy.forget_indices, clean.forget_indices)
+
+
+def test_digits_are_a_function_of_the_seed():
+    first, again, other = digits(3), digits(3), digits(4)
+    for part in ("train", "forget", "retain", "validation", "test"):
+        assert torch.equal(getattr(first, part).inputs, getattr(again, part).inputs)
+        assert torch.equal(getattr(first, part).labels, getattr(again, part).labels)
+    assert not torch.equal(first.test.inputs, other.test.inputs)
+
+
+def test_forget_samples_are_drawn_from_everywhere():
+    """Over 400 splits each of 10 samples is forgotten as often as any other: 120 times, five standard deviations."""
+    drawn = torch.cat([forget_split(numbered(10), 0.3, stream(seed, "forget"))[2] for seed in range(400)])
+    assert ((torch.bincount(drawn, minlength=10) - 120).abs() < 5 * (400 * 0.3 * 0.7) ** 0.5).all()
+
+
+def test_label_noise_is_uniform_over_the_other_classes():
+    """Each wrong class is hit equally often: 9,000 draws, 1,000 expected for each, five standard deviations allowed."""
+    labels = torch.full((9000,), 3)
+    counts = torch.bincount(with_label_noise(labels, 1.0, 10, stream(0, "noise")), minlength=10)
+    assert counts[3] == 0
+    others = counts[torch.arange(10) != 3]
+    assert ((others - 1000).abs() < 5 * (9000 * (1 / 9) * (8 / 9)) ** 0.5).all()
+
+
+def test_other_labels_never_are_the_labels():
+    labels = torch.arange(1000) % 2
+    assert torch.equal(other_labels(labels, 2, stream(0, "x")), 1 - labels)
+
+
+def test_streams_differ_by_name_and_by_seed_and_repeat():
+    draws = [torch.rand(4, generator=stream(*key)) for key in ((1, "a"), (1, "a"), (1, "b"), (2, "a"))]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[3])
+
+
+def test_a_pass_of_batches_shows_no_sample_twice_and_passes_differ():
+    source = batches(numbered(10), 3, stream(0, "order"))
+    first, second = ([next(source).labels for _ in range(3)] for _ in range(2))
+    for one_pass in (first, second):
+        assert [len(batch) for batch in one_pass] == [3, 3, 3]
+        assert len(set(torch.cat(one_pass).tolist())) == 9
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+def test_training_lowers_the_loss_and_is_reproducible_to_the_bit():
+    """The same seeds give the same weights, whatever the global generator holds, which is left as it was."""
+    samples = digits(0).train
+    weights, losses = [], []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        model = small_model()
+        losses.append(train(model, samples, TrainConfig(epochs=3), stream(0, "order")))
+        weights.append([p.detach() for p in model.parameters()])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert losses[0][-1] < 0.8 * losses[0][0]
+    assert losses[0] == losses[1]
+    assert all(torch.equal(a, b) for a, b in zip(*weights))
+
+
+def test_training_works_with_fewer_samples_than_a_batch():
+    model = small_model()
+    assert len(train(model, digits(0).train[:20], TrainConfig(epochs=2), stream(0, "order"))) == 2
+    assert not model.training
+
+
+def test_training_stops_at_a_loss_that_is_not_finite():
+    model = small_model()
+    with torch.no_grad():
+        model.layers[-1].bias[0] = torch.nan
+    with pytest.raises(NonFiniteError, match="training loss"):
+        train(model, digits(0).train[:40], TrainConfig(epochs=2), stream(0, "order"))
+
+
+def test_probabilities_are_those_of_eval_mode_and_leave_the_model_alone():
+    """One row a sample, whatever the batch size; BatchNorm's statistics and the mode stay."""
+    samples = digits(0).test
+    model = small_model()
+    train(model, digits(0).train, TrainConfig(epochs=1), stream(0, "order"))
+    with torch.no_grad():
+        expected = model(samples.inputs).double().softmax(1).numpy()
+    model.train()
+    buffers = [b.clone() for b in model.buffers()]
+    values, labels = predictions(model, samples, batch_size=7)
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert values.dtype == np.float64 and np.array_equal(labels, samples.labels.numpy())
+    assert model.training and all(torch.equal(a, b) for a, b in zip(buffers, model.buffers()))
+
+
+def test_probabilities_name_logits_that_are_not_finite():
+    with pytest.raises(NonFiniteError, match="logits"):
+        probabilities(torch.nn.Linear(2, 2), torch.full((1, 2), torch.inf))
+
+
+class Recorder:
+    """A method that does nothing but note what it is given."""
+
+    def __init__(self):
+        self.model, self.seen = torch.nn.Linear(1, 2), []
+
+    def relabel(self, forget):
+        return Samples(forget.inputs, forget.labels + 100)
+
+    def step(self, forget, retain):
+        self.seen.append((forget, retain))
+        return len(self.seen)
+
+
+def run_loop(method, steps=5, **options):
+    generators = stream(0, "forget"), stream(0, "retain")
+    return unlearn(method, numbered(6), numbered(20), steps, 3, 5, generators, **options)
+
+
+def test_the_loop_hands_relabelled_forget_batches_and_untouched_retain_batches():
+    method = Recorder()
+    assert run_loop(method) == [1, 2, 3, 4, 5]
+    for forget, retain in method.seen:
+        assert len(forget) == 3 and torch.equal(forget.labels, forget.inputs[:, 0].long() + 100)
+        assert len(retain) == 5 and torch.equal(retain.labels, retain.inputs[:, 0].long())
+    assert not method.model.training
+
+
+def test_the_loop_asks_the_stop_rule_before_each_step():
+    """A rule that is fulfilled after two steps ends the loop there; one that is fulfilled at once lets no step pass."""
+    method = Recorder()
+    assert run_loop(method, stop=lambda: len(method.seen) == 2) == [1, 2]
+    assert run_loop(Recorder(), stop=lambda: True) == []
+
+
+def test_the_loop_reports_each_step():
+    calls = []
+    run_loop(Recorder(), steps=2, on_step=lambda *call: calls.append(call))
+    assert calls == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: digits(-1), ValueError, "seed"),
+        (lambda: digits("1"), TypeError, "seed"),
+        (lambda: digits(0, label_noise=1.5), ValueError, "share"),
+        (lambda: digits(0, forget_share=0), ValueError, "share"),
+        (lambda: digits(0, forget_share=1), ValueError, "share"),
+        (lambda: digits(0, test_size=1700), ValueError, "test_size"),
+        (lambda: digits(0, validation_size=0), ValueError, "validation_size"),
+        (lambda: forget_split(numbered(4), 0.01, stream(0, "x")), ValueError, "share"),
+        (lambda: Samples(torch.zeros(2, 1), torch.zeros(3, dtype=torch.int64)), ValueError, "labels"),
+        (lambda: Samples(torch.zeros(2, 1), torch.zeros(2)), TypeError, "labels"),
+        (lambda: next(batches(numbered(0), 1, stream(0, "x"))), ValueError, "samples"),
+        (lambda: TrainConfig(epochs=0), ValueError, "epochs"),
+        (lambda: TrainConfig(learning_rate=0), ValueError, "learning_rate"),
+        (lambda: TrainConfig(batch_size=1.5), TypeError, "batch_size"),
+        (lambda: run_loop(Recorder(), steps=-1), ValueError, "steps"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
