@@ -54,10 +54,22 @@ def _add_demo(commands):
         "without 10 %% of the samples, and lets OEU and its rivals forget them. Under a minute on two cores.",
     )
     command.add_argument(
-        "--out", default="results/demo", metavar="DIR", help="folder for demo.json and demo.png (default: results/demo)"
+        "--out",
+        default="results/demo",
+        metavar="DIR",
+        help="folder for demo.json, demo.md and demo.png, made if it is missing (default: results/demo)",
     )
     command.add_argument(
         "--seeds", default="1,2,3", metavar="LIST", help="comma-separated seeds to report (default: 1,2,3)"
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="a few steps only, to see that everything works; the figures mean nothing"
+    )
+    command.add_argument(
+        "--search",
+        action="store_true",
+        help="search every method's settings anew first, on seeds 101 to 105 (about 10 minutes), and overwrite "
+        "oeu_ref/experiments/demo_settings.json",
     )
     command.set_defaults(run=_demo)
 
@@ -123,7 +135,12 @@ def _demo(args):
         raise ValueError(
             f"--seeds must be whole numbers separated by commas, such as 1,2,3; got {args.seeds!r}"
         ) from None
-    demo.run(args.out, seeds=seeds)
+    if args.search:
+        demo.search()
+    written = demo.run(args.out, seeds=seeds, quick=args.quick)
+    print(written["table"], end="\n\n")
+    for kind in ("json", "markdown", "picture"):
+        print(written[kind])
     return 0
 
 

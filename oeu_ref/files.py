@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import tempfile
 
 
@@ -36,5 +37,11 @@ def write_text(path, content):
 
 
 def write_json(path, content):
-    """`write_text` for dicts, lists, strings, finite numbers and None, indented; ValueError for NaN and infinity."""
-    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """`write_text` for dicts, lists, strings, finite numbers and None, indented, lists of numbers on one line.
+
+    Raises ValueError for a number that is not finite: JSON has none.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False)
+    # a curve of a thousand numbers would otherwise fill a thousand lines
+    text = re.sub(r"\[(?:null|[-+\d.eE,\s])*\]", lambda numbers: "".join(numbers[0].split()).replace(",", ", "), text)
+    return write_text(path, text + "\n")

@@ -1,0 +1,148 @@
+"""One run from nothing to a table and a picture: a 4-bit network learns noisy digits, then forgets a tenth of them.
+
+`run` trains, unlearns with every method and writes JSON, Markdown and a picture. `search` chose the methods' settings,
+on seeds that `run` does not report, and wrote them to `demo_settings.json` beside this file.
+"""
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from ..reference import metrics
+from . import figures, results
+from .attacks import SupportVectorAttack
+from .digits import (
+    BINS,
+    LABELS,
+    QUICK,
+    SETTINGS_FILE,
+    DemoConfig,
+    checked_seeds,
+    forget,
+    load_settings,
+    measure,
+    one_thread,
+    prepare,
+    progress_bar,
+)
+from .search import search
+
+__all__ = ["REPORTED_SEEDS", "markdown", "redraw", "run", "search"]
+
+REPORTED_SEEDS = (1, 2, 3)
+
+
+def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
+    """The demo: every method on every seed; writes demo.json, demo.md and demo.png.
+
+    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs and
+    steps only, to see that everything works, the figures mean nothing; progress: show a bar on stderr, if a terminal.
+    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
+    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    """
+    seeds = checked_seeds(seeds)
+    out_dir = results.output_directory("out_dir", out_dir)
+    config = QUICK if quick else DemoConfig()
+    chosen = load_settings(config.max_steps)
+    start = time.perf_counter()
+    total = len(seeds) * (2 * config.train.epochs + sum(steps for _, steps in chosen.values()))
+    with one_thread(), progress_bar(total, progress) as bar:
+        runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
+    data = _document(config, seeds, chosen, runs, time.perf_counter() - start)
+    text = markdown(data)
+    return {
+        "table": text,
+        "json": results.write_json(out_dir / "demo.json", data),
+        "markdown": results.write_text(out_dir / "demo.md", text + "\n"),
+        "picture": figures.save(figures.demo_figure(data), out_dir / "demo.png"),
+    }
+
+
+def _run_seed(seed, config, chosen, bar):
+    """One seed: a dict of metrics, steps, entropies and cosines by method, and the seconds that each took."""
+    bar.set_description(f"seed {seed}: training")
+    case = prepare(seed, config, lambda *_: bar.update())
+    models, reports, seconds = {"original": case.original, "retrain": case.retrain}, {}, dict(case.seconds)
+    for name, (settings, steps) in chosen.items():
+        bar.set_description(f"seed {seed}: {name}")
+        models[name], reports[name], seconds[name] = forget(case, name, settings, steps, lambda *_: bar.update())
+        bar.update(steps - len(reports[name]))  # steps that the stop rule saved
+    measured = {name: measure(case, model) for name, model in models.items()}
+    retrain = measured["retrain"][0]
+    # the gap of Retrain to itself would say nothing
+    gaps = {name: {"AG": metrics.average_gap(values, retrain)} for name, (values, _) in measured.items()}
+    gaps["retrain"] = {}
+    return {
+        "seed": seed,
+        "metrics": {name: {**values, **gaps[name]} for name, (values, _) in measured.items()},
+        "steps": {name: len(taken) for name, taken in reports.items()},
+        "entropy_histograms": {name: histograms for name, (_, histograms) in measured.items()},
+        "cosines": _cosines(reports["oeu"]),
+        "seconds": seconds,
+    }
+
+
+def _cosines(reports):
+    """Cosine between forget and retain gradient: dict layer -> a value a step."""
+    return {layer: [report.layer_cosines[layer] for report in reports] for layer in reports[0].layer_cosines}
+
+
+def _document(config, seeds, chosen, runs, seconds):
+    """All that the files show, as plain data. Everything but "seconds" is a function of config, seeds and versions."""
+    seconds = {"total": seconds, "runs": [run.pop("seconds") for run in runs]}
+    times = [{name: {"seconds": value} for name, value in run.items()} for run in seconds["runs"]]
+    return results.plain(
+        {
+            "experiment": "OEU demo: scikit-learn digits",
+            "config": dataclasses.asdict(config),
+            "settings": {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in chosen.items()},
+            "seeds": list(seeds),
+            "search": _search_in_short(),
+            "attack": SupportVectorAttack.name,
+            "versions": results.versions(),
+            "labels": LABELS,
+            "summary": results.summarize([run["metrics"] for run in runs]),
+            "entropy_bins": np.linspace(0, math.log(10), BINS + 1).tolist(),
+            "runs": runs,
+            "seconds": {**seconds, "summary": results.summarize(times)},
+        }
+    )
+
+
+def _search_in_short():
+    """How the settings were chosen: the seeds, the number of grid points, and what a wrong choice costs a method."""
+    found = results.read_json(SETTINGS_FILE)
+    return {
+        "seeds": found["seeds"],
+        "most_steps": max(found["grid"]["steps"]),
+        "points": math.prod(len(values) for values in found["grid"].values()),
+        "AG": {
+            name: {"best": digest["best"]["AG"], "median": digest["median_AG"], "worst": digest["worst_AG"]}
+            for name, digest in found["methods"].items()
+        },
+    }
+
+
+def markdown(data):
+    """The table with its caption, from the contents of demo.json alone."""
+    summary = {name: {**values, **data["seconds"]["summary"][name]} for name, values in data["summary"].items()}
+    config = data["config"]
+    n = len(data["seeds"])
+    spread = f"mean ± standard deviation over seeds {', '.join(map(str, data['seeds']))}" if n > 1 else "one seed"
+    caption = (
+        f"Digits, {config['bits']}-bit network, {config['label_noise']:.0%} label noise, "
+        f"{config['forget_share']:.0%} of the training samples to forget; {spread}.\n"
+        f"FA, RA, TA: accuracy on forget, retain, test set; MIA: share of forget samples taken for unseen by a "
+        f"{data['attack']}; AG: mean gap to Retrain over these four (lower is better). All in percent.\n"
+        f"forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen samples. s: seconds.\n"
+        f"Settings: each method's best by AG among the same {data['search']['points']} points (learning rate, weight, "
+        f"at most {data['search']['most_steps']} steps), on seeds {', '.join(map(str, data['search']['seeds']))}."
+    )
+    return f"{results.table(summary, data['labels'])}\n\n{caption}"
+
+
+def redraw(json_path, picture_path):
+    """Draw the picture again from demo.json alone.  Returns the picture's path; raises ValueError for a bad file."""
+    return figures.save(figures.demo_figure(results.read_json(json_path)), picture_path)

@@ -1,0 +1,161 @@
+"""Pictures, drawn from results files alone. Matplotlib is imported when the first picture is drawn."""
+
+import io
+
+import numpy as np
+
+from . import results
+
+# Okabe and Ito's colours, readable for the colour-blind; the same thing has the same colour in every picture, and a
+# line style and a hatch of its own, so that it can be told apart in grey.
+STYLES = {
+    "forget": {"color": "#D55E00", "linestyle": "-", "hatch": "////"},
+    "retain": {"color": "#0072B2", "linestyle": "--", "hatch": "...."},
+    "test": {"color": "#009E73", "linestyle": "-.", "hatch": "\\\\\\\\"},
+    "retrain": {"color": "#444444", "linestyle": ":", "hatch": "xxxx"},
+    "oeu": {"color": "#CC79A7", "linestyle": "-", "hatch": "////"},
+}
+TEXT, FAINT, BAR, SIDE = "#222222", "#BBBBBB", "#D3D6DA", "#8C8C8C"
+# from the first layer to the last: darker is deeper
+DEPTHS = ("#E3B4CF", "#C0659A", "#6B2C52")
+DPI = 150
+
+
+def new_figure(width, height):
+    """An empty figure of its own, without any global state.  width, height: inches.  Returns a Matplotlib `Figure`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure, path):
+    """Write a figure as PNG, whole or not at all.  Returns the path."""
+    buffer = io.BytesIO()
+    # no version or date in the file: the same figure gives the same bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return results.write_bytes(path, buffer.getvalue())
+
+
+def demo_figure(data):
+    """The demo in three panels: entropies before and after, AG of every method, angles between the two gradients.
+
+    data: contents of demo.json.  Returns a Matplotlib `Figure` of 1500 x 900 pixels.
+    """
+    figure = new_figure(10, 6)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.18), hspace=0.04)
+    draw_entropies(top, data)
+    left, right = bottom.subplots(1, 2, width_ratios=(1.25, 1))
+    draw_gaps(left, data)
+    draw_cosines(right, data)
+    return figure
+
+
+def draw_entropies(figure, data):
+    """How sure the model is of forget, retain and test samples: originally, after OEU, and under Retrain.
+
+    figure: a (sub)figure, which gets three axes; data: contents of demo.json.
+    """
+    shown = {"original": "Before: the original model", "oeu": "After OEU", "retrain": "The aim: Retrain"}
+    edges = np.array(data["entropy_bins"])
+    axes = figure.subplots(1, len(shown), sharex=True, sharey=True)
+    for ax, (method, title) in zip(axes, shown.items()):
+        _clean(ax, title, STYLES["retrain"]["color"] if method == "retrain" else TEXT)
+        for part in ("retain", "test", "forget"):
+            counts = np.sum([run["entropy_histograms"][method][part] for run in data["runs"]], axis=0)
+            share, color = 100 * counts / counts.sum(), STYLES[part]["color"]
+            if part == "forget":
+                ax.stairs(share, edges, fill=True, color=color, alpha=0.14)
+            ax.stairs(share, edges, color=color, linestyle=STYLES[part]["linestyle"], linewidth=1.7, label=part)
+        ax.set_xlabel("entropy of a prediction (nats)")
+        ax.set_xlim(0, edges[-1])
+        ax.set_xticks([0, 0.5, 1, 1.5, edges[-1]], ["0", "0.5", "1", "1.5", "log 10"])
+        # nearly all retain samples share the first bin: on a linear axis nothing else would be seen
+        ax.set_yscale("log")
+        ax.set_ylim(0.2, 130)
+        ax.set_yticks([1, 10, 100], ["1", "10", "100"])
+        ax.yaxis.set_minor_locator(_no_ticks())
+        ax.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.6)
+        ax.set_axisbelow(True)
+    axes[0].set_ylabel("share of samples (%)")
+    handles, names = axes[0].get_legend_handles_labels()
+    axes[0].legend(handles[::-1], names[::-1], frameon=False, fontsize=9, handlelength=2.6, loc="upper right")
+
+
+def draw_gaps(ax, data):
+    """AG of every method: a bar for the mean, a whisker for the spread, a dot for each seed.  data: as above."""
+    methods = [name for name in data["labels"] if "AG" in data["summary"][name]]
+    methods.sort(key=lambda name: data["summary"][name]["AG"]["mean"])
+    for row, name in enumerate(methods):
+        mean, spread = (data["summary"][name]["AG"][key] for key in ("mean", "spread"))
+        ax.barh(row, mean, height=0.64, color=STYLES["oeu"]["color"] if name.startswith("oeu") else BAR)
+        if spread is not None:
+            # a gap is never negative, and so the whisker ends at 0
+            whisker = [[min(spread, mean)], [spread]]
+            ax.errorbar(mean, row, xerr=whisker, color=TEXT, linewidth=0.9, capsize=3, zorder=3)
+        seeds = [run["metrics"][name]["AG"] for run in data["runs"]]
+        ax.scatter(seeds, [row] * len(seeds), s=15, facecolor="white", edgecolor=TEXT, linewidth=0.8, zorder=4)
+    ax.set_yticks(range(len(methods)), [data["labels"][name] for name in methods])
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.set_xlabel("AG: mean gap to Retrain (percentage points)")
+    _clean(ax, "Distance from the aim: shorter is better")
+    ax.tick_params(axis="y", length=0, labelsize=9)
+    ax.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.6)
+    ax.set_axisbelow(True)
+
+
+def draw_cosines(ax, data):
+    """Cosine between forget and retain gradient of each layer along OEU's steps, mean over seeds.  data: as above."""
+    layers = list(data["runs"][0]["cosines"])
+    linear, norms = ([name for name in layers if name.startswith(kind)] for kind in ("layers", "norms"))
+    lines = {}
+    for i, name in enumerate(norms):
+        lines[f"norm {i + 1}"] = (name, {"color": SIDE, "linewidth": 1, "linestyle": ("-", ":")[i % 2]})
+    for i, name in enumerate(linear):
+        depth = DEPTHS[round(i * (len(DEPTHS) - 1) / max(len(linear) - 1, 1))]
+        lines[f"linear {i + 1}"] = (name, {"color": depth, "linewidth": 1.7, "linestyle": (":", "--", "-")[i % 3]})
+    for label, (name, style) in lines.items():
+        values = np.mean([run["cosines"][name] for run in data["runs"]], axis=0)
+        ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
+    ax.axhline(0, color=TEXT, linewidth=0.7)
+    ax.set_xlim(1, max(len(values), 2))
+    ax.xaxis.set_major_locator(_whole_numbers())
+    ax.set_xlabel("step of OEU")
+    ax.set_ylabel("cosine of forget and retain gradient")
+    _clean(ax, "Conflict, layer by layer (below 0)")
+    handles, names = ax.get_legend_handles_labels()
+    order = [names.index(f"linear {i + 1}") for i in range(len(linear))] + list(range(len(norms)))
+    ax.legend(
+        [handles[i] for i in order],
+        [names[i] for i in order],
+        frameon=False,
+        fontsize=8,
+        ncols=2,
+        handlelength=2.4,
+        columnspacing=1.2,
+        loc="lower right",
+    )
+
+
+def _clean(ax, title, color=TEXT):
+    ax.set_title(title, fontsize=10.5, loc="left", color=color, fontweight="bold")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(FAINT)
+    ax.tick_params(labelsize=8.5, color=FAINT, labelcolor=TEXT)
+    ax.xaxis.label.set(size=9, color=TEXT)
+    ax.yaxis.label.set(size=9, color=TEXT)
+
+
+def _no_ticks():
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
+
+
+def _whole_numbers():
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True, nbins=6, min_n_ticks=2)

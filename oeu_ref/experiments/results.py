@@ -1,0 +1,124 @@
+"""Results: what is written, as JSON for machines and as Markdown for people."""
+
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..files import write_bytes, write_json, write_text
+
+__all__ = [
+    "COLUMNS",
+    "format_value",
+    "mean_and_spread",
+    "output_directory",
+    "plain",
+    "read_json",
+    "summarize",
+    "table",
+    "versions",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "seconds")
+TITLES = {"forget_vs_test_auc": "forget-vs-test AUC", "seconds": "s"}
+
+
+def output_directory(name, path):
+    """Return `path` as a `Path` of a directory that exists and can be written to, made if need be.
+
+    name: the argument's, for the message.  Raises TypeError for what is no path, ValueError for a path that is a file
+    or cannot be made or written to.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {type(path).__name__}")
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # asking for permission bits is not enough: read-only and full file systems show only when written to
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        raise ValueError(f"{name} must be a directory that can be written to, got {path}: {error.strerror}") from None
+    return path
+
+
+def plain(data):
+    """The same data as it comes back from a JSON file: tuples as lists.  Raises ValueError as `write_json`."""
+    return json.loads(json.dumps(data, allow_nan=False))
+
+
+def read_json(path):
+    """Read what `write_json` wrote.  Raises ValueError that names the file if it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"path must be a file that can be read, got {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"path must be a JSON file, got {path}: {error}") from None
+
+
+def versions():
+    """Versions of what a result depends on: a dict of strings."""
+    import sklearn
+    import torch
+
+    return {
+        "oeu_ref": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+def mean_and_spread(values):
+    """{"mean": float, "spread": float or None}: mean and sample standard deviation, None for a single value."""
+    values = np.asarray(values, dtype=np.float64)
+    return {"mean": float(values.mean()), "spread": float(values.std(ddof=1)) if len(values) > 1 else None}
+
+
+def summarize(runs):
+    """Mean and spread over runs of every metric of every method.
+
+    runs: list of dicts method -> metric -> number, the same keys in each.
+    Returns a dict method -> metric -> {"mean", "spread"}.
+    """
+    return {
+        method: {metric: mean_and_spread([run[method][metric] for run in runs]) for metric in metrics}
+        for method, metrics in runs[0].items()
+    }
+
+
+def format_value(value, digits=1):
+    """The text "71.4 ± 3.2", or "71.4" where there is no spread.  value: {"mean", "spread"}."""
+    spread = "" if value["spread"] is None else f" ± {value['spread']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{spread}"
+
+
+def table(summary, labels, columns=COLUMNS):
+    """Markdown table, aligned so that it reads well in a terminal too: a row a method, a column a metric.
+
+    summary: as `summarize` returns; labels: dict method -> what to call it, in the order of rows; columns: metrics; a
+    metric that a method lacks shows as a dash.  Returns a string without a final newline.
+    """
+    rows = [["method", *(TITLES.get(column, column) for column in columns)]]
+    for method, label in labels.items():
+        cells = [
+            format_value(summary[method][column], 2 if column == "seconds" else 1) if column in summary[method] else "–"
+            for column in columns
+        ]
+        rows.append([label, *cells])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        for row in [rows[0], rule, *rows[1:]]
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
