@@ -51,8 +51,10 @@ def pytest_terminal_summary(terminalreporter, config):
     if config.drawn_cases:
         terminalreporter.write_line(f"laws: {config.drawn_cases:,} cases tried")
     if config.caught_mutants:
-        terminalreporter.write_line(
-            f"{len(config.caught_mutants)} wrong implementations caught, by the first law broken:"
-        )
-        for law, count in collections.Counter(law for _, _, law, _ in config.caught_mutants).most_common():
+        by_law = collections.Counter(law for _, _, law, _ in config.caught_mutants)
+        terminalreporter.write_line(f"{by_law.total()} wrong implementations caught, by the first law that they break:")
+        for law, count in by_law.most_common():
             terminalreporter.write_line(f"{count:4}  {law}")
+            if config.option.verbose >= 0:  # -v, since -q is the default here
+                for name, what, _, _ in (row for row in config.caught_mutants if row[2] == law):
+                    terminalreporter.write_line(f"        {name}: {what}")

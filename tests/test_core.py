@@ -1,0 +1,312 @@
+"""The core's quantizer, layers, models and projection, beside PyTorch's own operations and the reference."""
+
+import copy
+import io
+import math
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import strategies as st
+from torch import nn
+
+from oeu_ref.core import (
+    QuantConv2d,
+    Quantizer,
+    QuantLinear,
+    QuantMLP,
+    fake_quantize,
+    projection,
+    quantize_model,
+    quantizer,
+)
+from oeu_ref.reference import projection as reference_projection
+from oeu_ref.reference.network import QuantizedMLP
+
+# --- against PyTorch's own fake-quantize operations ---------------------------------------------------------------
+
+BAND = torch.tensor([-9.0, -8.75, -8.5, -8.25, -8.0, -3.3, 0.2, 6.9, 7.0, 7.25, 7.5, 7.75, 9.0])
+
+
+def gradients(operation, x, step):
+    """Value, gradient of x and gradient of the step, for an outer gradient that is different everywhere."""
+    x, step = x.clone().requires_grad_(), step.clone().requires_grad_()
+    x_hat = operation(x, step)
+    grads = torch.autograd.grad(x_hat, (x, step), torch.linspace(0.5, 2, x.numel()), allow_unused=True)
+    return x_hat.detach(), *grads
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0])
+def test_round_mask_is_that_of_pytorchs_learnable_fake_quantize(scale):
+    """Value and both gradients equal torch._fake_quantize_learnable_per_tensor_affine, everywhere."""
+    zero_point = torch.zeros(1)
+    theirs = lambda x, s: torch._fake_quantize_learnable_per_tensor_affine(x, s.reshape(1), zero_point, -8, 7, 1.0)
+    ours = lambda x, s: fake_quantize(x, s, -8, 7, mask="round")
+    for a, b in zip(
+        gradients(ours, BAND * scale, torch.tensor(scale)), gradients(theirs, BAND * scale, torch.tensor(scale))
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_clip_mask_differs_from_pytorch_only_in_the_half_step_band():
+    """Between an end and half a step beyond it PyTorch's gradient passes and ours does not; elsewhere they agree."""
+    theirs = lambda x, s: torch.fake_quantize_per_tensor_affine(x, 1.0, 0, -8, 7)
+    x_hat, ours, _ = gradients(lambda x, s: fake_quantize(x, s, -8, 7), BAND, torch.tensor(1.0))
+    expected, passed, _ = gradients(theirs, BAND, torch.tensor(1.0))
+    torch.testing.assert_close(x_hat, expected)
+    assert BAND[ours != passed].tolist() == [-8.5, -8.25, 7.25]  # 7.5 rounds to 8, -8.5 to -8: halves to even
+
+
+# --- quantizer module ---------------------------------------------------------------------------------------------
+
+
+def test_the_first_batch_sets_step_and_sign():
+    """Step as LSQ starts it; a signed range where a value is negative; later batches change neither."""
+    for batch, expected in ((torch.rand(8, 5), (0, 15)), (torch.randn(8, 5), (-8, 7))):
+        q = Quantizer(4, signed=None)
+        assert q.range is None
+        q(batch)
+        assert q.range == expected
+        assert q.step.item() == pytest.approx(2 * batch.abs().mean().item() / math.sqrt(expected[1]))
+        before = q.step.item()
+        q(-10 * batch)
+        assert q.step.item() == before and q.range == expected
+
+
+def test_state_travels_through_a_checkpoint_with_weights_only():
+    """Steps, signs and the fact that they are set survive torch.save, weights_only loading and a fresh model; also
+    into a model that has already seen another batch."""
+    torch.manual_seed(0)
+    model, inputs = QuantMLP((6, 8, 4), batch_norm=True), torch.randn(9, 6)
+    expected = model(inputs), model.eval()(inputs)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    for other_inputs in (None, torch.rand(9, 6)):
+        fresh = QuantMLP((6, 8, 4), batch_norm=True)
+        if other_inputs is not None:
+            fresh(other_inputs)
+        fresh.load_state_dict(state)
+        torch.testing.assert_close(fresh.eval()(inputs), expected[1])
+        assert fresh.layers[0].activation_quantizer.range == (-128, 127)
+
+
+def test_copies_and_dtypes():
+    """deepcopy is independent; .double() computes in float64; bfloat16 inputs come back as bfloat16."""
+    q = Quantizer(8, signed=True)
+    x = torch.randn(100)
+    q(x)
+    twin = copy.deepcopy(q)
+    twin.set(1.0, False)
+    assert q.range == (-128, 127) and twin.range == (0, 255)
+    assert q.double()(x.double()).dtype == torch.float64
+    half = Quantizer(8)
+    x_hat = half(x.bfloat16())
+    assert x_hat.dtype == torch.bfloat16
+    codes = x_hat.double() / half.step.double()
+    assert (codes - codes.round()).abs().max() < 0.5  # 8 bits of codes, bfloat16's own rounding on top
+
+
+def test_a_negative_step_counts_by_its_magnitude():
+    """Values are those of the positive step; the gradient of the step changes sign."""
+    x = torch.linspace(-3, 3, 50)
+    results = []
+    for sign in (1, -1):
+        q = Quantizer(4)
+        q.set(0.3, True)
+        with torch.no_grad():
+            q.step.mul_(sign)
+        x_hat = q(x)
+        x_hat.sum().backward()
+        results.append((x_hat.detach(), q.step.grad))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    assert results[0][1] == -results[1][1] != 0
+
+
+def test_a_step_of_exactly_zero_stays_finite():
+    """No division by zero: the output is finite, and so are the gradients."""
+    q = Quantizer(4)
+    q.set(1.0, True)
+    with torch.no_grad():
+        q.step.zero_()
+    x = torch.randn(20, requires_grad=True)
+    x_hat = q(x)
+    x_hat.sum().backward()
+    assert x_hat.isfinite().all() and x.grad.isfinite().all() and q.step.grad.isfinite()
+
+
+# --- layers and models --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"stride": 2, "groups": 2},
+        {"padding": 1, "padding_mode": "circular"},
+        {"dilation": 2, "bias": False},
+        {"padding": "same", "padding_mode": "reflect"},
+    ],
+    ids=str,
+)
+def test_a_quantized_convolution_is_the_convolution_of_quantized_tensors(options):
+    """Whatever the options of nn.Conv2d, the layer convolves the quantized input with the quantized weight."""
+    torch.manual_seed(0)
+    layer, x = QuantConv2d(4, 6, 3, **options), torch.rand(2, 4, 9, 9)
+    output = layer(x)
+    plain = nn.Conv2d(4, 6, 3, **options)
+    x_hat, w_hat = layer.quantized(x)
+    with torch.no_grad():
+        plain.weight.copy_(w_hat)
+        if plain.bias is not None:
+            plain.bias.copy_(layer.bias)
+    torch.testing.assert_close(output, plain(x_hat))
+    assert w_hat.unique().numel() <= 16 and x_hat.unique().numel() <= 16
+
+
+def test_gradients_reach_inputs_weights_biases_and_steps():
+    """Every parameter of a quantized layer learns, and the gradient goes on to the input."""
+    torch.manual_seed(0)
+    layer, x = QuantLinear(7, 5), torch.rand(9, 7, requires_grad=True)
+    layer(x).square().sum().backward()
+    assert len(list(layer.parameters())) == 4
+    for tensor in (x, *layer.parameters()):
+        assert tensor.grad is not None and tensor.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_quantize_model_takes_every_layer_and_nothing_else(name):
+    """All Conv2d and Linear layers, shortcuts too, are quantized in a copy; ends have 8 bits; the original stays."""
+    torch.manual_seed(0)
+    original = getattr(torchvision.models, name)(num_classes=10)
+    model = quantize_model(original, weight_bits=3, activation_bits=5)
+    wanted = [n for n, m in original.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    found = {n: m for n, m in model.named_modules() if isinstance(m, (QuantConv2d, QuantLinear))}
+    assert list(found) == wanted and not any(hasattr(m, "weight_quantizer") for m in original.modules())
+    if name == "resnet18":
+        assert "layer2.0.downsample.0" in found
+    bits = [(m.weight_quantizer.bits, m.activation_quantizer.bits) for m in found.values()]
+    assert bits[0] == bits[-1] == (8, 8) and set(bits[1:-1]) == {(3, 5)}
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_32_bits_are_the_float_model():
+    """With quantization off the copy computes what the original does, to the bit."""
+    torch.manual_seed(0)
+    original = torchvision.models.resnet18(num_classes=10).eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(quantize_model(original, 32, 32).eval()(images), original(images))
+
+
+def test_8_bits_are_close_to_the_float_model_and_2_bits_are_not():
+    """Quantization error falls with the bits."""
+    torch.manual_seed(0)
+    original = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    inputs = torch.rand(50, 20)
+    errors = [(quantize_model(original, b, b)(inputs) - original(inputs)).abs().mean().item() for b in (8, 4, 2)]
+    assert errors[0] < 0.5 * errors[1] < 0.5 * errors[2]
+
+
+def test_a_single_layer_can_be_quantized():
+    """The model may be the layer itself."""
+    layer = nn.Linear(4, 3)
+    assert isinstance(quantize_model(layer), QuantLinear) and type(layer) is nn.Linear
+
+
+def test_load_reference_takes_over_all_parameters():
+    """Names, values and ranges are those of the NumPy network."""
+    network = QuantizedMLP((6, 5, 4), 4, 8, seed=3).calibrate(np.random.default_rng(0).normal(size=(9, 6)))
+    model = QuantMLP((6, 5, 4), 4, 8).double().load_reference(network)
+    assert [name for name, _ in model.named_parameters()] == list(network.parameters)
+    for name, parameter in model.named_parameters():
+        np.testing.assert_array_equal(parameter.detach(), network.parameters[name])
+    assert model.layers[0].activation_quantizer.range == (-128, 127)
+    assert model.layers[1].activation_quantizer.range == (0, 255)
+
+
+# --- projection ---------------------------------------------------------------------------------------------------
+
+
+@hypothesis.settings(deadline=None, max_examples=80, database=None)
+@hypothesis.seed(0)
+@hypothesis.given(
+    st.sampled_from(["layer", "global"]),
+    st.sampled_from(["undo", "match"]),
+    st.sampled_from(["exact", "additive"]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.sampled_from([None, (0, 1, 0, 2), ("a", "b", "b", "a")]),
+    st.integers(0, 999),
+)
+def test_core_and_reference_project_alike(granularity, rescale, normalization, alpha, layer_ids, seed):
+    """Every combination of options, layer labels included, gives the reference's result to rounding."""
+    rng = np.random.default_rng(seed)
+    shapes = ((3, 4), (5,), (), (2, 2, 2))
+    f, r = ([rng.normal(size=s) * 10.0 ** rng.integers(-3, 4) for s in shapes] for _ in range(2))
+    options = dict(
+        alpha=alpha,
+        granularity=granularity,
+        rescale=rescale,
+        normalization=normalization,
+        epsilon=1e-3,
+        layer_ids=layer_ids,
+    )
+    expected = reference_projection.project(f, r, **options)
+    result = projection.project([torch.tensor(g) for g in f], [torch.tensor(g) for g in r], **options)
+    size = max(np.abs(g).max() for g in f)
+    for a, b, g in zip(expected, result, f):
+        allowed = 1e-12 * (size if granularity == "global" or layer_ids else np.abs(g).max())
+        np.testing.assert_allclose(b.numpy(), a, atol=allowed * (100 if rescale == "match" else 1))
+    np.testing.assert_allclose(
+        projection.cosines([torch.tensor(g) for g in f], [torch.tensor(g) for g in r], granularity, layer_ids),
+        reference_projection.cosines(f, r, granularity, layer_ids),
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("scales", [(1e30, 1e30), (1e-30, 1e30), (1e30, 1e-30), (1e-30, 1e-30)])
+@pytest.mark.parametrize("rescale", ["undo", "match"])
+def test_float32_scales_whose_squares_overflow(scales, rescale):
+    """Norms are taken without squaring numbers that float32 cannot square."""
+    torch.manual_seed(0)
+    f, r = torch.randn(50), torch.randn(50)
+    (expected,) = projection.project([f], [r], rescale=rescale)
+    (result,) = projection.project([f * scales[0]], [r * scales[1]], rescale=rescale)
+    torch.testing.assert_close(result / scales[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_half_precision_is_summed_in_float32():
+    """bfloat16 gradients give the float32 result, rounded to bfloat16 at the end."""
+    torch.manual_seed(0)
+    f, r = torch.randn(2000).bfloat16(), torch.randn(2000).bfloat16()
+    (result,) = projection.project([f], [r])
+    (wide,) = projection.project([f.float()], [r.float()])
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result, wide.bfloat16())
+
+
+def test_memory_layout_and_empty_tensors_make_no_difference():
+    """Channels-last and transposed gradients, and tensors without elements, are projected by their logical order."""
+    torch.manual_seed(0)
+    f = [torch.randn(2, 3, 4, 4), torch.randn(5, 6), torch.zeros(0, 3), torch.randn(())]
+    r = [torch.randn_like(g) for g in f]
+    expected = projection.project(f, r, 1.0, "global")
+    moved = [f[0].to(memory_format=torch.channels_last), f[1].t().contiguous().t(), f[2], f[3]]
+    for a, b in zip(expected, projection.project(moved, r, 1.0, "global")):
+        torch.testing.assert_close(a, b)
+
+
+def test_integer_codes_are_the_references():
+    """Codes, their inverse and the initial step agree with NumPy's."""
+    from oeu_ref.reference import quantizer as reference_quantizer
+
+    x = np.random.default_rng(0).normal(size=(40,))
+    codes = quantizer.integer_codes(torch.tensor(x), 0.3, -8, 7)
+    np.testing.assert_array_equal(codes, reference_quantizer.integer_codes(x, 0.3, -8, 7))
+    np.testing.assert_allclose(
+        quantizer.dequantize(codes, 0.3), reference_quantizer.dequantize(codes.numpy(), 0.3), rtol=1e-6
+    )
+    assert quantizer.initial_step(torch.tensor(x), 7).item() == pytest.approx(reference_quantizer.initial_step(x, 7))
+    assert quantizer.initial_step(torch.zeros(3), 7) == 1.0
