@@ -465,7 +465,7 @@ step_round_only | the code itself, as if x / step were constant
 
 step_v_only | -v inside: the rounding taken for constant
 -     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
-+     slope = -inside * v + below * q_min + above * q_max
++     slope = -(inside * v) + below * q_min + above * q_max
 
 step_floor | floor inside the step's gradient
 -     slope = inside * (np.rint(v) - v) + below * q_min + above * q_max
