@@ -53,7 +53,7 @@ def test_steps_raise_the_forget_entropy_and_keep_the_retain_loss_down():
         optimizer.step()
     unlearner = OEU(model, sgd(model, lr=0.05), beta=5.0)
     reports = [unlearner.step(forget, retain, labels) for _ in range(200)]
-    assert reports[0].forget_entropy < 0.7 < 1.0 < reports[-1].forget_entropy <= math.log(4)
+    assert 1.5 * reports[0].forget_entropy < reports[-1].forget_entropy <= math.log(4)
     assert reports[-1].retain_loss < 0.3
 
 
