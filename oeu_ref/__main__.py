@@ -51,7 +51,7 @@ def _add_demo(commands):
         "demo",
         help="train, unlearn and compare on real digits; writes a table, a picture and JSON",
         description="Trains a 4-bit network on scikit-learn's handwritten digits with 20 % label noise, retrains it "
-        "without 10 %% of the samples, and lets OEU and its rivals forget them. Under a minute on two cores.",
+        "without 10 % of the samples, and lets OEU and its rivals forget them. Under a minute on two cores.",
     )
     command.add_argument(
         "--out",

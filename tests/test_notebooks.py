@@ -24,7 +24,7 @@ def figures_of(text):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_prints_what_is_stored(path):
     """Every cell runs, and every printed number is the stored one: to its last digit until a network is trained, and
-    near it from then on, since training a 4-bit network turns rounding differences between machines into other codes."""
+    near it from then on, since training a 4-bit network turns rounding differences between machines into new codes."""
     notebook = nbformat.read(path, as_version=4)
     stored, fresh = run.numbers(notebook), run.numbers(run.executed(path))
     assert len(stored) == len(fresh) and any(stored)
