@@ -54,7 +54,7 @@ def wrong(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["", "demo", "check", "template", "vectors", "check-vectors"])
+@pytest.mark.parametrize("command", ["", "demo", "variants", "check", "template", "vectors", "check-vectors"])
 def test_every_command_explains_itself(command, capsys):
     """--help exits with 0 and says what the command does."""
     with pytest.raises(SystemExit) as exit_info:

@@ -41,6 +41,16 @@ LABELS = {
 }
 METHODS = {name: baselines.METHODS[name.removesuffix("_stop")] for name in list(LABELS)[2:]}
 STOPPED = ("oeu_stop",)
+# OEU with one option changed: what the paper leaves open, and what is left without its parts
+VARIANTS = {
+    "module, undo": {},
+    "module, match": {"rescale": "match"},
+    "tensor, undo": {"layer": "tensor"},
+    "tensor, match": {"layer": "tensor", "rescale": "match"},
+    "global": {"granularity": "global"},
+    "joint forward": {"forward": "joint"},
+    "no projection": {"alpha": 0.0},
+}
 BINS = 18  # of the entropy histograms, from 0 to log 10 nats
 
 
@@ -96,13 +106,14 @@ def prepare(seed, config, on_step=None):
 def forget(case, name, settings, steps, on_step=None):
     """Let one method unlearn a copy of the original model.
 
-    case: `Case`; name: a key of METHODS; settings: `baselines.Settings`; steps: at most so many; on_step: called with
-    (model, steps done, report) after each.
+    case: `Case`; name: a key of METHODS or of VARIANTS; settings: `baselines.Settings`; steps: at most so many;
+    on_step: called with (model, steps done, report) after each.
     Returns (model, reports, seconds).  Raises `NonFiniteError` if the method diverges.
     """
     model = copy.deepcopy(case.original)
     start = time.perf_counter()
-    method = METHODS[name](model, case.splits.forget, settings, stream(case.seed, "method"))
+    make = METHODS.get(name) or functools.partial(baselines.OrthogonalEntropy, **VARIANTS[name])
+    method = make(model, case.splits.forget, settings, stream(case.seed, "method"))
     stop = None
     if name in STOPPED:
         # unseen by training and by the metrics, and asked for inputs alone

@@ -38,7 +38,8 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, c
     """Choose every method's settings: the grid point with the lowest AG, averaged over seeds that are not reported.
 
     path: the JSON file to write; seeds: distinct integers >= 0; grid: {"learning_rate", "weight", "steps"}, values of
-    each, None: GRID; methods: names among METHODS; config: `DemoConfig`, None: the default; progress: show a bar.
+    each, None: GRID; methods: names among METHODS and
+    VARIANTS; config: `DemoConfig`, None: the default; progress: show a bar.
     All methods get the same grid. A point's AG is null where the method diverged on any seed; it counts as the worst.
     Returns the JSON's contents: for each method the best point, which of its axes end there, median and worst AG over
     the grid, and the AG of every point.  Raises as `run`.
