@@ -5,8 +5,12 @@ would look for options there and above only. A file outside this folder needs th
 """
 
 import collections
+import os
 
 import pytest
+
+# before NumPy and PyTorch are imported: on tensors as small as the tests' more threads only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 OURS = (
     "oeu_ref.reference",
