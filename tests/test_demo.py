@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.experiments import demo, digits, figures, results, search
 from oeu_ref.experiments.attacks import SupportVectorAttack
 from oeu_ref.reference.metrics import average_gap, membership_inference
@@ -114,6 +115,25 @@ def test_demo_picture_shows_one_seed_too(quick, tmp_path):
     single = demo.run(tmp_path, seeds=(1,), quick=True, progress=False)
     assert json.loads(single["json"].read_text())["summary"]["oeu"]["AG"]["spread"] is None
     assert "±" not in single["table"]
+
+
+def test_demo_survives_methods_that_diverge(monkeypatch, tmp_path):
+    """Whoever diverges is named, averaged over its other seeds, and missing where it has none; the rest is unharmed."""
+    forget = demo.forget
+
+    def fragile(case, name, *rest):
+        if name == "ft" or (name, case.seed) in (("oeu", 1), ("ga", 2)):
+            raise NonFiniteError("diverged")
+        return forget(case, name, *rest)
+
+    monkeypatch.setattr(demo, "forget", fragile)
+    written = demo.run(tmp_path, seeds=(1, 2), quick=True, progress=False)
+    data = json.loads(written["json"].read_text())
+    assert [run["diverged"] for run in data["runs"]] == [["oeu", "ft"], ["ft", "ga"]]
+    assert data["summary"]["ga"]["AG"] == {"mean": data["runs"][0]["metrics"]["ga"]["AG"], "spread": None}
+    assert "ft" not in data["summary"] and "FT (fine-tuning) |" not in written["table"]
+    assert "GA (gradient ascent) diverged on seed 2" in written["table"]
+    assert written["picture"].stat().st_size > 10_000
 
 
 def test_every_set_has_its_own_colour_and_line(data):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from . import figures, results
 from .attacks import SupportVectorAttack
@@ -61,13 +62,21 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
 
 
 def _run_seed(seed, config, chosen, bar):
-    """One seed: a dict of metrics, steps, entropies and cosines by method, and the seconds that each took."""
+    """One seed: a dict of metrics, steps, entropies and cosines by method, and the seconds that each took.
+
+    A method that diverges is named under "diverged" and is missing elsewhere.
+    """
     bar.set_description(f"seed {seed}: training")
     case = prepare(seed, config, lambda *_: bar.update())
     models, reports, seconds = {"original": case.original, "retrain": case.retrain}, {}, dict(case.seconds)
+    diverged = []
     for name, (settings, steps) in chosen.items():
         bar.set_description(f"seed {seed}: {name}")
-        models[name], reports[name], seconds[name] = forget(case, name, settings, steps, lambda *_: bar.update())
+        try:
+            models[name], reports[name], seconds[name] = forget(case, name, settings, steps, lambda *_: bar.update())
+        except NonFiniteError:
+            diverged.append(name)
+            continue
         bar.update(steps - len(reports[name]))  # steps that the stop rule saved
     measured = {name: measure(case, model) for name, model in models.items()}
     retrain = measured["retrain"][0]
@@ -76,16 +85,19 @@ def _run_seed(seed, config, chosen, bar):
     gaps["retrain"] = {}
     return {
         "seed": seed,
+        "diverged": diverged,
         "metrics": {name: {**values, **gaps[name]} for name, (values, _) in measured.items()},
         "steps": {name: len(taken) for name, taken in reports.items()},
         "entropy_histograms": {name: histograms for name, (_, histograms) in measured.items()},
-        "cosines": _cosines(reports["oeu"]),
+        "cosines": _cosines(reports.get("oeu", [])),
         "seconds": seconds,
     }
 
 
 def _cosines(reports):
-    """Cosine between forget and retain gradient: dict layer -> a value a step."""
+    """Cosine between forget and retain gradient: dict layer -> a value a step; empty without reports."""
+    if not reports:
+        return {}
     return {layer: [report.layer_cosines[layer] for report in reports] for layer in reports[0].layer_cosines}
 
 
@@ -140,7 +152,11 @@ def markdown(data):
         f"Settings: each method's best by AG among the same {data['search']['points']} points (learning rate, weight, "
         f"at most {data['search']['most_steps']} steps), on seeds {', '.join(map(str, data['search']['seeds']))}."
     )
-    return f"{results.table(summary, data['labels'])}\n\n{caption}"
+    for run in data["runs"]:
+        for name in run["diverged"]:
+            caption += f"\n{data['labels'][name]} diverged on seed {run['seed']} and is averaged over the others."
+    labels = {name: label for name, label in data["labels"].items() if name in summary}
+    return f"{results.table(summary, labels)}\n\n{caption}"
 
 
 def redraw(json_path, picture_path):

@@ -63,8 +63,9 @@ def draw_entropies(figure, data):
     axes = figure.subplots(1, len(shown), sharex=True, sharey=True)
     for ax, (method, title) in zip(axes, shown.items()):
         _clean(ax, title, STYLES["retrain"]["color"] if method == "retrain" else TEXT)
-        for part in ("retain", "test", "forget"):
-            counts = np.sum([run["entropy_histograms"][method][part] for run in data["runs"]], axis=0)
+        having = [run for run in data["runs"] if method in run["entropy_histograms"]]  # the method may have diverged
+        for part in ("retain", "test", "forget") if having else ():
+            counts = np.sum([run["entropy_histograms"][method][part] for run in having], axis=0)
             share, color = 100 * counts / counts.sum(), STYLES[part]["color"]
             if part == "forget":
                 ax.stairs(share, edges, fill=True, color=color, alpha=0.14)
@@ -86,7 +87,7 @@ def draw_entropies(figure, data):
 
 def draw_gaps(ax, data):
     """AG of every method: a bar for the mean, a whisker for the spread, a dot for each seed.  data: as above."""
-    methods = [name for name in data["labels"] if "AG" in data["summary"][name]]
+    methods = [name for name in data["labels"] if "AG" in data["summary"].get(name, {})]
     methods.sort(key=lambda name: data["summary"][name]["AG"]["mean"])
     for row, name in enumerate(methods):
         mean, spread = (data["summary"][name]["AG"][key] for key in ("mean", "spread"))
@@ -95,7 +96,7 @@ def draw_gaps(ax, data):
             # a gap is never negative, and so the whisker ends at 0
             whisker = [[min(spread, mean)], [spread]]
             ax.errorbar(mean, row, xerr=whisker, color=TEXT, linewidth=0.9, capsize=3, zorder=3)
-        seeds = [run["metrics"][name]["AG"] for run in data["runs"]]
+        seeds = [run["metrics"][name]["AG"] for run in data["runs"] if name in run["metrics"]]
         ax.scatter(seeds, [row] * len(seeds), s=15, facecolor="white", edgecolor=TEXT, linewidth=0.8, zorder=4)
     ax.set_yticks(range(len(methods)), [data["labels"][name] for name in methods])
     ax.invert_yaxis()
@@ -109,7 +110,8 @@ def draw_gaps(ax, data):
 
 def draw_cosines(ax, data):
     """Cosine between forget and retain gradient of each layer along OEU's steps, mean over seeds.  data: as above."""
-    layers = list(data["runs"][0]["cosines"])
+    runs = [run for run in data["runs"] if run["cosines"]]  # not those on which OEU diverged
+    layers = list(runs[0]["cosines"]) if runs else []
     linear, norms = ([name for name in layers if name.startswith(kind)] for kind in ("layers", "norms"))
     lines = {}
     for i, name in enumerate(norms):
@@ -118,10 +120,10 @@ def draw_cosines(ax, data):
         depth = DEPTHS[round(i * (len(DEPTHS) - 1) / max(len(linear) - 1, 1))]
         lines[f"linear {i + 1}"] = (name, {"color": depth, "linewidth": 1.7, "linestyle": (":", "--", "-")[i % 3]})
     for label, (name, style) in lines.items():
-        values = np.mean([run["cosines"][name] for run in data["runs"]], axis=0)
+        values = np.mean([run["cosines"][name] for run in runs], axis=0)
         ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
     ax.axhline(0, color=TEXT, linewidth=0.7)
-    ax.set_xlim(1, max(len(values), 2))
+    ax.set_xlim(1, max([2, *(len(curve) for run in runs for curve in run["cosines"].values())]))
     ax.xaxis.set_major_locator(_whole_numbers())
     ax.set_xlabel("step of OEU")
     ax.set_ylabel("cosine of forget and retain gradient")

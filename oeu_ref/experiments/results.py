@@ -87,12 +87,13 @@ def mean_and_spread(values):
 def summarize(runs):
     """Mean and spread over runs of every metric of every method.
 
-    runs: list of dicts method -> metric -> number, the same keys in each.
-    Returns a dict method -> metric -> {"mean", "spread"}.
+    runs: list of dicts method -> metric -> number, the same metrics in each; a method may be missing in some runs.
+    Returns a dict method -> metric -> {"mean", "spread"}, over the runs that have the method.
     """
+    first = {method: metrics for run in reversed(runs) for method, metrics in run.items()}
     return {
-        method: {metric: mean_and_spread([run[method][metric] for run in runs]) for metric in metrics}
-        for method, metrics in runs[0].items()
+        method: {metric: mean_and_spread([run[method][metric] for run in runs if method in run]) for metric in metrics}
+        for method, metrics in first.items()
     }
 
 
