@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 
+from .. import checks
+
 SIGNATURES = {
     "entropy_loss": "entropy_loss(logits) -> (loss, grad): a float and a float array (N, K)",
     "kl_to_uniform": "kl_to_uniform(logits) -> kl: a float array (N,)",
@@ -21,7 +23,6 @@ SIGNATURES = {
 }
 STEP = "OEU"  # a class OEU(model, optimizer, ...).step(forget_inputs, retain_inputs, retain_labels), on PyTorch models
 DTYPES = ("float64", "float32")
-MASKS = ("clip", "round")
 
 
 class LoadError(ValueError):
@@ -47,7 +48,7 @@ class Implementation:
         self.target = target
         self.name = name or getattr(target, "__name__", type(target).__name__)
         self.dtype = np.dtype(_declared(target, self.name, "DTYPE", DTYPES))
-        self.mask = _declared(target, self.name, "QUANTIZER_MASK", MASKS)
+        self.mask = _declared(target, self.name, "QUANTIZER_MASK", checks.MASKS)
         if not any(self.has(operation) for operation in (*SIGNATURES, STEP)):
             raise LoadError(
                 f"{self.name} must define at least one of {', '.join(SIGNATURES)} or a class {STEP}, found none: "

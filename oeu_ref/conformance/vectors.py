@@ -14,9 +14,10 @@ from decimal import Decimal
 
 import numpy as np
 
+from .. import checks
 from ..files import write_text
 from . import exact, vector_cases
-from .implementation import MASKS, SIGNATURES
+from .implementation import SIGNATURES
 
 SCHEMA = "oeu_ref test vectors, version 1"
 SOURCE = "arXiv 2602.00567 (OEU); quantizer: Esser et al., ICLR 2020 (LSQ)"
@@ -98,7 +99,7 @@ class VectorReport:
 def operations():
     """Names of the operations that have test vectors, in the order of the contract."""
     names = [name for name in SIGNATURES if name != "fake_quantize_backward"]
-    names[3:3] = [f"fake_quantize_backward_{mask}" for mask in MASKS]
+    names[3:3] = [f"fake_quantize_backward_{mask}" for mask in checks.MASKS]
     return names
 
 

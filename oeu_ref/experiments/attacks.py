@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import checks
+from ..reference.metrics import checked_scores
 
 
 class SupportVectorAttack:
@@ -24,7 +25,7 @@ class SupportVectorAttack:
         from sklearn.svm import SVC  # a second to import: only for those who attack
 
         members, non_members, targets = (
-            _scores(name, scores)
+            checked_scores(name, scores)
             for name, scores in (("members", members), ("non_members", non_members), ("targets", targets))
         )
         if len(members) > len(non_members):
@@ -34,10 +35,3 @@ class SupportVectorAttack:
         classifier = SVC(C=3, gamma="auto", kernel="rbf")
         classifier.fit(np.concatenate([members, non_members])[:, None], is_member)
         return classifier.predict(targets[:, None]) == 0
-
-
-def _scores(name, scores):
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
-        raise ValueError(f"{name} must be a finite array of shape (N,) with N >= 1, got shape {scores.shape}")
-    return scores

@@ -41,7 +41,7 @@ def threshold_attack(members, non_members, targets):
     Source: the confidence attack of Song and Mittal, USENIX Security 2021, with one threshold for all classes.
     """
     members, non_members, targets = (
-        _checked_scores(name, scores)
+        checked_scores(name, scores)
         for name, scores in (("members", members), ("non_members", non_members), ("targets", targets))
     )
     # a threshold above every value is a candidate too: the attack may call nobody a member
@@ -110,13 +110,14 @@ def auc(positives, negatives):
 
     positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100].  Raises ValueError.
     """
-    positives, negatives = _checked_scores("positives", positives), _checked_scores("negatives", negatives)
+    positives, negatives = checked_scores("positives", positives), checked_scores("negatives", negatives)
     ordered = np.sort(negatives)
     below, up_to = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))
     return float(100 * (below + up_to).mean() / (2 * len(negatives)))
 
 
-def _checked_scores(name, scores):
+def checked_scores(name, scores):
+    """Return scores as a float64 array (N,), finite, N >= 1; raise ValueError that names the argument otherwise."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError(f"{name} must be a finite array of shape (N,) with N >= 1, got shape {scores.shape}")
