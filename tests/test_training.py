@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from oeu_ref.core.data import Samples, batches, digits, forget_split, other_labels, stream, with_label_noise
+from oeu_ref.core.data import Batches, Samples, digits, forget_split, other_labels, stream, with_label_noise
 from oeu_ref.core.models import QuantMLP
 from oeu_ref.core.training import TrainConfig, build, predictions, probabilities, train, unlearn
 from oeu_ref.core.unlearner import NonFiniteError
@@ -83,7 +83,7 @@ def test_streams_differ_by_name_and_by_seed_and_repeat():
 
 
 def test_a_pass_of_batches_shows_no_sample_twice_and_passes_differ():
-    source = batches(numbered(10), 3, stream(0, "order"))
+    source = Batches(numbered(10), 3, stream(0, "order"))
     first, second = ([next(source).labels for _ in range(3)] for _ in range(2))
     for one_pass in (first, second):
         assert [len(batch) for batch in one_pass] == [3, 3, 3]
@@ -195,7 +195,7 @@ def test_the_loop_reports_each_step():
         (lambda: forget_split(numbered(4), 0.01, stream(0, "x")), ValueError, "share"),
         (lambda: Samples(torch.zeros(2, 1), torch.zeros(3, dtype=torch.int64)), ValueError, "labels"),
         (lambda: Samples(torch.zeros(2, 1), torch.zeros(2)), TypeError, "labels"),
-        (lambda: next(batches(numbered(0), 1, stream(0, "x"))), ValueError, "samples"),
+        (lambda: next(Batches(numbered(0), 1, stream(0, "x"))), ValueError, "samples"),
         (lambda: TrainConfig(epochs=0), ValueError, "epochs"),
         (lambda: TrainConfig(learning_rate=0), ValueError, "learning_rate"),
         (lambda: TrainConfig(batch_size=1.5), TypeError, "batch_size"),

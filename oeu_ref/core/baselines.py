@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from .. import checks
 from .data import Samples, other_labels
-from .unlearner import OEU, NonFiniteError
+from .unlearner import OEU, NonFiniteError, StepReport
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Method:
     methods that look at the original model first; settings: `Settings`; generator: of the method's own random numbers.
     """
 
+    Report = Losses  # what `step` returns
+
     def __init__(self, model, forget, settings, generator):
         self.model, self.settings, self.generator = model, settings, generator
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -64,6 +66,17 @@ class Method:
     def weight_decay(self):
         """Weight decay of the optimizer."""
         return self.settings.weight_decay
+
+    def state_dict(self):
+        """All that steps change: model, optimizer and generator. What a method knows beforehand it computes anew."""
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**parts, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        """Go on where the method stood whose `state_dict` this is; this one was made from the same original model."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
 
     def relabel(self, forget):
         """Forget samples with the labels that this method teaches; asked for once, before the first step."""
@@ -121,6 +134,24 @@ class FineTuning(Method):
         return None, self.cross_entropy(retain)
 
 
+class L1Sparse(FineTuning):
+    """l1-sparse: fine-tuning that pushes weights to zero, since a sparse network remembers less.
+
+    Update: SGD along g_r + w gamma sign(theta), gamma = 5e-4, the default of the authors' code; sign(0) = 0. All
+    parameters are penalized, as there; the penalty stays what it is (theirs may fade with the epochs).
+    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, equation 4.
+    """
+
+    gamma = 5e-4
+
+    def weight_decay(self):
+        return self.settings.weight_decay
+
+    def direction(self, forget_loss, retain_loss):
+        gradient, signs = self.gradient(retain_loss), [p.detach().sign() for p in self.parameters]
+        return torch._foreach_add(gradient, signs, alpha=self.settings.weight * self.gamma)
+
+
 class GradientAscent(Method):
     """GA: climb the loss of the forget samples; the retain set is not used.
 
@@ -161,13 +192,16 @@ class SalUn(RandomLabels):
         self.originals = [p.detach().clone() for p in self.parameters]
         self.masks = self.saliency_masks(forget, share)
 
-    def saliency_masks(self, forget, share):
+    def saliency_masks(self, forget, share, batch_size=1024):
         """Boolean masks, one a parameter, True at the share of parameters with the largest gradient."""
         if not 0 < checks.number("share", share, 0, 1):
             raise ValueError(f"share must be greater than 0, got {share}")
         # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
         self.model.eval()
-        gradient = self.gradient(self.cross_entropy(forget))
+        gradient = [torch.zeros_like(p) for p in self.parameters]
+        for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
+            part = self.gradient(self.cross_entropy(forget[chunk]))
+            torch._foreach_add_(gradient, part, alpha=len(chunk) / len(forget))
         sizes = [p.numel() for p in self.parameters]
         saliency = torch.cat([g.flatten().abs() for g in gradient])
         # ranked, not thresholded: of equal gradients (zeros, at dead units) some may be in and some out
@@ -239,12 +273,33 @@ class OrthogonalEntropy(Method):
     Source: arXiv 2602.00567.
     """
 
+    Report = StepReport
+
     def __init__(self, model, forget, settings, generator, **options):
         super().__init__(model, forget, settings, generator)
         self.oeu = OEU(model, self.optimizer, beta=settings.weight, **options)
 
     def step(self, forget, retain):
         return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
+
+
+class OrthogonalRandomLabels(OrthogonalEntropy):
+    """Ablation of OEU: random wrong labels in place of entropy, everything else as it is.
+
+    Update: SGD along g_r + w g_perp, g_perp the gradient of CE(x_f, y'), y' as in `RandomLabels`, with its component
+    along g_r removed layer by layer. options: as in `OrthogonalEntropy`.  Steps return its `StepReport`.
+    Source: the ablation of arXiv 2602.00567 that takes the entropy out.
+    """
+
+    def __init__(self, model, forget, settings, generator, **options):
+        super().__init__(model, forget, settings, generator, forget_loss=self._teach_wrong_labels, **options)
+
+    def step(self, forget, retain):
+        self._forget_labels = forget.labels
+        return super().step(forget, retain)
+
+    def _teach_wrong_labels(self, logits):
+        return functional.cross_entropy(logits, other_labels(self._forget_labels, logits.shape[1], self.generator))
 
 
 METHODS = {
@@ -254,4 +309,6 @@ METHODS = {
     "rl": RandomLabels,
     "salun": SalUn,
     "similar": SimilarLabels,
+    "l1": L1Sparse,
+    "oeu_random_labels": OrthogonalRandomLabels,
 }

@@ -105,11 +105,49 @@ def forget_split(train, share, generator):
     count = round(checks.number("share", share, 0, 1, "the part of the training samples to forget") * len(train))
     if not 0 < count < len(train):
         raise ValueError(f"share must leave samples to forget and to keep, got {share} of {len(train)} samples")
+    return split_at(train, torch.randperm(len(train), generator=generator)[:count])
+
+
+def class_indices(labels, classes):
+    """Where samples of some classes are: the forget set of class-wise unlearning.
+
+    labels: (N,) int64; classes: distinct integers >= 0, at least one.
+    Returns (M,) int64, ascending.  Raises TypeError or ValueError, naming it, for a class that has no sample.
+    """
+    classes = [checks.integer("classes", c, 0) for c in classes]
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"classes must name at least one class and none twice, got {classes}")
+    for c in classes:
+        if not (labels == c).any():
+            raise ValueError(f"classes must be classes of the training samples, got {c}, of which there is no sample")
+    return torch.isin(labels, torch.tensor(classes, device=labels.device)).nonzero().flatten().cpu()
+
+
+def split_at(train, indices):
+    """Divide training samples into those at the indices, to be forgotten, and the others, to be kept.
+
+    train: `Samples`, N of them; indices: (M,) int64, distinct, in [0, N), in any order; 1 <= M < N.
+    Returns (forget, retain, forget_indices), all in the order of train.
+    Raises TypeError or ValueError, naming the first that is wrong, for other indices.
+    """
+    indices = torch.as_tensor(indices)
+    if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool or not len(indices):
+        raise TypeError(
+            f"indices must be integers of shape (M,), M >= 1, got {indices.dtype} of shape {tuple(indices.shape)}"
+        )
+    outside = indices[(indices < 0) | (indices >= len(train))]
+    if len(outside):
+        raise ValueError(f"indices must lie in [0, {len(train)}), one for each training sample, got {outside[0]}")
     chosen = torch.zeros(len(train), dtype=torch.bool)
-    chosen[torch.randperm(len(train), generator=generator)[:count]] = True
-    indices = chosen.nonzero().flatten()
+    chosen[indices] = True
+    if (forgotten := int(chosen.sum())) < len(indices):
+        values, counts = indices.unique(return_counts=True)
+        raise ValueError(f"indices must be distinct, got {values[counts > 1][0]} more than once")
+    if forgotten == len(train):
+        raise ValueError(f"indices must leave samples to keep, got all {len(train)} of them")
+    ascending = chosen.nonzero().flatten()
     chosen = chosen.to(train.labels.device)
-    return train[chosen], train[~chosen], indices
+    return train[chosen], train[~chosen], ascending
 
 
 def digits(seed, label_noise=0.2, forget_share=0.1, validation_size=180, test_size=360):
@@ -141,17 +179,41 @@ def digits(seed, label_noise=0.2, forget_share=0.1, validation_size=180, test_si
     return Splits(train, forget, retain, validation, test, forget_indices)
 
 
-def batches(samples, batch_size, generator):
-    """Endless batches, each pass over the samples in a new random order.
+class Batches:
+    """Endless batches, each pass over the samples in a new random order. Where it stands can be saved and restored.
 
-    samples: `Samples`, at least one; batch_size >= 1.  Yields `Samples` of exactly min(batch_size, len(samples)): what
-    is left over at the end of a pass sits this one out, since BatchNorm has no use for a batch of one.
-    Raises TypeError or ValueError, at the first batch, for no samples or a batch size below 1.
+    samples: `Samples`, at least one; batch_size >= 1; generator: a `torch.Generator`; augment: None, or called with
+    (inputs, generator) to make other inputs of them, such as `oeu_ref.core.images.augment`.
+    `next(...)` gives `Samples` of exactly min(batch_size, len(samples)): what is left over at the end of a pass sits
+    this one out, since BatchNorm has no use for a batch of one.
+    Raises TypeError or ValueError for no samples or a batch size below 1.
     """
-    batch_size = min(checks.integer("batch_size", batch_size, 1), len(samples))
-    if batch_size == 0:
-        raise ValueError("samples must hold at least one sample, got none")
-    while True:
-        order = torch.randperm(len(samples), generator=generator, device=generator.device)
-        for chosen in order.to(samples.labels.device).split(batch_size)[: len(samples) // batch_size]:
-            yield samples[chosen]
+
+    def __init__(self, samples, batch_size, generator, augment=None):
+        if len(samples) == 0:
+            raise ValueError("samples must hold at least one sample, got none")
+        self.samples, self.generator, self.augment = samples, generator, augment
+        self.batch_size = min(checks.integer("batch_size", batch_size, 1), len(samples))
+        self.order, self.position = None, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.order is None or self.position + self.batch_size > len(self.samples):
+            order = torch.randperm(len(self.samples), generator=self.generator, device=self.generator.device)
+            self.order, self.position = order.to(self.samples.labels.device), 0
+        batch = self.samples[self.order[self.position : self.position + self.batch_size]]
+        self.position += self.batch_size
+        return batch if self.augment is None else Samples(self.augment(batch.inputs, self.generator), batch.labels)
+
+    def state_dict(self):
+        """What `load_state_dict` of another object over the same samples needs to go on with the same batches."""
+        return {"order": self.order, "position": self.position, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is."""
+        self.order, self.position = state["order"], state["position"]
+        if self.order is not None:
+            self.order = self.order.to(self.samples.labels.device)
+        self.generator.set_state(state["generator"].cpu())

@@ -1,13 +1,13 @@
 """Training of a quantized network, the one loop that all unlearning methods share, and evaluation."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch.nn import functional
 
 from .. import checks
-from .data import batches
+from .data import Batches
 from .unlearner import NonFiniteError
 
 
@@ -45,13 +45,16 @@ def build(make, seed):
         return make()
 
 
-def train(model, samples, config, generator, on_epoch=None):
+def train(model, samples, config, generator, on_epoch=None, augment=None, checkpoint=None):
     """Quantization-aware training by cross-entropy, in place. Retrain is this, on the retain set alone.
 
     model: maps (N, ...) to logits (N, K); samples: `Samples`; config: `TrainConfig`; generator: of the order of
-    samples; on_epoch: called with (epochs done, mean loss) after each epoch.
+    samples and of what augment draws; on_epoch: called with (epochs done, mean loss) after each epoch; augment: as in
+    `Batches`; checkpoint: a `oeu_ref.core.checkpoints.Checkpoint`, to which each epoch is saved and from which an
+    interrupted training goes on, to the same weights bit for bit.
     Returns the mean loss of each epoch, in nats: a list of `config.epochs` floats.  The model is left in eval mode.
-    Raises `NonFiniteError` (a ValueError) as soon as an epoch's loss is not finite.
+    Raises ValueError for a label that the model has no output for, or a checkpoint that does not belong to it;
+    `NonFiniteError` (a ValueError) as soon as an epoch's loss is not finite.
     """
     steps = max(1, len(samples) // config.batch_size)
     optimizer = torch.optim.SGD(
@@ -64,13 +67,22 @@ def train(model, samples, config, generator, on_epoch=None):
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=steps * config.epochs, cycle_momentum=False
     )
-    source, losses = batches(samples, config.batch_size, generator), []
+    source, losses = Batches(samples, config.batch_size, generator, augment), []
+    highest = int(samples.labels.max())
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": source}
+    if checkpoint is not None and (saved := checkpoint.restore(**parts)) is not None:
+        losses = saved["losses"]
     model.train()
-    for epoch in range(config.epochs):
+    for epoch in range(len(losses), config.epochs):
         total = 0.0
         for _ in range(steps):
             batch = next(source)
-            loss = functional.cross_entropy(model(batch.inputs), batch.labels)
+            logits = model(batch.inputs)
+            if highest >= logits.shape[1]:
+                raise ValueError(
+                    f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
+                )
+            loss = functional.cross_entropy(logits, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -81,28 +93,54 @@ def train(model, samples, config, generator, on_epoch=None):
             raise NonFiniteError(f"the training loss must be finite, got {losses[-1]} in epoch {epoch + 1}")
         if on_epoch is not None:
             on_epoch(epoch + 1, losses[-1])
+        if checkpoint is not None:
+            checkpoint.save(**parts, losses=losses)
     model.eval()
     return losses
 
 
-def unlearn(method, forget, retain, steps, forget_batch, retain_batch, generators, stop=None, on_step=None):
+def unlearn(
+    method,
+    forget,
+    retain,
+    steps,
+    forget_batch,
+    retain_batch,
+    generators,
+    stop=None,
+    on_step=None,
+    augment=None,
+    checkpoint=None,
+    save_every=50,
+):
     """The loop of every unlearning method: draw two batches, let the method update the model, until told to stop.
 
     method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
     as in `oeu_ref.core.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; forget_batch, retain_batch
     >= 1: samples in each batch; generators: two, for the order of forget and of retain samples; stop: callable without
-    arguments, asked before each step, True ends the loop; on_step: called with (steps done, report) after each step.
+    arguments, asked before each step, True ends the loop; on_step: called with (steps done, report) after each step;
+    augment: as in `oeu_ref.core.data.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is saved
+    after each `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`, newly
+    made from the original model.
     Returns the reports, one for each step taken.  The model is left in eval mode.
-    Raises what the method raises; TypeError or ValueError for numbers out of range.
+    Raises what the method raises; TypeError or ValueError for numbers out of range or a foreign checkpoint.
     """
-    steps = checks.integer("steps", steps, 0)
-    forget_source = batches(method.relabel(forget), forget_batch, generators[0])
-    retain_source = batches(retain, retain_batch, generators[1])
-    reports = []
+    steps, save_every = checks.integer("steps", steps, 0), checks.integer("save_every", save_every, 1)
+    forget_source = Batches(method.relabel(forget), forget_batch, generators[0], augment)
+    retain_source = Batches(retain, retain_batch, generators[1], augment)
+    reports, parts = [], {}
+    if checkpoint is not None:
+        parts = {"method": method, "forget_batches": forget_source, "retain_batches": retain_source}
+        if stop is not None:
+            parts["stop"] = stop.__self__  # of the bound method `EntropyStop.reached`
+        if (saved := checkpoint.restore(**parts)) is not None:
+            reports = [method.Report(**report) for report in saved["reports"]]
     while len(reports) < steps and not (stop is not None and stop()):
         reports.append(method.step(next(forget_source), next(retain_source)))
         if on_step is not None:
             on_step(len(reports), reports[-1])
+        if checkpoint is not None and len(reports) % save_every == 0:
+            checkpoint.save(**parts, reports=[asdict(report) for report in reports])
     method.model.eval()
     return reports
 

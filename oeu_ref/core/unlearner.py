@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional
 
 from .. import checks
-from ._checks import floating
 from .entropy import check_logits_shape, checked_labels, entropy
 from .projection import Layers, projected, wide
 from .quantizer import Quantizer
@@ -25,7 +24,8 @@ class NonFiniteError(ValueError):
 class StepReport:
     """What one OEU step measured before it changed the model.
 
-    forget_loss in [-log K, 0], retain_loss >= 0, forget_entropy = -forget_loss: floats, in nats, batch means;
+    forget_loss, -forget_entropy unless the loss is your own; retain_loss >= 0; forget_entropy in [0, log K]: floats, in
+    nats, batch means;
     cosine: between forget and retain gradient, residual: between projected forget gradient and retain gradient, both
     over all parameters as one vector; layer_cosines, layer_residuals: the same for each layer, by name.
     """
@@ -56,6 +56,8 @@ class OEU:
     batch as it did the training batches (in eval mode networks with BatchNorm collapse), and back afterwards; "keep"
     leaves every module's mode as you set it, for BatchNorm layers frozen on purpose.
     normalization, epsilon: as in `oeu_ref.core.projection.project`.
+    forget_loss: None for OEU's own, the negative mean entropy; or maps forget logits (N_f, K) to a scalar of which
+    descent forgets, for experiments with other losses.
     Raises TypeError for another model or optimizer, ValueError for a setting outside its range or an optimizer that
     holds none of the model's parameters, or others.
     Source: the OEU algorithm of arXiv 2602.00567.
@@ -74,6 +76,7 @@ class OEU:
         mode="train",
         normalization="exact",
         epsilon=1e-8,
+        forget_loss=None,
     ):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -88,6 +91,7 @@ class OEU:
         self.mode = checks.one_of("mode", mode, MODES)
         self.normalization = checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
         self.epsilon = checks.positive("epsilon", epsilon)
+        self.forget_loss = forget_loss
         self._layers = {}
         if not self._trainable():
             raise ValueError("optimizer must hold at least one parameter of the model that requires a gradient")
@@ -102,14 +106,15 @@ class OEU:
         """
         parameters = self._trainable()
         with self._undone_on_error():
-            forget_loss, retain_loss = self._losses(forget_inputs, retain_inputs, retain_labels)
+            forget_loss, retain_loss, forget_entropy = self._losses(forget_inputs, retain_inputs, retain_labels)
             # a quantizer clips infinite inputs to finite ones: the losses alone would not show them
             inputs_finite = torch.stack([forget_inputs.isfinite().all(), retain_inputs.isfinite().all()])
             parameters, g_f, g_r = self._gradients(parameters, forget_loss, retain_loss)
             with torch.no_grad():
                 layers, names = self._layers_of(parameters)
                 g_perp = projected(g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon)
-                report = self._report(inputs_finite, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names)
+                losses = torch.stack([forget_loss.detach(), retain_loss.detach(), forget_entropy]).double()
+                report = self._report(inputs_finite, losses, g_f, g_r, g_perp, layers, names)
                 direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
         self.optimizer.zero_grad(set_to_none=True)
         for parameter, d in zip(parameters.values(), direction):
@@ -163,10 +168,12 @@ class OEU:
         check_logits_shape(forget_logits, "the model's logits for forget_inputs")
         check_logits_shape(retain_logits, "the model's logits for retain_inputs")
         labels = checked_labels("retain_labels", retain_labels, *retain_logits.shape)
-        log_p = functional.log_softmax(forget_logits.to(wide([forget_logits])[0].dtype), dim=1)
-        forget_loss = (log_p.exp() * log_p).sum(dim=1).mean()
+        forget_logits = forget_logits.to(wide([forget_logits])[0].dtype)
+        log_p = functional.log_softmax(forget_logits, dim=1)
+        negative_entropy = (log_p.exp() * log_p).sum(dim=1).mean()
+        forget_loss = negative_entropy if self.forget_loss is None else self.forget_loss(forget_logits)
         retain_loss = functional.cross_entropy(retain_logits.to(wide([retain_logits])[0].dtype), labels)
-        return forget_loss, retain_loss
+        return forget_loss, retain_loss, -negative_entropy.detach()
 
     def _gradients(self, parameters, forget_loss, retain_loss):
         """Parameters that either loss depends on, by name, and both gradients for them, zero where one does not."""
@@ -181,15 +188,14 @@ class OEU:
         )
         return used, g_f, g_r
 
-    def _report(self, inputs_finite, forget_loss, retain_loss, g_f, g_r, g_perp, layers, names):
+    def _report(self, inputs_finite, losses, g_f, g_r, g_perp, layers, names):
         """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
         g_f, g_r, g_perp = wide(g_f), wide(g_r), wide(g_perp)
         norms = [layers.norms(g).double() for g in (g_f, g_r, g_perp)]
         unit_r = layers.unit(g_r)
         cosines = [layers.dots(layers.unit(g), unit_r).double() for g in (g_f, g_perp)]
-        losses = torch.stack([forget_loss.detach(), retain_loss.detach()]).double()
         inputs_finite, losses, norms_f, norms_r, norms_perp, before, after = (
-            torch.cat([inputs_finite.double(), losses, *norms, *cosines]).cpu().split([2, 2] + 5 * [layers.count])
+            torch.cat([inputs_finite.double(), losses, *norms, *cosines]).cpu().split([2, 3] + 5 * [layers.count])
         )
         for name, inputs_ok in zip(("forget_inputs", "retain_inputs"), inputs_finite):
             if not inputs_ok:
@@ -209,7 +215,7 @@ class OEU:
         return StepReport(
             forget_loss=losses[0].item(),
             retain_loss=losses[1].item(),
-            forget_entropy=-losses[0].item(),
+            forget_entropy=losses[2].item(),
             cosine=_overall_cosine(before, norms_f, norms_r),
             residual=_overall_cosine(after, norms_perp, norms_r),
             layer_cosines=dict(zip(names, before.tolist())),
@@ -244,34 +250,49 @@ class OEU:
 class EntropyStop:
     """Stop rule: the forget set is forgotten when its mean entropy reaches that of data the model has never seen.
 
-    model: as in `OEU`; forget_inputs, unseen_inputs: (N, ...) float, unseen ones neither trained on nor used for
-    testing (a validation split); batch_size: samples for each forward pass.
-    history: list of (forget entropy, unseen entropy), in nats, one pair for each call of `reached`.
+    model: as in `OEU`; forget_inputs, unseen_inputs: (N, ...), what the model takes, unseen ones neither trained on nor
+    used for testing (a validation split); batch_size: samples for each forward pass; every >= 1: `reached` measures on
+    its first call and on each `every`-th after it, the others answer False at once.
+    history: list of (forget entropy, unseen entropy), in nats, one pair for each measurement.
     Raises TypeError or ValueError for empty inputs.
     Source: ours. The paper trains for a fixed number of steps; entropy pushed to its end over-forgets, which
     the forget-vs-test AUC shows.
     """
 
-    def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024):
+    def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024, every=1):
         self.model, self.forget_inputs, self.unseen_inputs = model, forget_inputs, unseen_inputs
         self.batch_size = checks.integer("batch_size", batch_size, 1)
+        self.every, self.calls = checks.integer("every", every, 1), 0
         for name, inputs in (("forget_inputs", forget_inputs), ("unseen_inputs", unseen_inputs)):
-            if len(floating(name, inputs)) == 0:
+            if not isinstance(inputs, torch.Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
+            if len(inputs) == 0:
                 raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
         self.history = []
 
     def reached(self):
         """Measure both entropies on the model as it is now; True once the forget set's is at least the unseen one's."""
+        self.calls += 1
+        if (self.calls - 1) % self.every:
+            return False
         pair = tuple(mean_entropy(self.model, x, self.batch_size) for x in (self.forget_inputs, self.unseen_inputs))
         self.history.append(pair)
         return pair[0] >= pair[1]
+
+    def state_dict(self):
+        """Calls and measurements so far, for `load_state_dict` of an object that goes on from there."""
+        return {"calls": self.calls, "history": [list(pair) for pair in self.history]}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is."""
+        self.calls, self.history = state["calls"], [tuple(pair) for pair in state["history"]]
 
 
 @torch.no_grad()
 def mean_entropy(model, inputs, batch_size=1024):
     """Mean entropy of the model's predictions, in eval mode; the mode is put back afterwards.
 
-    model: maps (N, ...) to logits (N, K); inputs: (N, ...) float, N >= 1; batch_size >= 1.
+    model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
     Returns a float in [0, log K], in nats.  Raises ValueError for non-finite logits.
     """
     training = model.training
