@@ -3,12 +3,15 @@
 import argparse
 import sys
 
+from .experiments import command_line
+
 USAGE_ERROR = 2
 
 DESCRIPTION = """\
 OEU, Orthogonal Entropy Unlearning for quantized networks (arXiv 2602.00567): a reference that proves itself.
 
 from nothing to a result:    python -m oeu_ref demo
+the paper's tables:          python -m oeu_ref table cifar10-10 --data-root data [--preset cpu]
 is my implementation right?  python -m oeu_ref template > my_oeu.py   (fill in what you have)
                              python -m oeu_ref check my_oeu.py
 in another language:         python -m oeu_ref vectors vectors/       (answer them)
@@ -40,6 +43,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_variants(commands)
+    command_line.add_commands(commands)
     _add_check(commands)
     _add_template(commands)
     _add_vectors(commands)

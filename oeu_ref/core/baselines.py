@@ -308,7 +308,7 @@ METHODS = {
     "ga": GradientAscent,
     "rl": RandomLabels,
     "salun": SalUn,
-    "similar": SimilarLabels,
+    "qmul": SimilarLabels,
     "l1": L1Sparse,
     "oeu_random_labels": OrthogonalRandomLabels,
 }

@@ -37,7 +37,7 @@ LABELS = {
     "ga": "GA (gradient ascent)",
     "rl": "RL (random labels)",
     "salun": "SalUn",
-    "similar": "Q-MUL (similar labels)",
+    "qmul": "Q-MUL (similar labels)",
 }
 METHODS = {name: baselines.METHODS[name.removesuffix("_stop")] for name in list(LABELS)[2:]}
 STOPPED = ("oeu_stop",)
@@ -179,9 +179,16 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def progress_bar(total, progress):
-    """A bar on stderr over `total` steps, silent where progress is false or stderr is no terminal."""
+def progress_bar(total, progress, unit="step"):
+    """A bar on stderr over `total` steps or other units, silent where progress is false or stderr is no terminal."""
     from tqdm import tqdm
 
     # None leaves it to tqdm to look for a terminal: in a log file a bar would be thousands of characters
-    return tqdm(total=total, disable=None if progress else True, unit="step", leave=False, dynamic_ncols=True)
+    return tqdm(
+        total=total,
+        disable=None if progress else True,
+        unit=unit,
+        unit_scale=unit != "step",
+        leave=False,
+        dynamic_ncols=True,
+    )

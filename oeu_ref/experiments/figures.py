@@ -62,7 +62,7 @@ def draw_entropies(figure, data):
     edges = np.array(data["entropy_bins"])
     axes = figure.subplots(1, len(shown), sharex=True, sharey=True)
     for ax, (method, title) in zip(axes, shown.items()):
-        _clean(ax, title, STYLES["retrain"]["color"] if method == "retrain" else TEXT)
+        clean(ax, title, STYLES["retrain"]["color"] if method == "retrain" else TEXT)
         having = [run for run in data["runs"] if method in run["entropy_histograms"]]  # the method may have diverged
         for part in ("retain", "test", "forget") if having else ():
             counts = np.sum([run["entropy_histograms"][method][part] for run in having], axis=0)
@@ -102,7 +102,7 @@ def draw_gaps(ax, data):
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.set_xlabel("AG: mean gap to Retrain (percentage points)")
-    _clean(ax, "Distance from the aim: shorter is better")
+    clean(ax, "Distance from the aim: shorter is better")
     ax.tick_params(axis="y", length=0, labelsize=9)
     ax.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.6)
     ax.set_axisbelow(True)
@@ -127,7 +127,7 @@ def draw_cosines(ax, data):
     ax.xaxis.set_major_locator(_whole_numbers())
     ax.set_xlabel("step of OEU")
     ax.set_ylabel("cosine of forget and retain gradient")
-    _clean(ax, "Conflict, layer by layer (below 0)")
+    clean(ax, "Conflict, layer by layer (below 0)")
     handles, names = ax.get_legend_handles_labels()
     order = [names.index(f"linear {i + 1}") for i in range(len(linear))] + list(range(len(norms)))
     ax.legend(
@@ -142,7 +142,8 @@ def draw_cosines(ax, data):
     )
 
 
-def _clean(ax, title, color=TEXT):
+def clean(ax, title, color=TEXT):
+    """The house style of every pair of axes: a bold title at the left, faint spines, small ticks."""
     ax.set_title(title, fontsize=10.5, loc="left", color=color, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)

@@ -27,7 +27,13 @@ __all__ = [
 ]
 
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "seconds")
-TITLES = {"forget_vs_test_auc": "forget-vs-test AUC", "seconds": "s"}
+TITLES = {
+    "forget_vs_test_auc": "forget-vs-test AUC",
+    "seconds": "s",
+    "time": "time / Retrain",
+    "paper_AG": "AG in the paper",
+}
+DIGITS = {"seconds": 2, "time": 2, "paper_AG": 2}
 
 
 def output_directory(name, path):
@@ -112,7 +118,7 @@ def table(summary, labels, columns=COLUMNS):
     rows = [["method", *(TITLES.get(column, column) for column in columns)]]
     for method, label in labels.items():
         cells = [
-            format_value(summary[method][column], 2 if column == "seconds" else 1) if column in summary[method] else "–"
+            format_value(summary[method][column], DIGITS.get(column, 1)) if column in summary[method] else "–"
             for column in columns
         ]
         rows.append([label, *cells])

@@ -69,7 +69,7 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, c
             "seeds": list(seeds),
             "grid": {axis: list(values) for axis, values in grid.items()},
             "versions": results.versions(),
-            "methods": {name: _digest(points, grid) for name, points in gaps.items()},
+            "methods": {name: digest(points, grid) for name, points in gaps.items()},
         }
     )
     results.write_json(path, data)
@@ -93,8 +93,13 @@ def _gaps_along(case, name, settings, checkpoints, target):
     return {steps: gaps.get(steps, final) for steps in checkpoints}
 
 
-def _digest(points, grid):
-    """Best, median and worst of a method's grid; points: dict (learning rate, weight, steps) -> AG a seed."""
+def digest(points, grid):
+    """Best, median and worst of a method's grid.
+
+    points: dict (learning rate, weight, steps) -> AG a seed, inf where the run diverged; grid: values of each axis.
+    Returns {"best": the point with its AG, "best_at_end_of": axes that end there, "median_AG", "worst_AG" (of those
+    that did not diverge), "diverged": number of points, "points": all with their AG}; None for what is not finite.
+    """
     means = {point: float(np.mean(gaps)) for point, gaps in points.items()}
     # of equals the one with most steps: with a stop rule they are a maximum that is not reached
     best = min(means, key=lambda point: (means[point], -point[2]))
@@ -102,10 +107,10 @@ def _digest(points, grid):
     finite = [gap for gap in means.values() if math.isfinite(gap)]
     median = float(np.median(list(means.values())))
     return {
-        "best": {**dict(zip(grid, best)), "AG": means[best]},
+        "best": {**dict(zip(grid, best)), "AG": means[best] if finite else None},
         "best_at_end_of": ends,
         "median_AG": median if math.isfinite(median) else None,
-        "worst_AG": max(finite),
+        "worst_AG": max(finite, default=None),
         "diverged": len(means) - len(finite),
         "points": [[*point, round(gap, 2) if math.isfinite(gap) else None] for point, gap in means.items()],
     }

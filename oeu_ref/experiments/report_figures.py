@@ -1,0 +1,215 @@
+"""The report's pictures, drawn from a document and its cells alone."""
+
+import math
+
+import numpy as np
+
+from .experiment import METHODS
+from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, new_figure, save
+
+# a line style and a marker of its own for each method, so that they can be told apart in grey
+LINES = {
+    name: {"linestyle": ("-", "--", "-.", ":")[i % 4], "marker": "os^DvPX*<>h"[i], "color": color}
+    for i, (name, color) in enumerate(
+        zip(
+            METHODS,
+            (
+                STYLES["oeu"]["color"],
+                "#0072B2",
+                "#E69F00",
+                "#009E73",
+                "#56B4E9",
+                "#D55E00",
+                "#8C8C8C",
+                "#6B2C52",
+                "#444444",
+                "#0072B2",
+                "#E69F00",
+            ),
+        )
+    )
+}
+
+
+def draw(document, out):
+    """Draw every picture that the document has data for; returns the paths of the PNG files in `out`."""
+    kind, paths = document["kind"], []
+    pictures = {
+        "methods": methods_figure,
+        "tradeoff": tradeoff_figure,
+        "entropies": entropies_figure,
+        "cosines": cosines_figure,
+        "alpha": sweep_figure,
+    }
+    for name, make in pictures.items():
+        figure = make(document)
+        if figure is not None:
+            paths.append(save(figure, out / f"{kind}_{name}.png"))
+    return paths
+
+
+def rows_of(document):
+    """The rows that pictures show: those of the first rule that there is, without methods that always diverged."""
+    rule = document["rows"][0]["rule"]
+    return [row for row in document["rows"] if row["rule"] == rule and any(row["values"])]
+
+
+def methods_figure(document):
+    """Methods against metrics: a dot for each seed, a bar for the mean, Retrain as the line to reach."""
+    rows = rows_of(document)
+    shown = (("FA", "FA (%)"), ("RA", "RA (%)"), ("TA", "TA (%)"), ("MIA", "MIA (%)"), ("AG", "AG (points)"))
+    figure = new_figure(10.5, 1.2 + 0.34 * len(rows))
+    axes = figure.subplots(1, len(shown), sharey=True)
+    retrain = STYLES["retrain"]
+    for ax, (metric, title) in zip(axes, shown):
+        for y, row in enumerate(rows):
+            found = [value[metric] for value in row["values"] if value is not None]
+            color = LINES[row["method"]]["color"] if row["method"].startswith("oeu") else SIDE
+            if metric == "AG":
+                ax.barh(y, np.mean(found), height=0.6, color=color if row["method"].startswith("oeu") else BAR)
+            else:
+                ax.plot([np.mean(found)] * 2, [y - 0.3, y + 0.3], color=color, linewidth=2.4)
+            ax.scatter(found, [y] * len(found), s=13, facecolor="white", edgecolor=TEXT, linewidth=0.7, zorder=4)
+        if metric != "AG":
+            goal = np.mean([cell["metrics"][metric] for cell in document["retrain"]])
+            ax.axvline(goal, color=retrain["color"], linestyle=retrain["linestyle"], linewidth=1.5)
+            ax.annotate("Retrain", (goal, -0.75), ha="center", fontsize=7.5, color=retrain["color"])
+        else:
+            ax.set_xlim(left=0)
+        clean(ax, "")
+        ax.set_xlabel(title)
+        ax.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.6)
+        ax.set_axisbelow(True)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(rows)), [row["label"] for row in rows])
+    axes[0].set_ylim(len(rows) - 0.4, -1.0)
+    return figure
+
+
+def tradeoff_figure(document):
+    """Forgetting against retaining along each run: FA to the left, RA up; from the original towards Retrain."""
+    rows = rows_of(document)
+    figure = new_figure(7, 5)
+    ax = figure.subplots()
+    start = [np.mean([cell["metrics"][metric] for cell in document["original"]]) for metric in ("FA", "RA")]
+    goal = [np.mean([cell["metrics"][metric] for cell in document["retrain"]]) for metric in ("FA", "RA")]
+    for row in rows:
+        cells = [cell for cell in row["cells"] if not cell["diverged"]]
+        count = min(len(cell["curve"]) for cell in cells)
+        path = [start] + [
+            [np.mean([cell["curve"][i]["metrics"][metric] for cell in cells]) for metric in ("FA", "RA")]
+            for i in range(count)
+        ]
+        style = LINES[row["method"]]
+        ax.plot(*zip(*path), linewidth=1.4, markersize=4.5, label=row["label"], **style)
+    ax.scatter(*start, s=70, marker="s", facecolor="white", edgecolor=TEXT, zorder=5, label="original")
+    ax.scatter(*goal, s=150, marker="*", color=STYLES["retrain"]["color"], zorder=6, label="Retrain: the aim")
+    ax.set_xlabel("FA: accuracy on forget images (%)")
+    ax.set_ylabel("RA: accuracy on retain images (%)")
+    clean(ax, "What forgetting costs, along the runs")
+    ax.grid(color=FAINT, linewidth=0.4, alpha=0.6)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def entropies_figure(document):
+    """Entropy of forget, retain and test images under the original, Retrain, and each method, all seeds together."""
+    rows = rows_of(document)
+    panels = [("original", document["original"]), ("Retrain: the aim", document["retrain"])]
+    panels += [(row["label"], [cell for cell in row["cells"] if not cell["diverged"]]) for row in rows]
+    columns = min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+    figure = new_figure(10, 0.5 + 1.9 * lines)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    bins = len(panels[0][1][0]["entropy_histograms"]["forget"])
+    for ax in grid.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, (title, cells) in zip(grid.flat, panels):
+        edges = np.linspace(0, 1, bins + 1)
+        for part in ("retain", "test", "forget"):
+            counts = np.sum([cell["entropy_histograms"][part] for cell in cells], axis=0)
+            style = STYLES[part]
+            share = 100 * counts / counts.sum()
+            if part == "forget":
+                ax.stairs(share, edges, fill=True, color=style["color"], alpha=0.14)
+            ax.stairs(share, edges, color=style["color"], linestyle=style["linestyle"], linewidth=1.6, label=part)
+        ax.set_yscale("log")
+        ax.set_ylim(0.2, 130)
+        ax.set_yticks([1, 10, 100], ["1", "10", "100"])
+        ax.set_xlim(0, 1)
+        clean(ax, title)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("share of images (%)")
+    for i in range(columns):
+        last = [ax for ax in grid[:, i] if ax.get_visible()][-1]
+        last.set_xlabel("entropy of a prediction / log K")
+        last.tick_params(labelbottom=True)
+    grid[0, 0].legend(frameon=False, fontsize=8, handlelength=2.6, loc="upper right")
+    return figure
+
+
+def cosines_figure(document):
+    """Where forget and retain gradient of OEU are in conflict: cosine of each layer over the steps, and its range."""
+    oeu = [row for row in rows_of(document) if row["method"] == "oeu"]
+    cells = [cell for cell in (oeu[0]["cells"] if oeu else ()) if not cell["diverged"]]
+    if not cells:
+        return None
+    layers = list(cells[0]["cosines"])
+    steps = min(len(cell["cosines"][layers[0]]) for cell in cells)
+    values = np.mean([[cell["cosines"][layer][:steps] for layer in layers] for cell in cells], axis=0)
+    figure = new_figure(10.5, 1.4 + 0.14 * len(layers))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
+    limit = max(0.1, np.abs(values).max())
+    picture = left.imshow(values, aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
+    left.set_xticks(*_ticks(steps))
+    left.set_yticks(range(len(layers)), [name.removeprefix("network.") for name in layers])
+    left.set_xlabel("step of OEU")
+    clean(left, "Cosine of forget and retain gradient, mean over seeds")
+    left.tick_params(axis="y", labelsize=6.5)
+    figure.colorbar(picture, ax=left, shrink=0.6, pad=0.01).ax.tick_params(labelsize=8)
+    rows = np.arange(len(layers))
+    right.hlines(rows, values.min(axis=1), values.max(axis=1), color=FAINT, linewidth=2)
+    right.scatter(values.mean(axis=1), rows, s=11, color=STYLES["oeu"]["color"], zorder=3)
+    right.axvline(0, color=TEXT, linewidth=0.7)
+    right.set_xlabel("cosine: mean (dot) and range")
+    clean(right, "Conflict is left of 0")
+    right.tick_params(axis="y", length=0)
+    return figure
+
+
+def _ticks(steps):
+    every = max(1, round(steps / 8))
+    return list(range(0, steps, every)), [str(i + 1) for i in range(0, steps, every)]
+
+
+def sweep_figure(document):
+    """AG and the four gaps that it is the mean of, against alpha; nothing for a document without a sweep."""
+    rows = [row for row in rows_of(document) if "alpha" in row["options"]]
+    if len(rows) < 2:
+        return None
+    rows.sort(key=lambda row: row["options"]["alpha"])
+    alphas = [row["options"]["alpha"] for row in rows]
+    figure = new_figure(7, 4)
+    ax = figure.subplots()
+    styles = {"FA": STYLES["forget"], "RA": STYLES["retrain"], "TA": STYLES["test"], "MIA": STYLES["retain"]}
+    for marker, (metric, style) in zip("sDv^", styles.items()):
+        gaps = [
+            np.mean([abs(v[metric] - r["metrics"][metric]) for v, r in zip(row["values"], document["retrain"]) if v])
+            for row in rows
+        ]
+        ax.plot(alphas, gaps, marker=marker, markersize=4, linewidth=1, label=f"gap in {metric}", **_line(style))
+    found = [[v["AG"] for v in row["values"] if v] for row in rows]
+    spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in found]
+    mean = [np.mean(v) for v in found]
+    ax.errorbar(alphas, mean, spread, color=STYLES["oeu"]["color"], marker="o", linewidth=2.2, capsize=3, label="AG")
+    ax.set_xlabel("alpha: share of the retain direction that is removed")
+    ax.set_ylabel("gap to Retrain (points)")
+    ax.set_ylim(bottom=0)
+    clean(ax, "How much projection?")
+    ax.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.6)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def _line(style):
+    return {key: style[key] for key in ("color", "linestyle")}

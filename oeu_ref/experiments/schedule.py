@@ -1,0 +1,144 @@
+"""Making many cells: in the right order, side by side where there are several jobs, never one twice."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+
+import torch
+
+from .. import checks
+from . import results
+from .cells import load_data, run_cell, split_images
+from .digits import one_thread, progress_bar
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there a second run is not noticed
+    fcntl = None
+
+
+def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progress=True):
+    """Make cells and what they start from: original models first, then everything that is ready.
+
+    out, experiment, source, device: as in `cells.run_cell`; cells: the `Cell`s wanted; jobs >= 1: processes side by
+    side, each on one thread (on a CPU four such processes make twice what one with four threads makes); redo: make
+    the wanted cells again though they are finished; progress: show a bar, in images and images a second.
+    Returns {cell: contents of its JSON file}, for the wanted cells and their originals.
+    Raises what a cell raises; ValueError if another run is at work in the same folder.
+    """
+    jobs = checks.integer("jobs", jobs, 1)
+    wanted = list(dict.fromkeys(cells))
+    needed = list(dict.fromkeys([cell.original() for cell in wanted] + wanted))
+    again = set(wanted) if redo else set()
+    with _alone(out), deterministic(device):
+        # before any process is started: what is wrong with the data or the splits is said once, and at once
+        data = load_data(experiment, source)
+        sizes = split_images(experiment, data, wanted[0].seed)
+        work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
+        done = {}
+        with progress_bar(sum(work.values()), progress, "images") as bar:
+            if jobs == 1:
+                with one_thread() if str(device) == "cpu" else contextlib.nullcontext():
+                    for cell in needed:
+                        bar.set_description(_name(cell))
+                        before = bar.n
+                        done[cell] = run_cell(out, experiment, source, device, cell, cell in again, bar.update)
+                        bar.update(work[cell] - (bar.n - before))
+            else:
+                arguments = (out, experiment, source, device)
+                for cell, found in _side_by_side(arguments, needed, again, jobs):
+                    done[cell] = found
+                    bar.set_description(_name(cell))
+                    bar.update(work[cell])
+    return done
+
+
+def _side_by_side(arguments, needed, again, jobs):
+    """(cell, contents) as they are finished; a cell is started when its original model is there."""
+    context = multiprocessing.get_context("spawn")
+    waiting, running, made = list(needed), {}, set()
+    executor = concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker)
+    try:
+        while waiting or running:
+            ready = [c for c in waiting if c.name in ("original", "retrain") or c.original() in made]
+            for cell in ready:
+                waiting.remove(cell)
+                running[executor.submit(_work, *arguments, cell, cell in again)] = cell
+            finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in finished:
+                cell = running.pop(future)
+                made.add(cell)
+                yield cell, future.result()
+    except BaseException:
+        # the others are ended, not waited for: what they did so far is in their checkpoints
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends its workers
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent():
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(out, experiment, source, device, cell, redo):
+    with deterministic(device):
+        return run_cell(out, experiment, source, device, cell, redo)
+
+
+@contextlib.contextmanager
+def deterministic(device):
+    """Have CUDA compute the same bits each time; a CPU does so on one thread."""
+    if not str(device).startswith("cuda"):
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    # warn only: an operation without a deterministic variant is worth a warning, not the end of a night's run
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextlib.contextmanager
+def _alone(out):
+    """Hold the output folder's lock; the system lets go of it when the process ends, however it ends."""
+    out = results.output_directory("out", out)
+    with open(out / ".lock", "w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(
+                    f"out must be a folder of this run's own, another run is at work in {out}: wait, or choose another"
+                ) from None
+        yield
+
+
+def _images_of(cell, experiment, splits):
+    """Images that the cell reads in training steps, for the progress bar."""
+    if cell.name == "original":
+        return experiment.epochs * len(splits.train)
+    if cell.name == "retrain":
+        return experiment.epochs * len(splits.retain)
+    return cell.steps * (experiment.forget_batch + experiment.retain_batch)
+
+
+def _name(cell):
+    return f"seed {cell.seed}: {cell.name}"

@@ -1,0 +1,142 @@
+"""The paper's tables, ablations and sweeps: which cells they are made of, and the document that a report reads.
+
+Each command leaves one document, `<kind>.json`, in the output folder: the experiment, the seeds, and for each row the
+method, its settings, and the files of its cells. The documents hold no result that is not in the cells' own files.
+"""
+
+import dataclasses
+import pathlib
+
+from .. import checks
+from . import results
+from .cells import Cell, load_data, split_images
+from .digits import checked_seeds
+from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, checked_method
+from .schedule import run_cells
+from .tuning import RULES, chosen
+
+SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")
+REPORTED_SEEDS = (1, 2, 3, 4, 5)
+KINDS = ("table", "ablation", "sweep", "run")
+CURVE_POINTS = 5  # measurements along a run, for the trade-off figure
+
+
+def experiment_named(name, preset="full", **changes):
+    """One of the paper's experiments, at full size or at a preset's, with some fields changed.
+
+    name: a key of TABLES; preset: a key of PRESETS; changes: fields of `Experiment`, None: as it is.
+    Returns an `Experiment`.  Raises TypeError or ValueError for an unknown word or a value out of range.
+    """
+    experiment = TABLES[checks.one_of("name", name, tuple(TABLES))]
+    wanted = dict(PRESETS[checks.one_of("preset", preset, tuple(PRESETS))])
+    if changes.get("forget_classes") is not None or changes.get("forget_file") is not None:
+        wanted["forget_ratio"] = None
+    wanted.update({name: value for name, value in changes.items() if value is not None})
+    return dataclasses.replace(experiment, **wanted)
+
+
+def make(
+    kind,
+    out,
+    experiment,
+    source,
+    device,
+    methods,
+    seeds=REPORTED_SEEDS,
+    rules=RULES,
+    settings=None,
+    options=((),),
+    name="",
+    jobs=1,
+    redo=False,
+    progress=True,
+):
+    """Make all cells of a table, an ablation, a sweep or a single run, and the document that lists them.
+
+    kind: one of KINDS, the document's name; out, experiment, source, device, jobs, redo, progress: as in
+    `schedule.run_cells`; methods: names; seeds: distinct integers >= 0; rules: by which rules settings were chosen, a
+    group of rows for each; settings: contents of a tuning.json, or {method: (`Settings`, steps)} for settings of your
+    own, None: those that come with the package; options: for each variant of every method the further arguments, such
+    as ((("alpha", 0.5),), (("alpha", 1.0),)); name: the experiment's, for the paper's figures.
+    Returns the path of the document.  Raises as `run_cells`; ValueError for settings that lack a method.
+    """
+    checks.one_of("kind", kind, KINDS)
+    out = results.output_directory("out", out)
+    seeds = checked_seeds(seeds)
+    methods = [checked_method(method) for method in methods]
+    own = settings is not None and "rules" not in settings
+    if own:
+        rows = [_row("given", method, *settings[method], extra) for method in methods for extra in options]
+        origin = {"source": "given on the command line", "transferred": False}
+    else:
+        tuning, origin = _tuning(settings, experiment)
+        scale = _scale(tuning, experiment, source) if origin["transferred"] else 1.0
+        rows = []
+        for rule in rules:
+            for method in methods:
+                best, steps = chosen(tuning, rule, method)
+                steps = max(1, round(steps * scale))
+                rows += [_row(rule, method, best, steps, extra) for extra in options]
+        overlap = sorted(set(seeds) & set(tuning["seeds"]))
+        if overlap and not origin["transferred"]:
+            raise ValueError(f"seeds must not be those that the settings were chosen on, got {overlap[0]} in both")
+    cells = [cell for row in rows for cell in _cells_of(row, seeds)]
+    retrain = [Cell(seed, "retrain") for seed in seeds]
+    run_cells(out, experiment, source, device, retrain + cells, jobs, redo, progress)
+    document = {
+        "kind": kind,
+        "name": name,
+        "experiment": dataclasses.asdict(experiment),
+        "seeds": seeds,
+        "settings": origin,
+        "original": [str(Cell(seed, "original").path("")) for seed in seeds],
+        "retrain": [str(cell.path("")) for cell in retrain],
+        "rows": [
+            {
+                "rule": row["rule"],
+                "method": row["method"],
+                "settings": {**dataclasses.asdict(row["settings"]), "steps": row["steps"]},
+                "options": dict(row["options"]),
+                "files": [str(cell.path("")) for cell in _cells_of(row, seeds)],
+            }
+            for row in rows
+        ],
+    }
+    return results.write_json(out / f"{kind}.json", results.plain(document))
+
+
+def _row(rule, method, settings, steps, options):
+    return {"rule": rule, "method": method, "settings": settings, "steps": steps, "options": tuple(options)}
+
+
+def _cells_of(row, seeds):
+    """A row's cells, a seed each. The file's name holds the settings: the same run asked for twice is made once."""
+    settings, steps = row["settings"], row["steps"]
+    suffix = f"_lr{settings.learning_rate:g}_w{settings.weight:g}_s{steps}"
+    suffix += "".join(
+        f"_{key}{value:g}" if isinstance(value, float) else f"_{key}-{value}" for key, value in row["options"]
+    )
+    points = sorted({round(steps * i / CURVE_POINTS) for i in range(1, CURVE_POINTS)} - {0, steps})
+    return [Cell(seed, row["method"], settings, steps, tuple(points), row["options"], suffix=suffix) for seed in seeds]
+
+
+def _tuning(settings, experiment):
+    """(contents of a tuning.json, where it is from and whether it was made for another experiment)."""
+    tuning = results.read_json(SETTINGS_FILE) if settings is None else settings
+    same = tuning["experiment"] == results.plain(dataclasses.asdict(experiment))
+    made_on = tuning["experiment"]
+    what = f"{made_on['dataset']}, {made_on['arch']} of width {made_on['width']}, {made_on['train_size']} images"
+    return tuning, {
+        "source": f"{'the package' if settings is None else 'a tuning of your own'}: searched on {what}",
+        "seeds": tuning["seeds"],
+        "transferred": not same,
+    }
+
+
+def _scale(tuning, experiment, source):
+    """Steps here for each step there: as many passes over the forget set."""
+    here = len(split_images(experiment, load_data(experiment, source), 0).forget) / experiment.forget_batch
+    return here / (tuning["forget_size"] / tuning["experiment"]["forget_batch"])
+
+
+DEFAULT_METHODS = {"table": BASELINES, "ablation": ABLATIONS, "sweep": ("oeu",), "run": ("oeu",)}

@@ -1,0 +1,347 @@
+"""Data sets, read from tiny files in each one's true on-disk format, and what is said when a file is not right."""
+
+import hashlib
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100, SVHN
+
+from oeu_ref.core import datasets
+from oeu_ref.core.datasets import load_images
+
+RNG = np.random.default_rng(0)
+
+
+def pixels(count, side=32):
+    return RNG.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load(name, root) with a cache of the test's own."""
+    return lambda name, root, **options: load_images(name, root, cache_dir=tmp_path / "cache", **options)
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def write_pickle(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def write_cifar10(root, monkeypatch):
+    """Five training batches of 4 images and a test batch, as the authors' archive has them; returns the arrays."""
+    folder, train, test = root / "cifar-10-batches-py", [], []
+    parts = {}
+    for i in range(6):
+        images, labels = pixels(4), [2, 0, 1, int(RNG.integers(3))]
+        # a row is 1,024 red, then green, then blue values
+        rows = images.transpose(0, 3, 1, 2).reshape(4, -1)
+        name = f"data_batch_{i + 1}" if i < 5 else "test_batch"
+        path = write_pickle(folder / name, {"data": rows, "labels": labels, "filenames": ["x.png"] * 4})
+        (train if i < 5 else test).append([name, md5(path)])
+        parts[name] = images, labels
+    meta = write_pickle(folder / "batches.meta", {"label_names": ["airplane", "automobile", "bird"]})
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", test)
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(meta)})
+    return parts
+
+
+def test_cifar10_is_read_from_its_own_files(tmp_path, load, monkeypatch):
+    parts = write_cifar10(tmp_path, monkeypatch)
+    data = load("cifar10", tmp_path)
+    batches = [parts[f"data_batch_{i}"] for i in range(1, 6)]
+    expected = np.concatenate([images for images, _ in batches]).transpose(0, 3, 1, 2)
+    assert data.train_images.dtype == torch.uint8
+    assert np.array_equal(data.train_images.numpy(), expected)
+    assert data.train_labels.tolist() == sum((labels for _, labels in batches), [])
+    assert np.array_equal(data.test_images.numpy(), parts["test_batch"][0].transpose(0, 3, 1, 2))
+    assert data.classes == ("airplane", "automobile", "bird")
+
+
+def test_cifar10_archive_is_unpacked_once_its_md5_is_right(tmp_path, load, monkeypatch):
+    source, root = tmp_path / "source", tmp_path / "root"
+    write_cifar10(source, monkeypatch)
+    root.mkdir()
+    archive = root / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source / "cifar-10-batches-py", "cifar-10-batches-py")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive))
+    assert len(load("cifar10", root).train_labels) == 20
+    whole = archive.read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / archive.name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cifar-10-python.tar.gz must have the MD5 .* truncated"):
+        load("cifar10", other)
+    assert not (other / "cifar-10-batches-py").exists()
+
+
+def test_a_damaged_file_is_named_with_its_md5(tmp_path, load, monkeypatch):
+    write_cifar10(tmp_path, monkeypatch)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"data_batch_3 must have the MD5 [0-9a-f]{32}, it is damaged"):
+        load("cifar10", tmp_path)
+
+
+def test_a_missing_file_of_a_data_set_is_named(tmp_path, load, monkeypatch):
+    write_cifar10(tmp_path, monkeypatch)
+    (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
+    with pytest.raises(ValueError, match="test_batch must be there"):
+        load("cifar10", tmp_path)
+
+
+def test_cifar100_is_read_with_its_fine_labels(tmp_path, load, monkeypatch):
+    folder, images = tmp_path / "cifar-100-python", {"train": pixels(6), "test": pixels(3)}
+    lists = {}
+    for part, x in images.items():
+        labels = [i % 3 for i in range(len(x))]
+        content = {"data": x.transpose(0, 3, 1, 2).reshape(len(x), -1), "fine_labels": labels, "coarse_labels": [9] * 6}
+        lists[part] = [[part, md5(write_pickle(folder / part, content))]]
+    meta = write_pickle(folder / "meta", {"fine_label_names": ["apple", "bee", "cup"], "coarse_label_names": []})
+    monkeypatch.setattr(CIFAR100, "train_list", lists["train"])
+    monkeypatch.setattr(CIFAR100, "test_list", lists["test"])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": md5(meta)})
+    data = load("cifar100", tmp_path)
+    assert np.array_equal(data.train_images.numpy(), images["train"].transpose(0, 3, 1, 2))
+    assert data.train_labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert data.classes == ("apple", "bee", "cup")
+
+
+def test_svhn_is_read_and_its_label_10_is_the_digit_0(tmp_path, load, monkeypatch):
+    from scipy.io import savemat
+
+    images, splits = {"train": pixels(4), "test": pixels(2)}, {}
+    for part, x in images.items():
+        path = tmp_path / f"{part}_32x32.mat"
+        savemat(path, {"X": x.transpose(1, 2, 3, 0), "y": np.array([[10], [1], [2], [10]])[: len(x)]})
+        splits[part] = ["", path.name, md5(path)]
+    monkeypatch.setattr(SVHN, "split_list", splits)
+    data = load("svhn", tmp_path)
+    assert np.array_equal(data.train_images.numpy(), images["train"].transpose(0, 3, 1, 2))
+    assert data.train_labels.tolist() == [0, 1, 2, 0]
+    (tmp_path / "test_32x32.mat").write_bytes(b"")
+    with pytest.raises(ValueError, match="test_32x32.mat must have the MD5"):
+        load("svhn", tmp_path)
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def write_tiny_imagenet(root):
+    """Two classes, two training images each, three validation images; wnids.txt decides the labels."""
+    folder, train, val = root / "tiny-imagenet-200", pixels(4, 64), pixels(3, 64)
+    wnids = ["n02", "n01"]
+    for i, image in enumerate(train):
+        save(folder / "train" / wnids[i // 2] / "images" / f"{wnids[i // 2]}_{i}.png", image)
+    for i, image in enumerate(val):
+        save(folder / "val" / "images" / f"val_{i}.png", image)
+    (folder / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    lines = [f"val_{i}.png\t{wnids[i % 2]}\t0\t0\t62\t62\n" for i in range(3)]
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    return folder, train, val
+
+
+def test_tiny_imagenet_is_read_and_its_validation_split_is_the_test_set(tmp_path, load):
+    _, train, val = write_tiny_imagenet(tmp_path)
+    data = load("tinyimagenet", tmp_path)
+    assert np.array_equal(data.train_images.numpy(), train.transpose(0, 3, 1, 2))
+    assert data.train_labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(data.test_images.numpy(), val.transpose(0, 3, 1, 2))
+    assert data.test_labels.tolist() == [0, 1, 0]
+    assert data.classes == ("n02", "n01")
+
+
+def test_tiny_imagenet_annotations_cannot_point_outside(tmp_path, load):
+    folder, _, _ = write_tiny_imagenet(tmp_path)
+    (folder / "val" / "val_annotations.txt").write_text("../../secret.png\tn01\t0\n")
+    with pytest.raises(ValueError, match="line 1 must name a file and a class"):
+        load("tinyimagenet", tmp_path)
+
+
+def write_folder(root, side=8):
+    for part, count in (("train", 3), ("test", 2)):
+        for c in ("cat", "dog"):
+            for i in range(count):
+                save(root / part / c / f"{i}.png", pixels(1, side)[0])
+    return root
+
+
+def test_a_folder_of_images_is_read(tmp_path, load):
+    write_folder(tmp_path / "pets")
+    data = load("pets", tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1] and data.test_labels.tolist() == [0, 0, 1, 1]
+    third = np.asarray(Image.open(tmp_path / "pets" / "train" / "dog" / "0.png"))
+    assert np.array_equal(data.train_images[3].permute(1, 2, 0).numpy(), third)
+    # the folder itself may be named, too
+    assert load("pets", tmp_path / "pets").sha256 == data.sha256
+
+
+def test_grey_and_differently_sized_images_become_one_size_on_request(tmp_path, load):
+    write_folder(tmp_path / "pets")
+    path = tmp_path / "pets" / "train" / "cat" / "0.png"
+    save(path, RNG.integers(0, 256, (10, 12), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"must have the size of .*0.png, 12 x 10, got 8 x 8; --image-size sets one"):
+        load("pets", tmp_path)
+    assert load("pets", tmp_path, image_size=6).train_images.shape == (6, 3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda root: (root / "train" / "cat" / "1.png").write_bytes(b"no image"), r"1.png must be an image"),
+        (lambda root: [p.unlink() for p in (root / "train" / "dog").iterdir()], r"dog must hold at least one image"),
+        (lambda root: (root / "test" / "bird").mkdir(), r"must have the classes of train alone, got 'bird'"),
+        (lambda root: (root / "test").rename(root / "tests"), r"test/<class>"),
+        (lambda root: [p.unlink() for p in (root / "test").glob("*/*")], r"test must hold images"),
+    ],
+)
+def test_a_folder_that_is_not_right_is_named(tmp_path, load, spoil, message):
+    spoil(write_folder(tmp_path / "pets"))
+    with pytest.raises(ValueError, match=message):
+        load("pets", tmp_path)
+
+
+def arrays(**changes):
+    content = {"x_train": pixels(4, 8), "y_train": [0, 1, 0, 1], "x_test": pixels(2, 8), "y_test": [1, 0]}
+    return {key: np.asarray(value) for key, value in {**content, **changes}.items() if value is not None}
+
+
+def test_an_npz_is_read_with_channels_first_last_or_none(tmp_path, load):
+    content = arrays()
+    np.savez(tmp_path / "mine.npz", **content)
+    data = load("mine", tmp_path)
+    assert np.array_equal(data.train_images.numpy(), content["x_train"].transpose(0, 3, 1, 2))
+    assert data.classes == ("0", "1")
+    first = {key: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for key, v in content.items()}
+    np.savez(tmp_path / "first.npz", **first)
+    assert load("first", tmp_path).sha256 == data.sha256
+    grey = {key: v[..., 0] if v.ndim == 4 else v for key, v in content.items()}
+    np.savez(tmp_path / "grey.npz", **grey)
+    images = load("grey", tmp_path).train_images
+    assert all(np.array_equal(images[:, c].numpy(), grey["x_train"]) for c in range(3))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"y_test": None}, "lacks y_test"),
+        ({"x_train": pixels(4, 8).astype(float)}, "x_train must be uint8"),
+        ({"x_train": pixels(4, 8)[0, 0]}, r"x_train must have shape"),
+        ({"x_test": pixels(2, 9)}, "must have one image size"),
+        ({"y_train": [0, 1, 0]}, "4 images in x_train and 3 labels"),
+        ({"y_train": [0.0, 1.0, 0.0, 1.0]}, "y_train must be integers"),
+        ({"y_train": [0, 1, -1, 1]}, "y_train must not be negative, got -1 at 2"),
+        ({"y_train": [0, 0, 0, 0]}, "has none of 1"),
+        ({"y_test": [0, 2]}, "has none of 2"),
+        ({"classes": ["a"]}, "label 1 and 1 classes"),
+        ({"y_train": [0, 0, 0, 0], "y_test": [0, 0]}, "has none of a second one"),
+        ({"x_train": pixels(0, 8), "y_train": np.zeros(0, int)}, "at least one"),
+    ],
+)
+def test_an_npz_that_is_not_right_is_explained(tmp_path, load, changes, message):
+    np.savez(tmp_path / "mine.npz", **arrays(**changes))
+    with pytest.raises(ValueError, match=message):
+        load("mine", tmp_path)
+
+
+def test_an_npz_with_pickled_objects_or_cut_short_is_refused(tmp_path, load):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays(), classes=np.array([{"a": 1}, None], dtype=object))
+    with pytest.raises(ValueError, match=r"mine.npz must be an .npz file without pickled objects"):
+        load("mine", tmp_path)
+    np.savez(path, **arrays())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"mine.npz must be an .npz file"):
+        load("mine", tmp_path)
+
+
+def test_own_files_come_before_an_npz_and_an_npz_before_a_folder(tmp_path, load, monkeypatch):
+    write_folder(tmp_path / "cifar10")
+    assert "image folder" in load("cifar10", tmp_path).source
+    np.savez(tmp_path / "cifar10.npz", **arrays())
+    assert load("cifar10", tmp_path).source.endswith("cifar10.npz")
+    write_cifar10(tmp_path, monkeypatch)
+    assert "torchvision's own files" in load("cifar10", tmp_path).source
+
+
+def test_no_data_says_what_is_expected_where_and_how_to_get_it(tmp_path, load):
+    with pytest.raises(ValueError) as caught:
+        load("cifar10", tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for expected in (str(tmp_path), "cifar-10-batches-py", "cifar10.npz", "cifar10/train/<class>", "--download"):
+        assert expected in message
+    with pytest.raises(ValueError, match="put one of them there"):
+        load("mine", tmp_path)
+
+
+def test_download_is_asked_for_only_where_nothing_is_found(tmp_path, load, monkeypatch):
+    fetched = []
+
+    def fetch(self, root):
+        fetched.append(root)
+        np.savez(root / "cifar10.npz", **arrays())
+
+    monkeypatch.setattr(datasets._TorchvisionData, "fetch", fetch)
+    assert len(load("cifar10", tmp_path, download=True).train_labels) == 4
+    assert len(load("cifar10", tmp_path, download=True).train_labels) == 4
+    assert fetched == [tmp_path]
+
+
+def test_a_failed_download_is_one_line(tmp_path, load, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(CIFAR10, "download", fail)
+    with pytest.raises(ValueError, match=r"could not be downloaded \(no route to host\): fetch it elsewhere"):
+        load("cifar10", tmp_path, download=True)
+
+
+def test_images_are_decoded_once_and_again_when_a_file_changed(tmp_path, load, monkeypatch):
+    write_folder(tmp_path / "pets")
+    first = load("pets", tmp_path)
+    decoded = []
+    original = datasets._decoded
+    monkeypatch.setattr(datasets, "_decoded", lambda *args: decoded.append(args) or original(*args))
+    again = load("pets", tmp_path)
+    assert not decoded
+    assert again.sha256 == first.sha256 and again.classes == first.classes
+    save(tmp_path / "pets" / "train" / "cat" / "0.png", pixels(1, 8)[0])
+    assert load("pets", tmp_path).sha256 != first.sha256
+    assert decoded
+
+
+def test_a_damaged_cache_is_noticed_and_made_again(tmp_path, load):
+    write_folder(tmp_path / "pets")
+    first = load("pets", tmp_path)
+    (cached,) = (tmp_path / "cache").glob("*.npz")
+    content = bytearray(cached.read_bytes())
+    content[len(content) // 2] ^= 1
+    cached.write_bytes(bytes(content))
+    assert load("pets", tmp_path).sha256 == first.sha256
+    assert cached.read_bytes() != bytes(content)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    write_folder(tmp_path / "pets")
+    (tmp_path / "file").write_text("")
+    assert len(load_images("pets", tmp_path, cache_dir=tmp_path / "file" / "cache").train_labels) == 6
+
+
+@pytest.mark.parametrize("name", ["../secret", "", None, "a/b"])
+def test_a_name_is_a_word(tmp_path, load, name):
+    with pytest.raises(ValueError, match="name must be a word"):
+        load(name, tmp_path)
