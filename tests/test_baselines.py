@@ -71,6 +71,34 @@ def test_fine_tuning_follows_the_retain_gradient_with_weighted_decay(tiny):
     assert_equal(stepped(make(FineTuning, tiny), tiny), before - RATE * (g_r + WEIGHT * DECAY * before))
 
 
+def test_l1_sparse_adds_the_sign_of_every_weight(tiny):
+    """theta - eta (g_r + w gamma sign(theta) + lambda theta), sign(0) = 0, gamma = 5e-4."""
+    with torch.no_grad():
+        tiny.model.weight[0, 0] = 0.0
+    before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+    expected = before - RATE * (g_r + WEIGHT * 5e-4 * before.sign() + DECAY * before)
+    assert_equal(stepped(make(METHODS["l1"], tiny), tiny), expected)
+
+
+def test_oeu_with_random_labels_projects_their_gradient(tiny):
+    """theta - eta (g_r + w g_perp), g_perp the projected gradient of CE(x_f, y'), y' as random labels draws them."""
+    twin = stream(0, "method")
+    method = make(METHODS["oeu_random_labels"], tiny, decay=0.0)
+    for _ in range(2):
+        before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+        g_f = gradient(tiny.model, tiny.forget, other_labels(tiny.forget.labels, CLASSES, twin))
+        (g_perp,) = project([g_f.numpy()], [g_r.numpy()])
+        assert abs((g_f * g_r).sum()) > 0.01  # otherwise nothing would be projected
+        assert_equal(stepped(method, tiny), before - RATE * (g_r + WEIGHT * torch.from_numpy(g_perp)))
+
+
+def test_saliency_does_not_depend_on_the_batch_size(tiny):
+    """The gradient over the whole forget set, however it is cut into batches, the last one smaller."""
+    method = make(SalUn, tiny)
+    for batch_size in (1, 2, 3, 5):
+        assert all(map(torch.equal, method.saliency_masks(tiny.forget, 0.5, batch_size), method.masks))
+
+
 def test_gradient_ascent_climbs_the_forget_loss(tiny):
     """theta - eta (-w g_f + lambda theta), the retain batch without influence."""
     before, g_f = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.forget)

@@ -319,6 +319,22 @@ def test_accuracy_counts_hits_in_percent():
     assert metrics.accuracy(p, np.array([0, 1, 1, 1])) == 75.0
 
 
+def test_modified_entropy_is_the_formula_of_song_and_mittal():
+    """Row by row and class by class, as the paper writes it; each row has its own label."""
+    p = np.random.default_rng(0).dirichlet(np.ones(4), 30)
+    labels = np.arange(30) % 4
+    for row, label, value in zip(p, labels, metrics.modified_entropy(p, labels)):
+        expected = -(1 - row[label]) * math.log(row[label])
+        expected -= sum(row[k] * math.log(1 - row[k]) for k in range(4) if k != label)
+        assert value == pytest.approx(expected, rel=1e-12)
+
+
+def test_modified_entropy_tells_a_sure_right_prediction_from_a_sure_wrong_one():
+    """Plain entropy is 0 for both."""
+    p = np.array([[1.0, 0.0], [1.0, 0.0]])
+    assert metrics.modified_entropy(p, [0, 1]).tolist() == [0.0, np.inf]
+
+
 def test_the_threshold_attack_is_the_best_of_all_thresholds():
     """No threshold separates members from non-members better, and targets are judged by it."""
     rng = np.random.default_rng(0)

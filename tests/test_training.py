@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from oeu_ref.core.data import Batches, Samples, digits, forget_split, other_labels, stream, with_label_noise
+from oeu_ref.core.data import (
+    Batches,
+    Samples,
+    class_indices,
+    digits,
+    forget_split,
+    other_labels,
+    split_at,
+    stream,
+    with_label_noise,
+)
 from oeu_ref.core.models import QuantMLP
 from oeu_ref.core.training import TrainConfig, build, predictions, probabilities, train, unlearn
 from oeu_ref.core.unlearner import NonFiniteError
@@ -60,6 +70,42 @@ def test_forget_samples_are_drawn_from_everywhere():
     """Over 400 splits each of 10 samples is forgotten as often as any other: 120 times, five standard deviations."""
     drawn = torch.cat([forget_split(numbered(10), 0.3, stream(seed, "forget"))[2] for seed in range(400)])
     assert ((torch.bincount(drawn, minlength=10) - 120).abs() < 5 * (400 * 0.3 * 0.7) ** 0.5).all()
+
+
+def test_split_at_forgets_what_it_is_told_in_any_order():
+    forget, retain, indices = split_at(numbered(6), torch.tensor([4, 1]))
+    assert forget.labels.tolist() == indices.tolist() == [1, 4]
+    assert retain.labels.tolist() == [0, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "indices, message",
+    [
+        ([6], r"lie in \[0, 6\).*got 6"),
+        ([-1], "got -1"),
+        ([2, 3, 2], "got 2 more than once"),
+        (range(6), "got all 6"),
+    ],
+)
+def test_split_at_refuses_indices_that_are_none(indices, message):
+    with pytest.raises(ValueError, match=message):
+        split_at(numbered(6), torch.tensor(list(indices)))
+
+
+@pytest.mark.parametrize("indices", [[], [[1]], [1.0], [True, False]])
+def test_split_at_refuses_what_are_no_indices(indices):
+    with pytest.raises(TypeError, match="indices must be integers"):
+        split_at(numbered(6), torch.tensor(indices))
+
+
+def test_class_indices_find_every_sample_of_the_classes():
+    labels = torch.tensor([2, 0, 1, 2, 0])
+    assert class_indices(labels, [0, 2]).tolist() == [0, 1, 3, 4]
+    for wrong in ([3], [], [0, 0]):
+        with pytest.raises(ValueError, match="classes must"):
+            class_indices(labels, wrong)
+    with pytest.raises(TypeError, match="classes"):
+        class_indices(labels, ["0"])
 
 
 def test_label_noise_is_uniform_over_the_other_classes():

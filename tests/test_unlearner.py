@@ -391,3 +391,21 @@ def test_a_quantized_layer_alone_is_a_model():
     model = QuantLinear(6, 4)
     report = OEU(model, sgd(model)).step(*batches())
     assert list(report.layer_cosines) == [""]
+
+
+def test_another_forget_loss_takes_entropys_place_and_entropy_is_still_reported():
+    """forget_loss=f: f's gradient is projected and followed; the report's loss is f's, its entropy the model's own."""
+    forget, retain, labels = batches()
+    plain, other = small_net(batch_norm=False), small_net(batch_norm=False)
+    first = OEU(plain, sgd(plain)).step(forget, retain, labels)
+    half = OEU(
+        other,
+        sgd(other),
+        beta=0.5,
+        forget_loss=lambda z: 2 * -torch.distributions.Categorical(logits=z).entropy().mean(),
+    )
+    second = half.step(forget, retain, labels)
+    assert second.forget_loss == pytest.approx(2 * first.forget_loss, rel=1e-5)
+    assert second.forget_entropy == pytest.approx(first.forget_entropy, rel=1e-5)
+    for a, b in zip(plain.parameters(), other.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -40,35 +40,47 @@ class Checkpoint:
         Raises ValueError, naming the file, if it is damaged, not a checkpoint, or belongs to something else; the
         file is left as it is.
         """
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
+        if not self.path.exists():
             return None
-        wanted = f"{self.path} must be a checkpoint of this run; it is left as it is, move it away to start anew"
-        try:
-            # weights_only: tensors and plain data, no code of the file's is run
-            saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-            raise ValueError(f"{wanted}: it cannot be read ({reason})") from None
-        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-            raise ValueError(f"{wanted}: it is no {FORMAT!r}")
+        saved = read(self.path)
         if saved["identity"] != self.identity:
-            raise ValueError(f"{wanted}: it belongs to another run ({_difference(saved['identity'], self.identity)})")
+            difference = _difference(saved["identity"], self.identity)
+            raise ValueError(f"{_wanted(self.path)}: it belongs to another run ({difference})")
         state = saved["state"]
         if missing := sorted(set(parts) - set(state)):
-            raise ValueError(f"{wanted}: it lacks {', '.join(missing)}")
+            raise ValueError(f"{_wanted(self.path)}: it lacks {', '.join(missing)}")
         try:
             for name, part in parts.items():
                 part.load_state_dict(state.pop(name))
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{wanted}: its {name} does not fit ({str(error).splitlines()[0][:100]})") from None
+            reason = str(error).splitlines()[0][:100]
+            raise ValueError(f"{_wanted(self.path)}: its {name} does not fit ({reason})") from None
         self.notes = saved["notes"]
         return state
 
     def discard(self):
         """Remove the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def read(path):
+    """Everything in a checkpoint: {"format", "identity", "notes", "state"}, tensors on the CPU.
+
+    Raises ValueError, naming the file, if it is missing, damaged, or no checkpoint; it is left as it is.
+    """
+    try:
+        # weights_only: tensors and plain data, no code of the file's is run
+        saved = torch.load(io.BytesIO(pathlib.Path(path).read_bytes()), map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise ValueError(f"{_wanted(path)}: it cannot be read ({reason})") from None
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise ValueError(f"{_wanted(path)}: it is no {FORMAT!r}")
+    return saved
+
+
+def _wanted(path):
+    return f"{path} must be a checkpoint of this run; it is left as it is, move it away to start anew"
 
 
 def _difference(found, expected):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..core import baselines
-from ..core.checkpoints import Checkpoint
+from ..core.checkpoints import Checkpoint, read
 from ..core.data import Samples, class_indices, forget_split, split_at, stream
 from ..core.datasets import load_images
 from ..core.images import ImageClassifier, augment, channel_statistics
@@ -25,7 +25,7 @@ from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
 from . import results
 from .attacks import SupportVectorAttack
-from .experiment import METHODS
+from .experiment import METHODS, Experiment
 
 BINS = 18  # of the entropy histograms, from 0 to log K nats
 STOP_EVERY = 5  # steps between two questions of the stop rule, which reads up to STOP_SAMPLES of both sets each time
@@ -37,9 +37,11 @@ class Cell:
     """What to make: "original", "retrain", or a method's run.
 
     seed: integer >= 0; name: "original", "retrain" or a key of METHODS; settings: `baselines.Settings` of a method;
-    steps: at most so many; evaluate_at: steps after which everything is measured, besides the end; options: further
+    steps: at most so many; evaluate_at: steps after which the model is measured, besides the end; attacked: whether that
+    includes the attacks, as tuning needs it, or accuracies alone; options: further
     arguments of the method, such as (("alpha", 0.5),); folder: where seed-<seed> lies below the output folder; suffix:
-    tells apart runs of one method.
+    tells apart runs of one method; keep: whether the unlearned model is kept, as a checkpoint beside the JSON file
+    (original and Retrain always are).
     """
 
     seed: int
@@ -50,6 +52,8 @@ class Cell:
     options: tuple = ()
     folder: str = ""
     suffix: str = ""
+    attacked: bool = False
+    keep: bool = False
 
     def path(self, out):
         """The cell's JSON file."""
@@ -159,8 +163,7 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
 
     out: the output folder; experiment: `Experiment`; source: as in `load_data`; device: "cpu", "cuda", ...; redo: make
     it again though it is finished; on_images: called with a number of images each time that so many were read.
-    Returns the contents of the cell's JSON file. Original and Retrain leave a checkpoint beside it, a method's run does
-    not; a run that diverges has "diverged": true and no metrics.
+    Returns the contents of the cell's JSON file; a run that diverges has "diverged": true and no metrics.
     Raises ValueError, naming the file, for a finished cell with another plan, or a checkpoint that cannot be read.
     """
     path = cell.path(out)
@@ -171,7 +174,9 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
                 f"{path} must be of this plan, {cell.plan()}, it is of {found.get('plan')}: choose another --out, or "
                 "pass --redo to make it again"
             )
-        return found
+        # a model that was not kept is made again, to the same bits
+        if not cell.keep or found["diverged"] or path.with_suffix(".pt").is_file():
+            return found
     on_images = on_images or (lambda count: None)
     data = load_data(experiment, source)
     splits = _splits_on_device(experiment, data, cell.seed, device)
@@ -185,7 +190,7 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
             results.write_json(split_path, {part: at.tolist() for part, at in splits.indices.items()})
         found = _train_cell(experiment, splits, device, cell, partial, on_images, path)
     else:
-        found = _method_cell(out, experiment, data, splits, device, cell, partial, on_images)
+        found = _method_cell(out, experiment, data, splits, device, cell, partial, on_images, path)
     document = {
         "experiment": dataclasses.asdict(experiment),
         "plan": cell.plan(),
@@ -209,15 +214,17 @@ def make_model(experiment, splits, seed, name, device):
     """The quantized classifier of one seed with its initial weights; name: "original" or "retrain"."""
 
     def make():
-        network = experiment.make_network(len(splits.classes))
-        bits = experiment.weight_bits, experiment.activation_bits, experiment.first_last_bits
-        network = quantize_model(network, *bits) if min(bits[:2]) < 32 else network
-        # of the retain images: Retrain must not know the others, and the original may share it
-        return ImageClassifier(
-            network, *channel_statistics(splits.retain.inputs), experiment.precision, experiment.compiled
-        )
+        # statistics of the retain images: Retrain must not know the others, and the original may do without them
+        return _classifier(experiment, len(splits.classes), *channel_statistics(splits.retain.inputs))
 
     return build(make, stream(seed, f"{name} weights").initial_seed()).to(device)
+
+
+def _classifier(experiment, num_classes, mean, std):
+    network = experiment.make_network(num_classes)
+    bits = experiment.weight_bits, experiment.activation_bits, experiment.first_last_bits
+    network = quantize_model(network, *bits) if min(bits[:2]) < 32 else network
+    return ImageClassifier(network, mean, std, experiment.precision, experiment.compiled)
 
 
 def _train_cell(experiment, splits, device, cell, partial, on_images, path):
@@ -239,9 +246,29 @@ def _train_cell(experiment, splits, device, cell, partial, on_images, path):
         partial,
     )
     seconds = clock.read()
-    final = Checkpoint(path.with_suffix(".pt"), partial.identity)
+    _keep(model, splits, path, partial.identity)
+    return {"diverged": False, "losses": losses, **measure(model, splits, cell.seed), "seconds": seconds}
+
+
+def _keep(model, splits, path, identity):
+    final = Checkpoint(path.with_suffix(".pt"), identity)
+    final.notes = {"classes": list(splits.classes)}
     final.save(model=model)
-    return {"losses": losses, **measure(model, splits, cell.seed), "seconds": seconds}
+
+
+def load_model(path, device="cpu"):
+    """A model that a cell kept, in eval mode: an `ImageClassifier`, which takes uint8 images (N, 3, H, W).
+
+    path: of a `.pt` file in an output folder, but for those of interrupted runs; device: where to put it.
+    Raises ValueError, naming the file, if it is missing, damaged, or no model of a cell.
+    """
+    saved = read(path)
+    if "classes" not in saved["notes"] or "experiment" not in saved["identity"]:
+        raise ValueError(f"{path} must be the checkpoint of a finished cell, it is of an interrupted run")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["identity"]["experiment"].items()}
+    classifier = _classifier(Experiment(**fields), len(saved["notes"]["classes"]), torch.zeros(3), torch.ones(3))
+    classifier.load_state_dict(saved["state"]["model"])
+    return classifier.to(device).eval()
 
 
 def load_original(out, experiment, data, splits, cell, device):
@@ -255,7 +282,7 @@ def load_original(out, experiment, data, splits, cell, device):
     return model.eval()
 
 
-def _method_cell(out, experiment, data, splits, device, cell, partial, on_images):
+def _method_cell(out, experiment, data, splits, device, cell, partial, on_images, path):
     model = load_original(out, experiment, data, splits, cell, device)
     info = METHODS[cell.name]
     partial.notes = {"curve": [], "seconds": 0.0}
@@ -272,7 +299,8 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
             on_images(sum(images))
             clock.note()
             if done in cell.evaluate_at:
-                partial.notes["curve"].append({"steps": done, **measure(model, splits, cell.seed, brief=True)})
+                along = _brief(measure(model, splits, cell.seed)) if cell.attacked else accuracies(model, splits)
+                partial.notes["curve"].append({"steps": done, **along})
                 clock.restart()  # measuring is not unlearning
 
         reports = unlearn(
@@ -291,6 +319,8 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
         seconds = clock.read()
         on_images((cell.steps - len(reports)) * sum(images))  # that a stop rule saved
         final = measure(model, splits, cell.seed)
+        if cell.keep:
+            _keep(model, splits, path, partial.identity)
     except NonFiniteError as error:
         curve = partial.notes["curve"]
         return {"diverged": True, "reason": str(error), "curve": curve, "seconds": clock.read()}
@@ -341,11 +371,11 @@ class Clock:
         return self.partial.notes["seconds"]
 
 
-def measure(model, splits, seed, brief=False):
-    """Everything that a table, a curve, a tuning rule or a figure asks of a model.
+def measure(model, splits, seed):
+    """Everything that a table, a tuning rule or a figure asks of a model.
 
     Returns {"metrics": as `metrics.unlearning_metrics`, "proxy": the same four in which no Retrain and no test image
-    has a part, and, unless brief, "entropy_histograms": {part: counts in BINS bins from 0 to log K nats}}.
+    has a part, "entropy_histograms": {part: counts in BINS bins from 0 to log K nats}}.
 
     proxy: FA and RA as ever; VA, the accuracy on the validation images; MIA by an attack that learned on retain
     against the first half of the validation images; MIA_unseen, what that attack says of the second half.
@@ -365,14 +395,18 @@ def measure(model, splits, seed, brief=False):
         "MIA": float(100 * np.mean(judged[: len(forget[1])])),
         "MIA_unseen": float(100 * np.mean(judged[len(forget[1]) :])),
     }
-    found = {"metrics": values, "proxy": proxy}
-    if not brief:
-        limit = math.log(len(splits.classes))
-        found["entropy_histograms"] = {
-            part: np.histogram(entropy_of_probabilities(p).clip(0, limit), BINS, (0, limit))[0].tolist()
-            for part, (p, _) in (("forget", forget), ("retain", retain), ("test", test))
-        }
-    return found
+    limit = math.log(len(splits.classes))
+    histograms = {
+        part: np.histogram(entropy_of_probabilities(p).clip(0, limit), BINS, (0, limit))[0].tolist()
+        for part, (p, _) in (("forget", forget), ("retain", retain), ("test", test))
+    }
+    return {"metrics": values, "proxy": proxy, "entropy_histograms": histograms}
+
+
+def accuracies(model, splits):
+    """{"metrics": {"FA", "RA", "TA"}}, what a curve asks of a model; the attacks cost more than some steps do."""
+    parts = {"FA": splits.forget, "RA": splits.retain, "TA": splits.test}
+    return {"metrics": {metric: metrics.accuracy(*predictions(model, samples)) for metric, samples in parts.items()}}
 
 
 def _confidences(*parts):

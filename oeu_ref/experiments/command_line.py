@@ -151,7 +151,14 @@ def _add_all(command, run, kind):
     size.add_argument("--epochs", type=int, metavar="N", help="of original and Retrain")
     how = command.add_argument_group("how")
     how.add_argument("--settings", metavar="FILE", help="a tuning.json (default: the one that comes with the package)")
-    if kind not in ("tune",):
+    if kind != "tune":
+        files.add_argument(
+            "--keep-models",
+            action="store_true",
+            default=kind == "run",
+            help="keep the unlearned models, for oeu_ref.experiments.cells.load_model"
+            + (" (here always)" if kind == "run" else ""),
+        )
         how.add_argument(
             "--rules", default="true,proxy", metavar="LIST", help="settings by which rule (default: true,proxy)"
         )
@@ -209,6 +216,7 @@ def _make(args, methods=None, settings=None, **options):
         rules=_list("--rules", args.rules),
         settings=settings,
         name=args.name if args.dataset is None else "",
+        keep=args.keep_models,
         redo=args.redo,
         **common,
         **options,

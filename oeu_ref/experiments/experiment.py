@@ -97,8 +97,8 @@ TABLES = {
     "tinyimagenet-10": Experiment(dataset="tinyimagenet", forget_ratio=0.1, stem_stride=2, validation_size=10000),
 }
 
-# A size that a laptop carries: the whole table within half an hour on four cores. Without augmentation: with it so short
-# a training memorizes next to nothing, and there would be nothing to forget.
+# A size that a laptop carries: the whole table in half an hour on four cores. Without augmentation, since with it so
+# short a training memorizes next to nothing, and there would be nothing to forget.
 PRESETS = {
     "full": {},
     "cpu": {

@@ -128,6 +128,9 @@ def _alone(out):
                 raise ValueError(
                     f"out must be a folder of this run's own, another run is at work in {out}: wait, or choose another"
                 ) from None
+        # halves of files that a killed run was writing
+        for leftover in out.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
         yield
 
 

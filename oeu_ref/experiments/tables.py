@@ -47,6 +47,7 @@ def make(
     settings=None,
     options=((),),
     name="",
+    keep=False,
     jobs=1,
     redo=False,
     progress=True,
@@ -57,17 +58,19 @@ def make(
     `schedule.run_cells`; methods: names; seeds: distinct integers >= 0; rules: by which rules settings were chosen, a
     group of rows for each; settings: contents of a tuning.json, or {method: (`Settings`, steps)} for settings of your
     own, None: those that come with the package; options: for each variant of every method the further arguments, such
-    as ((("alpha", 0.5),), (("alpha", 1.0),)); name: the experiment's, for the paper's figures.
+    as ((("alpha", 0.5),), (("alpha", 1.0),)); name: the experiment's, for the paper's figures; keep: whether unlearned
+    models are kept, for `cells.load_model`.
     Returns the path of the document.  Raises as `run_cells`; ValueError for settings that lack a method.
     """
     checks.one_of("kind", kind, KINDS)
     out = results.output_directory("out", out)
     seeds = checked_seeds(seeds)
     methods = [checked_method(method) for method in methods]
-    own = settings is not None and "rules" not in settings
-    if own:
+    if kind == "run" and settings is not None and set(settings) == set(methods):
         rows = [_row("given", method, *settings[method], extra) for method in methods for extra in options]
         origin = {"source": "given on the command line", "transferred": False}
+    elif not methods:
+        rows, origin = [], {"source": "none needed", "transferred": False}
     else:
         tuning, origin = _tuning(settings, experiment)
         scale = _scale(tuning, experiment, source) if origin["transferred"] else 1.0
@@ -80,7 +83,7 @@ def make(
         overlap = sorted(set(seeds) & set(tuning["seeds"]))
         if overlap and not origin["transferred"]:
             raise ValueError(f"seeds must not be those that the settings were chosen on, got {overlap[0]} in both")
-    cells = [cell for row in rows for cell in _cells_of(row, seeds)]
+    cells = [dataclasses.replace(cell, keep=keep) for row in rows for cell in _cells_of(row, seeds)]
     retrain = [Cell(seed, "retrain") for seed in seeds]
     run_cells(out, experiment, source, device, retrain + cells, jobs, redo, progress)
     document = {
@@ -123,9 +126,12 @@ def _cells_of(row, seeds):
 def _tuning(settings, experiment):
     """(contents of a tuning.json, where it is from and whether it was made for another experiment)."""
     tuning = results.read_json(SETTINGS_FILE) if settings is None else settings
+    if missing := sorted({"experiment", "forget_size", "rules", "seeds"} - set(tuning)):
+        raise ValueError(f"settings must be the contents of a tuning.json, lacks {', '.join(missing)}")
     same = tuning["experiment"] == results.plain(dataclasses.asdict(experiment))
     made_on = tuning["experiment"]
-    what = f"{made_on['dataset']}, {made_on['arch']} of width {made_on['width']}, {made_on['train_size']} images"
+    size = f"{made_on['train_size'] or 'all'} images"
+    what = f"{made_on['dataset']}, {made_on['arch']} of width {made_on['width'] or 'standard'}, {size}"
     return tuning, {
         "source": f"{'the package' if settings is None else 'a tuning of your own'}: searched on {what}",
         "seeds": tuning["seeds"],

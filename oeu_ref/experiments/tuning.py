@@ -97,7 +97,8 @@ def _cells(methods, seeds, grid):
     ):
         settings = baselines.Settings(rate, weight)
         suffix = f"_lr{rate:g}_w{weight:g}"
-        cells[Cell(seed, name, settings, last, tuple(points), folder="tuning", suffix=suffix)] = (rate, weight)
+        cell = Cell(seed, name, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
+        cells[cell] = (rate, weight)
     return cells
 
 

@@ -31,6 +31,25 @@ def confidence(probabilities, labels):
     return p[np.arange(len(p)), checked_labels("labels", labels, *p.shape)]
 
 
+def modified_entropy(probabilities, labels):
+    """Entropy that knows the label, another feature for the membership attack: 0 for a sure and right prediction.
+
+    probabilities: (N, K) float, rows sum to 1; labels: (N,) integers in [0, K).
+    Returns (N,) >= 0, in nats: -(1 - p_y) log p_y - sum over k != y of p_k log(1 - p_k); infinite where p_y = 0 or
+    another class has p_k = 1.  Raises TypeError or ValueError for anything else.
+    Source: Song and Mittal, USENIX Security 2021, equation 9. (SalUn's code, and what was copied from it, takes log p_k
+    where log(1 - p_k) belongs, and replaces the true class's column for all rows at once.)
+    """
+    p = checked_probabilities("probabilities", probabilities)
+    labels = checked_labels("labels", labels, *p.shape)
+    rows = np.arange(len(p))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = np.where(p > 0, -p * np.log1p(-p), 0.0)
+        own = np.where(p[rows, labels] < 1, -(1 - p[rows, labels]) * np.log(p[rows, labels]), 0.0)
+    others[rows, labels] = 0.0
+    return own + others.sum(axis=1)
+
+
 def threshold_attack(members, non_members, targets):
     """Attack that calls a sample a member when its confidence reaches a threshold.
 
