@@ -171,10 +171,10 @@ def test_search_prefers_more_steps_among_equals():
     """With a stop rule steps are a maximum, and one that was not reached is no reason to choose a smaller one."""
     grid = {"learning_rate": (0.1,), "weight": (1.0,), "steps": (5, 10, 20)}
     points = {(0.1, 1.0, 5): [9.0, 9.0], (0.1, 1.0, 10): [4.0, 6.0], (0.1, 1.0, 20): [6.0, 4.0]}
-    digest = search._digest(points, grid)
+    digest = search.digest(points, grid)
     assert (digest["best"]["steps"], digest["best"]["AG"], digest["median_AG"], digest["worst_AG"]) == (20, 5, 5, 9)
     points[0.1, 1.0, 20] = [1.0, float("inf")]  # diverged on one seed
-    digest = search._digest(points, grid)
+    digest = search.digest(points, grid)
     assert (digest["best"]["steps"], digest["diverged"], digest["points"][2][3]) == (10, 1, None)
 
 

@@ -657,6 +657,18 @@ def test_the_report_s_figures_are_those_of_the_cells(made):
     assert "seeds 1, 2" in text and "not searched anew" in text
 
 
+def test_the_report_s_json_holds_what_the_tables_and_pictures_show(made):
+    short = json.loads((made / "report.json").read_text())["table"]
+    document = report.load(made, "table")
+    assert [row["label"] for row in short["rows"]] == [row["label"] for row in document["rows"]]
+    row, cells_of_row = short["rows"][0], document["rows"][0]["cells"]
+    assert row["values"] == document["rows"][0]["values"]
+    assert sum(row["entropy_histograms"]["forget"]) == 2 * 22
+    assert row["curve"][-1]["FA"] == pytest.approx(np.mean([cell["metrics"]["FA"] for cell in cells_of_row]))
+    layer = list(row["cosines"])[5]
+    assert row["cosines"][layer][2] == pytest.approx(np.mean([c["cosines"][layer][2] for c in cells_of_row]), abs=6e-4)
+
+
 def test_a_report_can_be_made_again_from_the_files_alone(made, capsys):
     before = (made / "report.md").read_text()
     pictures = {path: path.read_bytes() for path in made.glob("*.png")}

@@ -37,11 +37,11 @@ class Cell:
     """What to make: "original", "retrain", or a method's run.
 
     seed: integer >= 0; name: "original", "retrain" or a key of METHODS; settings: `baselines.Settings` of a method;
-    steps: at most so many; evaluate_at: steps after which the model is measured, besides the end; attacked: whether that
-    includes the attacks, as tuning needs it, or accuracies alone; options: further
-    arguments of the method, such as (("alpha", 0.5),); folder: where seed-<seed> lies below the output folder; suffix:
-    tells apart runs of one method; keep: whether the unlearned model is kept, as a checkpoint beside the JSON file
-    (original and Retrain always are).
+    steps: at most so many; evaluate_at: steps after which the model is measured, besides the end; attacked: whether
+    that includes the attacks, as tuning needs it, or accuracies alone; options: further arguments of the method, such
+    as (("alpha", 0.5),); folder: where seed-<seed> lies below the output folder; suffix: tells apart runs of one
+    method; keep: whether the unlearned model is kept, as a checkpoint beside the JSON file (original and Retrain
+    always are).
     """
 
     seed: int

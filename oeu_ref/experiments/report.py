@@ -1,7 +1,9 @@
-"""The report: one Markdown file and its pictures, from the documents and cells of an output folder alone."""
+"""The report: Markdown, its pictures, and a JSON file with all that they show, from an output folder's files alone."""
 
 import math
 import pathlib
+
+import numpy as np
 
 from ..reference import metrics
 from . import report_figures, results
@@ -19,10 +21,10 @@ TITLES = {"table": "Methods", "ablation": "Ablation of OEU", "sweep": "Sweep of 
 
 
 def report(out):
-    """Write report.md and its pictures for every document in an output folder.
+    """Write report.md, report.json and the pictures for every document in an output folder.
 
     out: a folder that `table`, `ablation`, `sweep`, `run` or `tune` wrote to.
-    Returns (Markdown text, [path of report.md, paths of pictures ...]).
+    Returns (Markdown text, [path of report.md, path of report.json, paths of pictures ...]).
     Raises ValueError, naming it, for a folder without such documents or a file that is missing or no JSON.
     """
     out = pathlib.Path(out)
@@ -47,7 +49,9 @@ def report(out):
     if tuning is not None:
         text += ["# Tuning", "", tuning_table(tuning), ""]
     content = "\n".join(text).strip() + "\n"
-    return content, [results.write_text(out / "report.md", content), *pictures]
+    digests = {kind: digest(document) for kind, document in documents.items()}
+    data = results.write_json(out / "report.json", results.plain({**digests, "tuning": tuning}))
+    return content, [results.write_text(out / "report.md", content), data, *pictures]
 
 
 def load(out, kind):
@@ -66,6 +70,40 @@ def load(out, kind):
         row["label"] = LABELS[row["method"]] + "".join(f", {key} = {value:g}" for key, value in row["options"].items())
         row["values"] = [values(cell, retrain) for cell, retrain in zip(row["cells"], document["retrain"])]
     return document
+
+
+def digest(document):
+    """The document in short: every figure of every seed, and means over the seeds of curves, histograms and cosines."""
+    short = {key: document[key] for key in ("kind", "name", "experiment", "seeds", "settings")}
+    first = document["retrain"][0]
+    short.update({key: first[key] for key in ("attack", "device", "versions", "data")})
+    for name in ("original", "retrain"):
+        short[name] = {
+            "values": [values(cell, retrain) for cell, retrain in zip(document[name], document["retrain"])],
+            "entropy_histograms": _histograms(document[name]),
+        }
+    short["rows"] = []
+    for row in document["rows"]:
+        cells = [cell for cell in row["cells"] if not cell["diverged"]]
+        found = {key: row[key] for key in ("rule", "method", "label", "settings", "options", "values")}
+        short["rows"].append({**found, **(_means(cells) if cells else {})})
+    return short
+
+
+def _means(cells):
+    layers = [cell["cosines"] for cell in cells if cell["cosines"]]
+    return {
+        "curve": report_figures.mean_curve(cells),
+        "entropy_histograms": _histograms(cells),
+        "cosines": {name: np.round(report_figures.mean_cosine(layers, name), 3).tolist() for name in layers[0]}
+        if layers
+        else {},
+    }
+
+
+def _histograms(cells):
+    parts = cells[0]["entropy_histograms"]
+    return {part: np.sum([cell["entropy_histograms"][part] for cell in cells], axis=0).tolist() for part in parts}
 
 
 def values(cell, retrain):

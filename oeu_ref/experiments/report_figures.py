@@ -95,11 +95,7 @@ def tradeoff_figure(document):
     goal = [np.mean([cell["metrics"][metric] for cell in document["retrain"]]) for metric in ("FA", "RA")]
     for row in rows:
         cells = [cell for cell in row["cells"] if not cell["diverged"]]
-        count = min(len(cell["curve"]) for cell in cells)
-        path = [start] + [
-            [np.mean([cell["curve"][i]["metrics"][metric] for cell in cells]) for metric in ("FA", "RA")]
-            for i in range(count)
-        ]
+        path = [start] + [[point["FA"], point["RA"]] for point in mean_curve(cells)]
         style = LINES[row["method"]]
         ax.plot(*zip(*path), linewidth=1.4, markersize=4.5, label=row["label"], **style)
     ax.scatter(*start, s=70, marker="s", facecolor="white", edgecolor=TEXT, zorder=5, label="original")
@@ -110,6 +106,27 @@ def tradeoff_figure(document):
     ax.grid(color=FAINT, linewidth=0.4, alpha=0.6)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def mean_curve(cells):
+    """Means over the seeds, point by point, as far as all runs went: list of {"steps", "FA", "RA", "TA"}."""
+    count = min(len(cell["curve"]) for cell in cells)
+    return [
+        {
+            "steps": float(np.mean([cell["curve"][i]["steps"] for cell in cells])),
+            **{m: float(np.mean([cell["curve"][i]["metrics"][m] for cell in cells])) for m in ("FA", "RA", "TA")},
+        }
+        for i in range(count)
+    ]
+
+
+def mean_cosine(cosines, layer):
+    """Mean over the seeds of a layer's cosine at each step, as far as all runs went.
+
+    cosines: dict layer -> values, a seed each.  Returns (steps,).
+    """
+    steps = min(len(one[layer]) for one in cosines)
+    return np.mean([one[layer][:steps] for one in cosines], axis=0)
 
 
 def entropies_figure(document):
@@ -155,8 +172,8 @@ def cosines_figure(document):
     if not cells:
         return None
     layers = list(cells[0]["cosines"])
-    steps = min(len(cell["cosines"][layers[0]]) for cell in cells)
-    values = np.mean([[cell["cosines"][layer][:steps] for layer in layers] for cell in cells], axis=0)
+    values = np.array([mean_cosine([cell["cosines"] for cell in cells], layer) for layer in layers])
+    steps = values.shape[1]
     figure = new_figure(10.5, 1.4 + 0.14 * len(layers))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
     limit = max(0.1, np.abs(values).max())
