@@ -41,7 +41,7 @@ def add_commands(commands):
         "ablation",
         help="OEU without projection, with global projection, with random labels, with the stop rule",
         description=f"Compares OEU with itself without one of its parts. {RESTART}",
-        epilog="example: python -m oeu_ref ablation cifar10-10 --preset cpu --out results/table-cifar10-10",
+        epilog="example: python -m oeu_ref ablation cifar10-10 --preset cpu --data-root data",
     )
     _add_name(ablation)
     _add_all(ablation, _table, "ablation")
@@ -126,14 +126,14 @@ def _add_all(command, run, kind):
     files.add_argument(
         "--out", metavar="DIR", help="folder for results, made if it is missing (default: results/NAME-PRESET)"
     )
-    files.add_argument("--redo", action="store_true", help="make the wanted cells again, though they are finished")
     size = command.add_argument_group("experiment (default: that of NAME and --preset)")
     size.add_argument(
         "--preset", choices=PRESET_NAMES, default="full", help="cpu: 10,000 images and a narrow network (default: full)"
     )
     size.add_argument("--dataset", metavar="WORD", help="another data set, one of your own too: the WORD of WORD.npz")
     size.add_argument("--image-size", type=int, metavar="PIXELS", help="scale an image folder's images to this side")
-    size.add_argument("--seeds", metavar="LIST", help="comma-separated (default: 1,2,3, with --preset cpu 1,2,3,4,5)")
+    default_seeds = "101,102" if kind == "tune" else "1,2,3, with --preset cpu 1,2,3,4,5"
+    size.add_argument("--seeds", metavar="LIST", help=f"comma-separated (default: {default_seeds})")
     size.add_argument("--forget-ratio", type=float, metavar="SHARE", help="random share to forget, such as 0.1")
     size.add_argument("--forget-classes", metavar="LIST", help="whole classes to forget instead, such as 3,5")
     size.add_argument("--forget-file", metavar="FILE", help="indices of training images to forget, one in each line")
@@ -150,8 +150,8 @@ def _add_all(command, run, kind):
     size.add_argument("--activation-bits", type=int, metavar="N", help="of activations alone")
     size.add_argument("--epochs", type=int, metavar="N", help="of original and Retrain")
     how = command.add_argument_group("how")
-    how.add_argument("--settings", metavar="FILE", help="a tuning.json (default: the one that comes with the package)")
     if kind != "tune":
+        files.add_argument("--redo", action="store_true", help="make the wanted cells again, though they are finished")
         files.add_argument(
             "--keep-models",
             action="store_true",
@@ -160,13 +160,16 @@ def _add_all(command, run, kind):
             + (" (here always)" if kind == "run" else ""),
         )
         how.add_argument(
+            "--settings", metavar="FILE", help="a tuning.json (default: the one that comes with the package)"
+        )
+        how.add_argument(
             "--rules", default="true,proxy", metavar="LIST", help="settings by which rule (default: true,proxy)"
         )
     how.add_argument(
         "--device", default="auto", metavar="NAME", help="cpu, cuda, ... (default: cuda where there is one)"
     )
     how.add_argument(
-        "--jobs", type=int, metavar="N", help="processes side by side, a thread each (default: CPU cores; cuda: 1)"
+        "--jobs", type=int, metavar="N", help="processes side by side, a thread each (default: CPU cores, else 1)"
     )
     how.add_argument(
         "--precision", metavar="WORD", help="float32 or bfloat16 (default: bfloat16 on cuda, else float32)"
@@ -271,10 +274,13 @@ def _common(args):
     source = {"data_root": args.data_root, "cache_dir": args.cache_dir, "download": args.download}
     jobs = args.jobs
     if jobs is None:
-        jobs = (
-            1 if device.startswith("cuda") else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        )
+        jobs = _cores() if device == "cpu" else 1
     return experiment, {"out": _out(args), "source": source, "device": device, "jobs": jobs}
+
+
+def _cores():
+    """CPU cores that this process may use, which in a container can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _out(args):

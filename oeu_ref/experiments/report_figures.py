@@ -109,15 +109,13 @@ def tradeoff_figure(document):
 
 
 def mean_curve(cells):
-    """Means over the seeds, point by point, as far as all runs went: list of {"steps", "FA", "RA", "TA"}."""
-    count = min(len(cell["curve"]) for cell in cells)
-    return [
-        {
-            "steps": float(np.mean([cell["curve"][i]["steps"] for cell in cells])),
-            **{m: float(np.mean([cell["curve"][i]["metrics"][m] for cell in cells])) for m in ("FA", "RA", "TA")},
-        }
-        for i in range(count)
-    ]
+    """Means over the seeds, point by point: list of {"steps", "FA", "RA", "TA"}. A run that ended early stays there."""
+    points = []
+    for i in range(max(len(cell["curve"]) for cell in cells)):
+        at = [cell["curve"][min(i, len(cell["curve"]) - 1)] for cell in cells]
+        means = {metric: float(np.mean([point["metrics"][metric] for point in at])) for metric in ("FA", "RA", "TA")}
+        points.append({"steps": float(np.mean([point["steps"] for point in at])), **means})
+    return points
 
 
 def mean_cosine(cosines, layer):
