@@ -197,6 +197,7 @@ def test_a_cell_leaves_its_configuration_curve_and_metrics(tmp_path, source, arc
     assert found["experiment"] == json.loads(json.dumps(dataclasses.asdict(small)))
     assert found["plan"]["settings"]["learning_rate"] == 0.02 and found["plan"]["seed"] == 1
     assert found["versions"]["torch"] == torch.__version__ and found["device"] == "cpu"
+    assert found["data"]["source"] == "tiny.npz"
     assert [point["steps"] for point in found["curve"]] == [2, 4]
     assert found["curve"][-1]["metrics"] == found["metrics"]
     assert len(found["losses"]["retain"]) == found["steps"] == 4

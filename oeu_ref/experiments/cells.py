@@ -194,7 +194,8 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
     document = {
         "experiment": dataclasses.asdict(experiment),
         "plan": cell.plan(),
-        "data": {"source": data.source, "sha256": data.sha256},
+        # the name alone: results are passed on, and whose folder it was is nobody's business
+        "data": {"source": pathlib.PurePath(data.source).name, "sha256": data.sha256},
         "attack": SupportVectorAttack.name,
         "device": device_name(device),
         "versions": results.versions(),
