@@ -20,7 +20,7 @@ METHOD_NAMES = (
     "oeu_random_labels",
 )
 RESTART = "Whatever stops it, the same command goes on where it was; what is finished is never made again."
-HOW_LONG = "On four CPU cores `--preset cpu` takes a quarter of an hour or so; full size wants a GPU."
+HOW_LONG = "On four CPU cores `--preset cpu` takes ten minutes or so; full size wants a GPU."
 
 
 def add_commands(commands):
@@ -80,7 +80,7 @@ def add_commands(commands):
         help="search every method's settings on one grid, by true AG and by a proxy that needs no Retrain",
         description="Tries the same learning rates, weights and steps with every method, on seeds that no table "
         "reports; writes OUT/tuning.json, which the other commands take as --settings. The grid is widened for all "
-        f"where a method's best lies on an end. {RESTART} With --preset cpu about an hour on four cores.",
+        f"where a method's best lies on an end. {RESTART} With --preset cpu an hour and a half on four cores.",
         epilog="example: python -m oeu_ref tune cifar10-10 --preset cpu --out results/tuning",
     )
     _add_name(tune)
