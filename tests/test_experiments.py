@@ -315,6 +315,41 @@ def test_a_run_that_diverges_is_reported_as_such(tmp_path, source):
     assert found["diverged"] and "finite" in found["reason"] and "metrics" not in found
 
 
+def test_every_method_goes_its_own_way(tmp_path, source):
+    """No two methods end at the same weights."""
+    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    ends = {}
+    for name in METHODS:
+        cell = Cell(1, name, SETTINGS, 3, keep=True)
+        run_cell(tmp_path, TINY, source, "cpu", cell)
+        weights = torch.load(cell.path(tmp_path).with_suffix(".pt"))["state"]["model"]
+        ends[name] = torch.cat([value.double().flatten() for value in weights.values()])
+    assert not [(a, b) for a in ends for b in ends if a < b and torch.equal(ends[a], ends[b])]
+
+
+def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, source, monkeypatch):
+    unlearn, seen = cells.unlearn, []
+
+    def watched(method, forget, retain, steps, forget_batch, retain_batch, generators, *rest):
+        seen.append([generator.initial_seed() for generator in (*generators, method.generator)])
+        return unlearn(method, forget, retain, steps, forget_batch, retain_batch, generators, *rest)
+
+    monkeypatch.setattr(cells, "unlearn", watched)
+    for seed in (1, 2):
+        run_cell(tmp_path, TINY, source, "cpu", Cell(seed, "original"))
+        run_cell(tmp_path, TINY, source, "cpu", Cell(seed, "rl", SETTINGS, 1))
+        words = ("forget batches", "retain batches", "method")
+        assert seen[-1] == [stream(seed, word).initial_seed() for word in words]
+
+
+def test_measuring_along_a_run_is_not_counted_as_unlearning(tmp_path, source, monkeypatch):
+    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    accuracies = cells.accuracies
+    monkeypatch.setattr(cells, "accuracies", lambda *args: time.sleep(1) or accuracies(*args))
+    found = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "ft", SETTINGS, 3, (1, 2)))
+    assert len(found["curve"]) == 3 and found["seconds"] < 1
+
+
 def test_the_stop_rule_ends_a_run_early(tmp_path, source, monkeypatch):
     monkeypatch.setattr(cells, "STOP_EVERY", 2)
     asked = iter([False, False, True])
@@ -346,14 +381,14 @@ def test_proxy_gap_is_zero_for_what_looks_like_the_original_on_unseen_images():
 
 def test_the_proxy_does_not_depend_on_test_images_or_retrain(tmp_path, source, data, monkeypatch):
     """With all test images replaced, everything in "proxy" stays what it was, and the metrics do not."""
-    splits = split_images(TINY, data, 1)
-    model = cells.make_model(TINY, splits, 1, "original", "cpu")
+    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    splits, model = split_images(TINY, data, 1), load_model(tmp_path / "seed-1" / "original.pt")
     first = cells.measure(model, splits, 1)
     noise = torch.randint(0, 256, splits.test.inputs.shape, dtype=torch.uint8, generator=stream(0, "noise"))
     other = dataclasses.replace(splits, test=dataclasses.replace(splits.test, inputs=noise))
     second = cells.measure(model, other, 1)
     assert second["proxy"] == first["proxy"]
-    assert second["metrics"] != first["metrics"]
+    assert second["metrics"]["TA"] != first["metrics"]["TA"]
 
 
 def test_the_proxy_attack_learns_on_one_half_of_the_validation_images_and_judges_the_other(data):
