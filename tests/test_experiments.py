@@ -89,7 +89,9 @@ def settings_file(folder, steps=6):
 
 
 def without_times(document):
-    return {key: value for key, value in document.items() if key != "seconds"}
+    if isinstance(document, dict):
+        return {key: without_times(value) for key, value in document.items() if key not in ("seconds", "time")}
+    return [without_times(value) for value in document] if isinstance(document, list) else document
 
 
 # Splits
@@ -340,6 +342,26 @@ def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, sou
         run_cell(tmp_path, TINY, source, "cpu", Cell(seed, "rl", SETTINGS, 1))
         words = ("forget batches", "retain batches", "method")
         assert seen[-1] == [stream(seed, word).initial_seed() for word in words]
+
+
+def test_retrain_never_sees_what_is_to_be_forgotten(tmp_path, source, monkeypatch, data):
+    """Neither in training nor in what inputs are normalized by; nor does it start from the original's weights."""
+    train, seen = cells.train, {}
+
+    def watched(model, samples, *rest):
+        seen[len(seen)] = (samples, model.mean.flatten(), model.network.fc.weight.detach().clone())
+        return train(model, samples, *rest)
+
+    monkeypatch.setattr(cells, "train", watched)
+    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "retrain"))
+    splits = split_images(TINY, data, 1)
+    assert torch.equal(seen[0][0].inputs, splits.train.inputs)
+    assert torch.equal(seen[1][0].inputs, splits.retain.inputs) and torch.equal(seen[1][0].labels, splits.retain.labels)
+    mean = splits.retain.inputs.double().mean(dim=(0, 2, 3)) / 255
+    for _, found, _ in seen.values():
+        torch.testing.assert_close(found.double(), mean, rtol=0, atol=1e-6)
+    assert not torch.equal(seen[0][2], seen[1][2])
 
 
 def test_measuring_along_a_run_is_not_counted_as_unlearning(tmp_path, source, monkeypatch):
@@ -656,6 +678,14 @@ def test_the_point_with_the_lowest_mean_gap_is_chosen_and_a_wrong_one_is_priced(
         assert digest["diverged"] == 2 and digest["worst_AG"] == 9.0
     assert json.loads((tmp_path / "tuning.json").read_text()) == found
     assert tuning.chosen(found, "proxy", "ft")[0] == Settings(0.1, 1.0)
+
+
+def test_a_run_that_stopped_early_counts_as_where_it_stopped_for_all_larger_numbers_of_steps():
+    short = found_cell(0.0)
+    short["curve"] = [found_cell(7.0, steps=(2,))["curve"][0], found_cell(5.0, steps=(3,))["curve"][0]]
+    zero = found_cell(0.0)
+    assert tuning._gaps(short, 2, zero, zero) == {"true": 7.0, "proxy": 7.0}
+    assert tuning._gaps(short, 4, zero, zero) == tuning._gaps(short, 80, zero, zero) == {"true": 5.0, "proxy": 5.0}
 
 
 def test_the_grid_is_widened_for_all_where_one_method_picks_its_end(tmp_path, source, monkeypatch):
