@@ -77,7 +77,7 @@ def settings_file(folder, steps=6):
     best = {"best": {"learning_rate": 0.02, "weight": 0.5, "steps": steps, "AG": 1.0}}
     digest = {**best, "best_at_end_of": [], "median_AG": 2.0, "worst_AG": 3.0, "diverged": 0, "points": []}
     content = {
-        "experiment": dataclasses.asdict(dataclasses.replace(TINY, forget_batch=128)),
+        "experiment": dataclasses.asdict(dataclasses.replace(TINY, forget_batch=64)),
         "forget_size": 22,
         "seeds": [101],
         "grid": {"learning_rate": [0.02], "weight": [0.5], "steps": [steps]},
@@ -585,9 +585,9 @@ def test_a_table_has_a_row_for_each_method_and_rule_and_its_cells(made):
 
 
 def test_steps_of_another_experiment_are_scaled_to_as_many_passes(tmp_path, source):
-    """6 steps of 128 for 22 forget images are 34.9 passes; with batches of 16 that takes 48 steps."""
+    """6 steps of 64 for 22 forget images are 17.5 passes; with batches of 16 that takes 24 steps."""
     found = json.loads(settings_file(tmp_path).read_text())
-    assert round(6 * tables._scale(found, TINY, source)) == 48
+    assert round(6 * tables._scale(found, TINY, source)) == 24
 
 
 def test_settings_that_were_chosen_on_a_reported_seed_are_refused(tmp_path, source):
@@ -685,6 +685,8 @@ def test_a_run_that_stopped_early_counts_as_where_it_stopped_for_all_larger_numb
     short["curve"] = [found_cell(7.0, steps=(2,))["curve"][0], found_cell(5.0, steps=(3,))["curve"][0]]
     zero = found_cell(0.0)
     assert tuning._gaps(short, 2, zero, zero) == {"true": 7.0, "proxy": 7.0}
+    short["curve"][0]["proxy"] = found_cell(6.0)["proxy"]
+    assert tuning._gaps(short, 2, zero, zero) == {"true": 7.0, "proxy": 6.0}
     assert tuning._gaps(short, 4, zero, zero) == tuning._gaps(short, 80, zero, zero) == {"true": 5.0, "proxy": 5.0}
 
 
@@ -707,6 +709,14 @@ def test_the_grid_is_widened_for_all_where_one_method_picks_its_end(tmp_path, so
         assert len(found["rules"]["true"][name]["points"]) == 4 * 4 * 2
     assert found["rules"]["true"]["ga"]["best_at_end_of"] == ["learning_rate", "weight", "steps"]
     assert "learning_rate" not in found["rules"]["true"]["ft"]["best_at_end_of"]
+
+
+def test_the_grid_is_widened_upwards_as_well_and_only_on_the_axis_that_needs_it(tmp_path, source, monkeypatch):
+    run, _ = fake_run_cells(lambda cell: found_cell(abs(cell.settings.learning_rate - 0.3) + 9 / cell.settings.weight))
+    monkeypatch.setattr(tuning, "run_cells", run)
+    grid = {"learning_rate": (0.1, 0.3, 1.0), "weight": (0.3, 1.0, 3.0), "steps": (2, 4)}
+    found = tuning.tune(tmp_path, TINY, source, "cpu", ["ft"], (101,), grid, widen=1)
+    assert found["grid"] == {"learning_rate": [0.1, 0.3, 1.0], "weight": [0.3, 1.0, 3.0, 10.0], "steps": [2, 4]}
 
 
 def test_neighbours_of_a_grid_are_about_a_factor_of_three_away():
