@@ -17,6 +17,8 @@ OURS = (
     "oeu_ref.core.contract:float64",
     "oeu_ref.core.contract:float32",
     "oeu_ref.core.contract:float64_round",
+    "oeu_ref.core.contract:fast_float64",
+    "oeu_ref.core.contract:fast_float32",
 )
 
 

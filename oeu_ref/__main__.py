@@ -44,6 +44,7 @@ def _parser():
     _add_demo(commands)
     _add_variants(commands)
     command_line.add_commands(commands)
+    _add_bench(commands)
     _add_check(commands)
     _add_template(commands)
     _add_vectors(commands)
@@ -93,6 +94,33 @@ def _add_variants(commands):
         help="folder for search.json, variants.json and variants.md (default: results/variants)",
     )
     command.set_defaults(run=_variants)
+
+
+def _add_bench(commands):
+    command = commands.add_parser(
+        "bench",
+        help="what OEU costs on top of what it needs: ratios of times measured by turns; about 10 minutes",
+        description="Measures an OEU step, the projection, the quantizer, the training loop and how a step grows with "
+        "the network, each beside what it is compared with, by turns in one run. Writes bench.json, bench.md and "
+        "bench_scaling.png.",
+        epilog="example: python -m oeu_ref bench --only projection,start",
+    )
+    command.add_argument(
+        "--out", default="results/bench", metavar="DIR", help="folder, made if it is missing (default: results/bench)"
+    )
+    command.add_argument(
+        "--only",
+        metavar="LIST",
+        help="comma-separated, of: step, projection, memory, quantizer, training, scaling, reference, start "
+        "(default: all)",
+    )
+    command.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu or cuda (default: cuda where there is one)"
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that everything works; the figures mean nothing"
+    )
+    command.set_defaults(run=_bench)
 
 
 def _add_check(commands):
@@ -172,6 +200,15 @@ def _variants(args):
     print(written["table"], end="\n\n")
     for kind in ("json", "markdown"):
         print(written[kind])
+    return 0
+
+
+def _bench(args):
+    from .experiments.bench import bench
+
+    only = None if args.only is None else [name.strip() for name in args.only.split(",")]
+    written = bench(args.out, command_line.checked_device(args.device), only, args.quick)
+    print(written["table"], "", written["json"], sep="\n")
     return 0
 
 

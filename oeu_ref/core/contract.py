@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from . import entropy, projection, quantizer, unlearner
+from . import entropy, fast, projection, quantizer, unlearner
 
 
 class NumPyContract:
@@ -59,9 +59,29 @@ class NumPyContract:
         return tensor.detach().cpu().numpy()
 
 
+class FastContract(NumPyContract):
+    """The same with the projection of `oeu_ref.core.fast`, which has to obey the laws that `projection.py` obeys."""
+
+    def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
+        """List of arrays, shapes of forget_grads."""
+        return [self._array(g) for g in self._projected(forget_grads, retain_grads, alpha, granularity, rescale)]
+
+    def oeu_direction(self, forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
+        """List of arrays, shapes of forget_grads."""
+        g_perp = self._projected(forget_grads, retain_grads, alpha, granularity, rescale)
+        return [self._array(d) for d in torch._foreach_add(self._tensors(retain_grads), g_perp, alpha=beta)]
+
+    def _projected(self, forget_grads, retain_grads, alpha, granularity, rescale):
+        forget, retain = self._tensors(forget_grads), self._tensors(retain_grads)
+        layers = projection.Layers(None, forget, granularity)
+        return fast.projected(forget, retain, layers, alpha, rescale)
+
+
 float64 = NumPyContract("float64")
 float32 = NumPyContract("float32")
 float64_round = NumPyContract("float64", mask="round")
+fast_float64 = FastContract("float64")
+fast_float32 = FastContract("float32")
 
 
 def __getattr__(name):

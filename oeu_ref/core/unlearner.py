@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from .. import checks
 from .entropy import check_logits_shape, checked_labels, entropy
-from .projection import Layers, projected, wide
+from .fast import projected
+from .projection import Layers, wide
 from .quantizer import Quantizer
 
 FORWARDS = ("separate", "joint")
@@ -106,14 +107,13 @@ class OEU:
         """
         parameters = self._trainable()
         with self._undone_on_error():
-            forget_loss, retain_loss, forget_entropy = self._losses(forget_inputs, retain_inputs, retain_labels)
+            losses, g_f, g_r = self._losses_and_gradients(parameters, forget_inputs, retain_inputs, retain_labels)
             # a quantizer clips infinite inputs to finite ones: the losses alone would not show them
             inputs_finite = torch.stack([forget_inputs.isfinite().all(), retain_inputs.isfinite().all()])
-            parameters, g_f, g_r = self._gradients(parameters, forget_loss, retain_loss)
+            parameters, g_f, g_r = _used(parameters, g_f, g_r)
             with torch.no_grad():
                 layers, names = self._layers_of(parameters)
                 g_perp = projected(g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon)
-                losses = torch.stack([forget_loss.detach(), retain_loss.detach(), forget_entropy]).double()
                 report = self._report(inputs_finite, losses, g_f, g_r, g_perp, layers, names)
                 direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
         self.optimizer.zero_grad(set_to_none=True)
@@ -148,12 +148,14 @@ class OEU:
             owner = owner.rpartition(".")[0]
         return owner
 
-    def _losses(self, forget_inputs, retain_inputs, retain_labels):
+    def _losses_and_gradients(self, parameters, forget_inputs, retain_inputs, retain_labels):
+        """(forget loss, retain loss and forget entropy as (3,) float64, g_f, g_r), gradients as `_gradients` does."""
         for name, inputs in (("forget_inputs", forget_inputs), ("retain_inputs", retain_inputs)):
             if not isinstance(inputs, torch.Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
             if inputs.ndim < 1 or len(inputs) == 0:
                 raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
+        parameters = list(parameters.values())
         if self.forward == "joint":
             if forget_inputs.shape[1:] != retain_inputs.shape[1:]:
                 raise ValueError(
@@ -161,32 +163,31 @@ class OEU:
                     f"{tuple(retain_inputs.shape[1:])}, got {tuple(forget_inputs.shape[1:])}"
                 )
             logits = self.model(torch.cat([forget_inputs, retain_inputs]))
-            forget_logits, retain_logits = logits[: len(forget_inputs)], logits[len(forget_inputs) :]
+            forget_loss, entropies = self._forget_loss(logits[: len(forget_inputs)])
+            retain_loss = self._retain_loss(logits[len(forget_inputs) :], retain_labels)
+            g_f = _gradients(forget_loss, parameters, keep_graph=True)
         else:
+            # one after the other, each with its gradient at once, so that only one batch's activations are in memory;
             # retain last: BatchNorm's running statistics weigh the latest batch most
-            forget_logits, retain_logits = self.model(forget_inputs), self.model(retain_inputs)
-        check_logits_shape(forget_logits, "the model's logits for forget_inputs")
-        check_logits_shape(retain_logits, "the model's logits for retain_inputs")
-        labels = checked_labels("retain_labels", retain_labels, *retain_logits.shape)
-        forget_logits = forget_logits.to(wide([forget_logits])[0].dtype)
-        log_p = functional.log_softmax(forget_logits, dim=1)
-        negative_entropy = (log_p.exp() * log_p).sum(dim=1).mean()
-        forget_loss = negative_entropy if self.forget_loss is None else self.forget_loss(forget_logits)
-        retain_loss = functional.cross_entropy(retain_logits.to(wide([retain_logits])[0].dtype), labels)
-        return forget_loss, retain_loss, -negative_entropy.detach()
+            forget_loss, entropies = self._forget_loss(self.model(forget_inputs))
+            g_f = _gradients(forget_loss, parameters, keep_graph=False)
+            retain_loss = self._retain_loss(self.model(retain_inputs), retain_labels)
+        g_r = _gradients(retain_loss, parameters, keep_graph=False)
+        return torch.stack([forget_loss.detach(), retain_loss.detach(), entropies]).double(), g_f, g_r
 
-    def _gradients(self, parameters, forget_loss, retain_loss):
-        """Parameters that either loss depends on, by name, and both gradients for them, zero where one does not."""
-        g_f = _gradients(forget_loss, list(parameters.values()), keep_graph=self.forward == "joint")
-        g_r = _gradients(retain_loss, list(parameters.values()), keep_graph=False)
-        used = {name: p for (name, p), f, r in zip(parameters.items(), g_f, g_r) if not (f is None and r is None)}
-        if not used:
-            raise ValueError("model must connect at least one parameter that the optimizer holds with its logits")
-        g_f, g_r = (
-            [torch.zeros_like(p) if g is None else g for (name, p), g in zip(parameters.items(), grads) if name in used]
-            for grads in (g_f, g_r)
-        )
-        return used, g_f, g_r
+    def _forget_loss(self, logits):
+        """(the loss that is to fall, mean entropy detached) for the forget batch's logits."""
+        check_logits_shape(logits, "the model's logits for forget_inputs")
+        logits = logits.to(wide([logits])[0].dtype)
+        log_p = functional.log_softmax(logits, dim=1)
+        negative_entropy = (log_p.exp() * log_p).sum(dim=1).mean()
+        loss = negative_entropy if self.forget_loss is None else self.forget_loss(logits)
+        return loss, -negative_entropy.detach()
+
+    def _retain_loss(self, logits, labels):
+        check_logits_shape(logits, "the model's logits for retain_inputs")
+        labels = checked_labels("retain_labels", labels, *logits.shape)
+        return functional.cross_entropy(logits.to(wide([logits])[0].dtype), labels)
 
     def _report(self, inputs_finite, losses, g_f, g_r, g_perp, layers, names):
         """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
@@ -309,6 +310,18 @@ def _gradients(loss, parameters, keep_graph):
         return [None] * len(parameters)
     grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
     return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
+
+
+def _used(parameters, g_f, g_r):
+    """Parameters that either loss depends on, by name, and both gradients for them, zero where one does not."""
+    used = {name: p for (name, p), f, r in zip(parameters.items(), g_f, g_r) if not (f is None and r is None)}
+    if not used:
+        raise ValueError("model must connect at least one parameter that the optimizer holds with its logits")
+    g_f, g_r = (
+        [torch.zeros_like(p) if g is None else g for (name, p), g in zip(parameters.items(), grads) if name in used]
+        for grads in (g_f, g_r)
+    )
+    return used, g_f, g_r
 
 
 def _overall_cosine(layer_cosines, first_norms, second_norms):

@@ -255,7 +255,7 @@ def _common(args):
     """(`Experiment`, the arguments that every command hands on)."""
     from . import tables
 
-    device = _device(args.device)
+    device = checked_device(args.device)
     bits = {"weight_bits": args.bits, "activation_bits": args.bits}
     bits.update({name: getattr(args, name) for name in bits if getattr(args, name) is not None})
     fields = ("dataset", "image_size", "forget_ratio", "forget_file", "train_size", "validation_size", "test_size")
@@ -287,7 +287,9 @@ def _out(args):
     return pathlib.Path(args.out or f"results/{args.dataset or args.name}-{args.preset}")
 
 
-def _device(name):
+def checked_device(name):
+    """What PyTorch calls the device; "auto": cuda where there is one, else cpu.  Raises ValueError for one that is not
+    there."""
     import torch
 
     if name == "auto":

@@ -1,0 +1,70 @@
+"""The benchmark: that it measures what it says, and writes it down. Never how fast anything is."""
+
+import json
+import re
+
+import numpy as np
+import torch
+
+from oeu_ref.__main__ import main
+from oeu_ref.experiments import bench
+
+
+def test_every_figure_is_measured_and_written_down(tmp_path, capsys):
+    assert main(["bench", "--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    data = json.loads((tmp_path / "bench.json").read_text())
+    assert (tmp_path / "bench.md").read_text().strip() in printed
+    assert data["threads"] == torch.get_num_threads() and data["versions"]["torch"] == torch.__version__
+    for found in data["rows"]:
+        assert np.isfinite(found["value"]) and found["figure"] in printed
+    assert set(data["scaling"]) == {"parameters", "layers", "classes"}
+    assert (tmp_path / "bench_scaling.png").stat().st_size > 5000
+    assert "figures mean nothing" in printed
+
+
+def test_only_what_was_asked_for_is_measured(tmp_path):
+    bench.bench(tmp_path, only=["reference"], quick=True, progress=False)
+    assert len(json.loads((tmp_path / "bench.json").read_text())["rows"]) == 1
+    assert not (tmp_path / "bench_scaling.png").exists()
+
+
+def test_an_unknown_figure_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main(["bench", "--only", "step,magic", "--out", str(tmp_path)]) == 2
+    assert re.fullmatch(r"oeu_ref bench: only must be one of 'step', .+ got 'magic'\n", capsys.readouterr().err)
+
+
+def test_a_row_is_the_median_of_ratios_taken_round_by_round():
+    """The machine slowed down by ten in the second round: both are slower, and the ratio says nothing of it."""
+    found = bench.row("x", [1.0, 20.0, 3.0], [1.0, 10.0, 1.0], goal=2.0)
+    assert found["value"] == 2.0 and found["quartiles"] == [1.5, 2.5] and found["reached"]
+    assert not bench.row("x", [3.0], [1.0], goal=2.0)["reached"]
+    assert bench.row("x", [3.0], [1.0], goal=2.0, most=False)["reached"]
+    assert bench.row("x", [3.0])["reached"] is None
+
+
+def test_functions_are_called_by_turns_and_their_first_call_does_not_count():
+    calls = []
+    times = bench.Machine("cpu", quick=False).by_turns(lambda: calls.append("a"), lambda: calls.append("b"), rounds=3)
+    assert "".join(calls) == "abababab"
+    assert [len(found) for found in times] == [3, 3]
+
+
+def test_memory_counts_what_is_alive_at_the_worst_moment():
+    """a (4 kB) is there before; b and c (4 kB each) live together; in-place work and views are not new."""
+    a = torch.ones(1000)
+
+    def work():
+        b = a + 1
+        c = b.view(10, 100) * 2
+        c.mul_(2), a.add_(0)
+        del b, c
+        return a * 3
+
+    assert bench._peak_memory(bench.Machine("cpu", quick=True), work) == 8000
+
+
+def test_the_usual_surgery_is_right_so_that_it_is_a_fair_opponent():
+    forget, retain = [torch.tensor([3.0, 4.0])], [torch.tensor([1.0, 0.0])]
+    (found,) = bench._surgery(forget, retain)
+    torch.testing.assert_close(found, torch.tensor([0.0, 4.0]))

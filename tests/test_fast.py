@@ -1,0 +1,123 @@
+"""The fast projection: where it takes its short way, that it is right there on large layers, and what it falls back to.
+
+The laws judge it on small ones: `oeu_ref.core.contract:fast_float64` and `:fast_float32` are among `OURS` in
+conftest.py.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from oeu_ref.core import fast, projection
+from oeu_ref.core.projection import Layers
+from oeu_ref.reference import projection as reference
+
+
+def gradients(shapes, dtype=torch.float32, cosine=0.5, seed=0):
+    """A pair of gradients whose cosine is about the one asked for in each tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    forget = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    noise = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    retain = [cosine * f + math.sqrt(1 - cosine**2) * n for f, n in zip(forget, noise)]
+    return [g.to(dtype) for g in forget], [g.to(dtype) for g in retain]
+
+
+@pytest.fixture
+def carefully(monkeypatch):
+    """Numbers of tensors handed to the careful function."""
+    handed, projected = [], projection.projected
+
+    def counted(forget, *args, **kwargs):
+        handed.append(len(forget))
+        return projected(forget, *args, **kwargs)
+
+    monkeypatch.setattr(projection, "projected", counted)
+    return handed
+
+
+@pytest.mark.parametrize("rescale", ["undo", "match"])
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("ids", [None, [0, 0, 1]])
+def test_ordinary_layers_take_the_short_way_and_end_at_the_definition(carefully, ids, alpha, rescale):
+    forget, retain = gradients([(64, 3, 3, 3), (64,), (10, 64)], torch.float64)
+    found = fast.projected(forget, retain, Layers(ids, forget), alpha, rescale)
+    assert not carefully
+    expected = reference.project(
+        *([g.numpy() for g in grads] for grads in (forget, retain)), alpha, rescale=rescale, layer_ids=ids
+    )
+    for mine, theirs in zip(found, expected):
+        np.testing.assert_allclose(mine.numpy(), theirs, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("cosine", [-0.86, 0.0, 0.5, 0.86])
+def test_a_layer_of_ten_million_elements_is_orthogonal_to_rounding(carefully, cosine):
+    """A plain sum of so many float32 products would leave a cosine of 1e-5 or so behind."""
+    forget, retain = gradients([10_000_000], cosine=cosine)
+    (g_perp,) = fast.projected(forget, retain, Layers(None, forget))
+    assert not carefully
+    g_perp, g_r = g_perp.double(), retain[0].double()
+    assert abs(g_perp @ g_r / (g_perp.norm() * g_r.norm())) < 4 * torch.finfo(torch.float32).eps
+
+
+def test_layers_that_are_not_ordinary_are_done_carefully_and_only_they(carefully):
+    """Nearly parallel, zero, huge, tiny and not finite ones, among two ordinary ones."""
+    forget, retain = gradients([8] * 9)
+    retain[1] = forget[1] * (1 + 1e-5 * torch.arange(8))
+    retain[2], forget[3] = torch.zeros(8), torch.zeros(8)
+    forget[4], retain[5], forget[6] = forget[4] * 1e25, retain[5] * 1e-25, forget[6] * torch.nan
+    retain[7] = torch.full((8,), torch.inf)
+    found = fast.projected(forget, retain, Layers(None, forget))
+    assert carefully == [7]
+    expected = projection.projected(forget, retain, Layers(None, forget))
+    for i in (1, 2, 3, 4, 5, 6, 7):
+        assert torch.equal(found[i].isnan(), expected[i].isnan())
+        assert torch.equal(found[i].nan_to_num(), expected[i].nan_to_num())
+    for i in (0, 8):
+        torch.testing.assert_close(found[i], expected[i], rtol=0, atol=1e-6)
+
+
+def test_float16_is_computed_in_float32():
+    """Squares of these overflow in float16."""
+    forget, retain = gradients([1000])
+    forget, retain = [300 * forget[0].half()], [300 * retain[0].half()]
+    (found,) = fast.projected(forget, retain, Layers(None, forget))
+    (expected,) = projection.projected(forget, retain, Layers(None, forget))
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=0.25)
+
+
+def test_any_memory_layout_gives_the_same_result():
+    """Channels-last, transposed, strided and expanded gradients, in all combinations."""
+    (forget,), (retain,) = gradients([(4, 6, 5, 5)], torch.float64)
+    layouts = (
+        lambda t: t,
+        lambda t: t.contiguous(memory_format=torch.channels_last),
+        lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda t: torch.stack([t, t], dim=-1)[..., 0],
+    )
+    expected = projection.project([forget], [retain])[0]
+    for first in layouts:
+        for second in layouts:
+            (found,) = fast.projected([first(forget)], [second(retain)], Layers(None, [forget]))
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+    wide = torch.randn(6, 1, dtype=torch.float64).expand(6, 4)
+    (found,) = fast.projected([wide], [retain[0, :, 0, :4]], Layers(None, [wide]))
+    torch.testing.assert_close(found, projection.project([wide], [retain[0, :, 0, :4]])[0], rtol=0, atol=1e-13)
+
+
+def test_empty_and_0_d_tensors_are_part_of_their_layers():
+    forget = [torch.zeros(0), torch.tensor(2.0), torch.tensor([1.0, 2.0])]
+    retain = [torch.zeros(0), torch.tensor(-1.0), torch.tensor([3.0, 0.5])]
+    layers = Layers([0, 0, 0], forget)
+    for found, expected in zip(fast.projected(forget, retain, layers), projection.projected(forget, retain, layers)):
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("options", [{"alpha": 1.5}, {"rescale": "stretch"}, {"normalization": "none"}])
+def test_bad_options_are_refused_as_they_are_by_the_careful_function(options):
+    forget, retain = gradients([3])
+    with pytest.raises(ValueError, match=next(iter(options))):
+        fast.projected(forget, retain, Layers(None, forget), **options)
