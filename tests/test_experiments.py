@@ -77,7 +77,7 @@ def settings_file(folder, steps=6):
     best = {"best": {"learning_rate": 0.02, "weight": 0.5, "steps": steps, "AG": 1.0}}
     digest = {**best, "best_at_end_of": [], "median_AG": 2.0, "worst_AG": 3.0, "diverged": 0, "points": []}
     content = {
-        "experiment": dataclasses.asdict(dataclasses.replace(TINY, forget_batch=64)),
+        "experiment": dataclasses.asdict(dataclasses.replace(TINY, forget_batch=128)),
         "forget_size": 22,
         "seeds": [101],
         "grid": {"learning_rate": [0.02], "weight": [0.5], "steps": [steps]},
@@ -455,6 +455,13 @@ def test_on_a_gpu_cells_repeat_to_the_same_bits(tmp_path, source, precision):
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_redo_makes_the_wanted_cells_again_and_no_others(tmp_path, source, monkeypatch):
+    asked = []
+    monkeypatch.setattr(schedule, "run_cell", lambda *args: asked.append((args[4].name, args[5])) or {})
+    schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "ft", SETTINGS, 2)], redo=True, progress=False)
+    assert asked == [("original", False), ("ft", True)]
+
+
 def test_an_error_in_a_worker_is_raised_here(tmp_path, source):
     run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
     (tmp_path / "seed-1" / "original.pt").write_bytes(b"damaged")
@@ -587,6 +594,7 @@ def test_a_table_has_a_row_for_each_method_and_rule_and_its_cells(made):
 def test_steps_of_another_experiment_are_scaled_to_as_many_passes(tmp_path, source):
     """6 steps of 64 for 22 forget images are 17.5 passes; with batches of 16 that takes 24 steps."""
     found = json.loads(settings_file(tmp_path).read_text())
+    found["experiment"]["forget_batch"] = 64
     assert round(6 * tables._scale(found, TINY, source)) == 24
 
 
@@ -741,6 +749,7 @@ def test_the_report_s_figures_are_those_of_the_cells(made):
             gaps.append(np.mean([abs(one[key] - retrain[key]) for key in ("FA", "RA", "TA", "MIA")]))
         row = next(line for line in text.splitlines() if line.startswith(f"| {label} "))
         assert f"{np.mean(gaps):.1f} ± {np.std(gaps, ddof=1):.1f}" in row
+    assert next(line for line in text.splitlines() if line.startswith("| Retrain ")).count(" – ") == 1
     assert "seeds 1, 2" in text and "not searched anew" in text
 
 

@@ -15,6 +15,10 @@ from oeu_ref.core.projection import Layers
 from oeu_ref.reference import projection as reference
 
 
+def projected(*args, **kwargs):
+    return fast.projected(*args, small=0, **kwargs)
+
+
 def gradients(shapes, dtype=torch.float32, cosine=0.5, seed=0):
     """A pair of gradients whose cosine is about the one asked for in each tensor."""
     generator = torch.Generator().manual_seed(seed)
@@ -42,7 +46,7 @@ def carefully(monkeypatch):
 @pytest.mark.parametrize("ids", [None, [0, 0, 1]])
 def test_ordinary_layers_take_the_short_way_and_end_at_the_definition(carefully, ids, alpha, rescale):
     forget, retain = gradients([(64, 3, 3, 3), (64,), (10, 64)], torch.float64)
-    found = fast.projected(forget, retain, Layers(ids, forget), alpha, rescale)
+    found = projected(forget, retain, Layers(ids, forget), alpha, rescale)
     assert not carefully
     expected = reference.project(
         *([g.numpy() for g in grads] for grads in (forget, retain)), alpha, rescale=rescale, layer_ids=ids
@@ -55,7 +59,7 @@ def test_ordinary_layers_take_the_short_way_and_end_at_the_definition(carefully,
 def test_a_layer_of_ten_million_elements_is_orthogonal_to_rounding(carefully, cosine):
     """A plain sum of so many float32 products would leave a cosine of 1e-5 or so behind."""
     forget, retain = gradients([10_000_000], cosine=cosine)
-    (g_perp,) = fast.projected(forget, retain, Layers(None, forget))
+    (g_perp,) = projected(forget, retain, Layers(None, forget))
     assert not carefully
     g_perp, g_r = g_perp.double(), retain[0].double()
     assert abs(g_perp @ g_r / (g_perp.norm() * g_r.norm())) < 4 * torch.finfo(torch.float32).eps
@@ -68,7 +72,7 @@ def test_layers_that_are_not_ordinary_are_done_carefully_and_only_they(carefully
     retain[2], forget[3] = torch.zeros(8), torch.zeros(8)
     forget[4], retain[5], forget[6] = forget[4] * 1e25, retain[5] * 1e-25, forget[6] * torch.nan
     retain[7] = torch.full((8,), torch.inf)
-    found = fast.projected(forget, retain, Layers(None, forget))
+    found = projected(forget, retain, Layers(None, forget))
     assert carefully == [7]
     expected = projection.projected(forget, retain, Layers(None, forget))
     for i in (1, 2, 3, 4, 5, 6, 7):
@@ -82,7 +86,7 @@ def test_float16_is_computed_in_float32():
     """Squares of these overflow in float16."""
     forget, retain = gradients([1000])
     forget, retain = [300 * forget[0].half()], [300 * retain[0].half()]
-    (found,) = fast.projected(forget, retain, Layers(None, forget))
+    (found,) = projected(forget, retain, Layers(None, forget))
     (expected,) = projection.projected(forget, retain, Layers(None, forget))
     assert found.dtype == torch.float16
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=0.25)
@@ -100,10 +104,10 @@ def test_any_memory_layout_gives_the_same_result():
     expected = projection.project([forget], [retain])[0]
     for first in layouts:
         for second in layouts:
-            (found,) = fast.projected([first(forget)], [second(retain)], Layers(None, [forget]))
+            (found,) = projected([first(forget)], [second(retain)], Layers(None, [forget]))
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
     wide = torch.randn(6, 1, dtype=torch.float64).expand(6, 4)
-    (found,) = fast.projected([wide], [retain[0, :, 0, :4]], Layers(None, [wide]))
+    (found,) = projected([wide], [retain[0, :, 0, :4]], Layers(None, [wide]))
     torch.testing.assert_close(found, projection.project([wide], [retain[0, :, 0, :4]])[0], rtol=0, atol=1e-13)
 
 
@@ -111,7 +115,7 @@ def test_empty_and_0_d_tensors_are_part_of_their_layers():
     forget = [torch.zeros(0), torch.tensor(2.0), torch.tensor([1.0, 2.0])]
     retain = [torch.zeros(0), torch.tensor(-1.0), torch.tensor([3.0, 0.5])]
     layers = Layers([0, 0, 0], forget)
-    for found, expected in zip(fast.projected(forget, retain, layers), projection.projected(forget, retain, layers)):
+    for found, expected in zip(projected(forget, retain, layers), projection.projected(forget, retain, layers)):
         assert found.shape == expected.shape
         torch.testing.assert_close(found, expected)
 
@@ -120,4 +124,13 @@ def test_empty_and_0_d_tensors_are_part_of_their_layers():
 def test_bad_options_are_refused_as_they_are_by_the_careful_function(options):
     forget, retain = gradients([3])
     with pytest.raises(ValueError, match=next(iter(options))):
-        fast.projected(forget, retain, Layers(None, forget), **options)
+        projected(forget, retain, Layers(None, forget), **options)
+
+
+def test_small_networks_go_the_careful_way(carefully):
+    forget, retain = gradients([(3, 5)])
+    fast.projected(forget, retain, Layers(None, forget), small=15)
+    assert carefully == [1]
+    forget, retain = gradients([(3, 5), (1,)])
+    fast.projected(forget, retain, Layers([0, 0], forget), small=15)
+    assert carefully == [1]

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from .. import checks
+from . import distributed
 from .data import Samples, other_labels
 from .unlearner import OEU, NonFiniteError, StepReport
 
@@ -94,7 +95,7 @@ class Method:
 
     def gradient(self, loss):
         """Gradient of a loss, one tensor a parameter, zeros where the loss does not depend on it."""
-        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        grads = distributed.gradients(loss, self.parameters)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, grads)]
 
     def step(self, forget, retain):
@@ -105,7 +106,8 @@ class Method:
         """
         self.model.train()
         forget_loss, retain_loss = self.losses(forget, retain)
-        values = [None if loss is None else loss.item() for loss in (forget_loss, retain_loss)]
+        losses = (forget_loss, retain_loss)
+        values = [None if loss is None else distributed.total(loss.detach()).item() for loss in losses]
         for name, value in zip(("forget", "retain"), values):
             if value is not None and not abs(value) < float("inf"):
                 raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
@@ -116,8 +118,10 @@ class Method:
         return Losses(*values)
 
     def cross_entropy(self, batch):
-        """Mean cross-entropy of a batch, in nats."""
-        return functional.cross_entropy(self.model(batch.inputs), batch.labels)
+        """Mean cross-entropy of a batch, in nats; over several processes, this one's part of it."""
+        mine = distributed.shard(batch)
+        loss = functional.cross_entropy(self.model(mine.inputs), mine.labels)
+        return distributed.part(loss, len(mine), len(batch))
 
 
 class FineTuning(Method):
@@ -172,9 +176,12 @@ class RandomLabels(Method):
     """
 
     def losses(self, forget, retain):
-        logits = self.model(forget.inputs)
-        wrong = other_labels(forget.labels, logits.shape[1], self.generator)
-        return functional.cross_entropy(logits, wrong), self.cross_entropy(retain)
+        mine = distributed.shard(forget)
+        logits = self.model(mine.inputs)
+        # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
+        wrong = distributed.shard(other_labels(forget.labels, logits.shape[1], self.generator))
+        loss = distributed.part(functional.cross_entropy(logits, wrong), len(mine), len(forget))
+        return loss, self.cross_entropy(retain)
 
 
 class SalUn(RandomLabels):
@@ -280,6 +287,7 @@ class OrthogonalEntropy(Method):
         self.oeu = OEU(model, self.optimizer, beta=settings.weight, **options)
 
     def step(self, forget, retain):
+        forget, retain = distributed.shard(forget), distributed.shard(retain)
         return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
 
 
@@ -299,7 +307,8 @@ class OrthogonalRandomLabels(OrthogonalEntropy):
         return super().step(forget, retain)
 
     def _teach_wrong_labels(self, logits):
-        return functional.cross_entropy(logits, other_labels(self._forget_labels, logits.shape[1], self.generator))
+        wrong = other_labels(self._forget_labels, logits.shape[1], self.generator)
+        return functional.cross_entropy(logits, distributed.shard(wrong))
 
 
 METHODS = {

@@ -8,6 +8,7 @@ import zipfile
 import torch
 
 from ..files import write_bytes
+from . import distributed
 
 FORMAT = "oeu_ref checkpoint 1"
 
@@ -26,8 +27,11 @@ class Checkpoint:
     def save(self, **parts):
         """Write the state of objects with `state_dict()` and of plain data, by name; the file before stays until then.
 
+        Of several processes (`oeu_ref.core.distributed`) the first alone writes.
         Raises OSError where it cannot be written; an older checkpoint is then as before.
         """
+        if distributed.rank() > 0:
+            return
         state = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "identity": self.identity, "notes": self.notes, "state": state}, buffer)
@@ -60,7 +64,8 @@ class Checkpoint:
 
     def discard(self):
         """Remove the file, if there is one."""
-        self.path.unlink(missing_ok=True)
+        if distributed.rank() == 0:
+            self.path.unlink(missing_ok=True)
 
 
 def read(path):

@@ -74,7 +74,7 @@ class FastContract(NumPyContract):
     def _projected(self, forget_grads, retain_grads, alpha, granularity, rescale):
         forget, retain = self._tensors(forget_grads), self._tensors(retain_grads)
         layers = projection.Layers(None, forget, granularity)
-        return fast.projected(forget, retain, layers, alpha, rescale)
+        return fast.projected(forget, retain, layers, alpha, rescale, small=0)
 
 
 float64 = NumPyContract("float64")

@@ -20,6 +20,7 @@ from .projection import Layers, wide
 
 LARGEST_COSINE = math.sqrt(0.75)  # |cos| up to which g_perp is at least half as long as g_f
 STRETCH = 131072  # elements whose products are summed in their own precision, before float64 takes over
+SMALL = 1 << 20  # elements up to which the careful way takes no time that a step would notice
 # squared norms whose sums neither overflow nor lose elements that matter
 SQUARES = {torch.float64: (1e-200, 1e200), torch.float32: (1e-20, 1e30)}
 
@@ -33,14 +34,20 @@ def projected(
     normalization="exact",
     epsilon=1e-8,
     overwrite=False,
+    small=SMALL,
 ):
     """`projection.projected`, faster on a CPU: layers that are not ordinary go through that function.
 
-    overwrite: write the result over forget_grads, which saves fresh memory and the time that it takes to get it.
-    All other arguments, result and errors are that function's.  Other devices and the additive epsilon always go
-    through it: reading products off would wait for the device.
+    overwrite: write the result over forget_grads, which saves fresh memory and the time that it takes to get it;
+    small: networks of up to so many elements go through that function as a whole, as do other devices and the additive
+    epsilon: reading products off would wait for the device.
+    All other arguments, result and errors are that function's.
     """
-    if normalization != "exact" or forget_grads[0].device.type != "cpu":
+    if (
+        sum(g.numel() for g in forget_grads) <= small
+        or normalization != "exact"
+        or forget_grads[0].device.type != "cpu"
+    ):
         options = alpha, rescale, normalization, epsilon
         return projection.projected(forget_grads, retain_grads, layers, *options)
     alpha, rescale = checks.alpha(alpha), checks.one_of("rescale", rescale, checks.RESCALES)

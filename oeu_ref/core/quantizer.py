@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from .. import checks
 from ..reference.quantizer import integer_range, step_gradient_scale
+from . import distributed
 from ._checks import finite, floating
 
 __all__ = [
@@ -152,8 +153,11 @@ class Quantizer(nn.Module):
 
     def _initialize(self, x):
         if not self.initialized:
-            signed = bool((x < 0).any()) if self.decides_sign else bool(self.signed)
-            self.set(initial_step(x.detach(), integer_range(self.bits, signed)[1]), signed)
+            negative = distributed.total((x < 0).any().double()) > 0
+            signed = bool(negative) if self.decides_sign else bool(self.signed)
+            step = initial_step(x.detach(), integer_range(self.bits, signed)[1])
+            # proportional to a mean: over several processes, which must end at one step, that of all their values
+            self.set(distributed.mean(step, x.numel()), signed)
         self._range = self.range
 
     def _load_from_state_dict(self, *args, **kwargs):

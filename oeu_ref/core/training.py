@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from .. import checks
+from . import distributed
 from .data import Batches
 from .unlearner import NonFiniteError
 
@@ -57,8 +58,9 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
     `NonFiniteError` (a ValueError) as soon as an epoch's loss is not finite.
     """
     steps = max(1, len(samples) // config.batch_size)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        parameters,
         config.learning_rate,
         config.momentum,
         weight_decay=config.weight_decay,
@@ -77,17 +79,18 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
         total = 0.0
         for _ in range(steps):
             batch = next(source)
-            logits = model(batch.inputs)
+            mine = distributed.shard(batch)
+            logits = model(mine.inputs)
             if highest >= logits.shape[1]:
                 raise ValueError(
                     f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
                 )
-            loss = functional.cross_entropy(logits, batch.labels)
+            loss = distributed.part(functional.cross_entropy(logits, mine.labels), len(mine), len(batch))
             optimizer.zero_grad()
-            loss.backward()
+            distributed.backward(loss, parameters)
             optimizer.step()
             schedule.step()
-            total += loss.detach()  # stays on the device: reading it at each step would wait
+            total += distributed.total(loss.detach())  # stays on the device: reading it at each step would wait
         losses.append(float(total) / steps)
         if not math.isfinite(losses[-1]):
             raise NonFiniteError(f"the training loss must be finite, got {losses[-1]} in epoch {epoch + 1}")

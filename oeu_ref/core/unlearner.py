@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from .. import checks
+from . import distributed
 from .entropy import check_logits_shape, checked_labels, entropy
 from .fast import projected
 from .projection import Layers, wide
@@ -61,6 +62,8 @@ class OEU:
     descent forgets, for experiments with other losses.
     Raises TypeError for another model or optimizer, ValueError for a setting outside its range or an optimizer that
     holds none of the model's parameters, or others.
+    Over several processes (`oeu_ref.core.distributed`) each passes its own shard of both batches to `step`, which takes
+    the step of one process with both batches whole; BatchNorm layers must be synchronized for that.
     Source: the OEU algorithm of arXiv 2602.00567.
     """
 
@@ -110,6 +113,7 @@ class OEU:
             losses, g_f, g_r = self._losses_and_gradients(parameters, forget_inputs, retain_inputs, retain_labels)
             # a quantizer clips infinite inputs to finite ones: the losses alone would not show them
             inputs_finite = torch.stack([forget_inputs.isfinite().all(), retain_inputs.isfinite().all()])
+            inputs_finite = distributed.total(inputs_finite.double()) == distributed.size()
             parameters, g_f, g_r = _used(parameters, g_f, g_r)
             with torch.no_grad():
                 layers, names = self._layers_of(parameters)
@@ -149,7 +153,7 @@ class OEU:
         return owner
 
     def _losses_and_gradients(self, parameters, forget_inputs, retain_inputs, retain_labels):
-        """(forget loss, retain loss and forget entropy as (3,) float64, g_f, g_r), gradients as `_gradients` does."""
+        """(losses, g_f, g_r): forget loss, retain loss and forget entropy as (3,) float64; lists, None where unused."""
         for name, inputs in (("forget_inputs", forget_inputs), ("retain_inputs", retain_inputs)):
             if not isinstance(inputs, torch.Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
@@ -165,15 +169,16 @@ class OEU:
             logits = self.model(torch.cat([forget_inputs, retain_inputs]))
             forget_loss, entropies = self._forget_loss(logits[: len(forget_inputs)])
             retain_loss = self._retain_loss(logits[len(forget_inputs) :], retain_labels)
-            g_f = _gradients(forget_loss, parameters, keep_graph=True)
+            g_f = distributed.gradients(forget_loss, parameters, keep_graph=True)
         else:
             # one after the other, each with its gradient at once, so that only one batch's activations are in memory;
             # retain last: BatchNorm's running statistics weigh the latest batch most
             forget_loss, entropies = self._forget_loss(self.model(forget_inputs))
-            g_f = _gradients(forget_loss, parameters, keep_graph=False)
+            g_f = distributed.gradients(forget_loss, parameters)
             retain_loss = self._retain_loss(self.model(retain_inputs), retain_labels)
-        g_r = _gradients(retain_loss, parameters, keep_graph=False)
-        return torch.stack([forget_loss.detach(), retain_loss.detach(), entropies]).double(), g_f, g_r
+        g_r = distributed.gradients(retain_loss, parameters)
+        losses = torch.stack([forget_loss.detach(), retain_loss.detach(), entropies]).double()
+        return distributed.total(losses), g_f, g_r
 
     def _forget_loss(self, logits):
         """(the loss that is to fall, mean entropy detached) for the forget batch's logits."""
@@ -182,12 +187,14 @@ class OEU:
         log_p = functional.log_softmax(logits, dim=1)
         negative_entropy = (log_p.exp() * log_p).sum(dim=1).mean()
         loss = negative_entropy if self.forget_loss is None else self.forget_loss(logits)
-        return loss, -negative_entropy.detach()
+        count = len(logits)
+        return distributed.part(loss, count), -distributed.part(negative_entropy.detach(), count)
 
     def _retain_loss(self, logits, labels):
         check_logits_shape(logits, "the model's logits for retain_inputs")
         labels = checked_labels("retain_labels", labels, *logits.shape)
-        return functional.cross_entropy(logits.to(wide([logits])[0].dtype), labels)
+        loss = functional.cross_entropy(logits.to(wide([logits])[0].dtype), labels)
+        return distributed.part(loss, len(labels))
 
     def _report(self, inputs_finite, losses, g_f, g_r, g_perp, layers, names):
         """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
@@ -302,14 +309,6 @@ def mean_entropy(model, inputs, batch_size=1024):
         return sum(entropy(model(batch)).sum().item() for batch in inputs.split(batch_size)) / len(inputs)
     finally:
         model.train(training)
-
-
-def _gradients(loss, parameters, keep_graph):
-    """Gradient of the loss for each parameter, dense; None where the loss does not depend on it."""
-    if not loss.requires_grad:
-        return [None] * len(parameters)
-    grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
-    return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
 
 
 def _used(parameters, g_f, g_r):

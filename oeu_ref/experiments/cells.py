@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from ..core import baselines
+from ..core import baselines, distributed
 from ..core.checkpoints import Checkpoint, read
 from ..core.data import Samples, class_indices, forget_split, split_at, stream
 from ..core.datasets import load_images
@@ -184,9 +184,10 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
     partial = Checkpoint(path.with_suffix(".partial.pt"), identity)
     if redo and path.is_file():
         partial.discard()
+        distributed.barrier()
     if cell.name in ("original", "retrain"):
         split_path = path.with_name("split.json")
-        if not split_path.is_file():
+        if not split_path.is_file() and distributed.rank() == 0:
             results.write_json(split_path, {part: at.tolist() for part, at in splits.indices.items()})
         found = _train_cell(experiment, splits, device, cell, partial, on_images, path)
     else:
@@ -201,8 +202,10 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
         "versions": results.versions(),
         **found,
     }
-    results.write_json(path, results.plain(document))
+    if distributed.rank() == 0:
+        results.write_json(path, results.plain(document))
     partial.discard()
+    distributed.barrier()  # the others read what the first has written
     return results.read_json(path)
 
 
@@ -218,7 +221,8 @@ def make_model(experiment, splits, seed, name, device):
         # statistics of the retain images: Retrain must not know the others, and the original may do without them
         return _classifier(experiment, len(splits.classes), *channel_statistics(splits.retain.inputs))
 
-    return build(make, stream(seed, f"{name} weights").initial_seed()).to(device)
+    model = build(make, stream(seed, f"{name} weights").initial_seed()).to(device)
+    return distributed.synchronized(model) if distributed.size() > 1 else model
 
 
 def _classifier(experiment, num_classes, mean, std):

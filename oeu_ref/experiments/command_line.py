@@ -205,36 +205,40 @@ def _run(args):
 
 
 def _make(args, methods=None, settings=None, **options):
+    from ..core import distributed
     from . import report, results, tables
 
-    experiment, common = _common(args)
-    if settings is None and args.settings is not None:
-        settings = results.read_json(args.settings)
-    tables.make(
-        args.kind,
-        common.pop("out"),
-        experiment,
-        methods=tables.DEFAULT_METHODS[args.kind] if methods is None else methods,
-        seeds=_seeds(args),
-        rules=_list("--rules", args.rules),
-        settings=settings,
-        name=args.name if args.dataset is None else "",
-        keep=args.keep_models,
-        redo=args.redo,
-        **common,
-        **options,
-    )
-    return _print(report.report(_out(args)))
+    with distributed.started(checked_device(args.device)) as device:
+        experiment, common = _common(args, device, distributed.size())
+        if settings is None and args.settings is not None:
+            settings = results.read_json(args.settings)
+        tables.make(
+            args.kind,
+            common.pop("out"),
+            experiment,
+            methods=tables.DEFAULT_METHODS[args.kind] if methods is None else methods,
+            seeds=_seeds(args),
+            rules=_list("--rules", args.rules),
+            settings=settings,
+            name=args.name if args.dataset is None else "",
+            keep=args.keep_models,
+            redo=args.redo,
+            **common,
+            **options,
+        )
+        return _print(report.report(_out(args))) if distributed.rank() == 0 else 0
 
 
 def _tune(args):
+    from ..core import distributed
     from . import report, tuning
 
-    experiment, common = _common(args)
-    seeds = {} if args.seeds is None else {"seeds": _seeds(args)}
-    out, methods = common.pop("out"), _list("--methods", args.methods)
-    tuning.tune(out, experiment, methods=methods, widen=args.widen, **seeds, **common)
-    return _print(report.report(_out(args)))
+    with distributed.started(checked_device(args.device)) as device:
+        experiment, common = _common(args, device, distributed.size())
+        seeds = {} if args.seeds is None else {"seeds": _seeds(args)}
+        out, methods = common.pop("out"), _list("--methods", args.methods)
+        tuning.tune(out, experiment, methods=methods, widen=args.widen, **seeds, **common)
+        return _print(report.report(_out(args))) if distributed.rank() == 0 else 0
 
 
 def _report(args):
@@ -251,11 +255,10 @@ def _print(written):
     return 0
 
 
-def _common(args):
-    """(`Experiment`, the arguments that every command hands on)."""
+def _common(args, device, processes):
+    """(`Experiment`, the arguments that every command hands on); processes: that `torchrun` started, 1 without it."""
     from . import tables
 
-    device = checked_device(args.device)
     bits = {"weight_bits": args.bits, "activation_bits": args.bits}
     bits.update({name: getattr(args, name) for name in bits if getattr(args, name) is not None})
     fields = ("dataset", "image_size", "forget_ratio", "forget_file", "train_size", "validation_size", "test_size")
@@ -274,7 +277,7 @@ def _common(args):
     source = {"data_root": args.data_root, "cache_dir": args.cache_dir, "download": args.download}
     jobs = args.jobs
     if jobs is None:
-        jobs = _cores() if device == "cpu" else 1
+        jobs = _cores() if device == "cpu" and processes == 1 else 1
     return experiment, {"out": _out(args), "source": source, "device": device, "jobs": jobs}
 
 

@@ -10,6 +10,7 @@ import threading
 import torch
 
 from .. import checks
+from ..core import distributed
 from . import results
 from .cells import load_data, run_cell, split_images
 from .digits import one_thread, progress_bar
@@ -26,16 +27,21 @@ def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progre
     out, experiment, source, device: as in `cells.run_cell`; cells: the `Cell`s wanted; jobs >= 1: processes side by
     side, each on one thread (on a CPU four such processes make twice what one with four threads makes); redo: make
     the wanted cells again though they are finished; progress: show a bar, in images and images a second.
+    Under `torchrun` all its processes make one cell together after the other, and jobs must be 1.
     Returns {cell: contents of its JSON file}, for the wanted cells and their originals.
     Raises what a cell raises; ValueError if another run is at work in the same folder.
     """
     jobs = checks.integer("jobs", jobs, 1)
+    if jobs > 1 and distributed.size() > 1:
+        raise ValueError(f"jobs must be 1 where {distributed.size()} processes work on each cell together, got {jobs}")
+    progress = progress and distributed.rank() == 0
     wanted = list(dict.fromkeys(cells))
     needed = list(dict.fromkeys([cell.original() for cell in wanted] + wanted))
     again = set(wanted) if redo else set()
     with _alone(out), deterministic(device):
         # before any process is started: what is wrong with the data or the splits is said once, and at once
-        data = load_data(experiment, source)
+        with _first_alone():
+            data = load_data(experiment, source)
         sizes = split_images(experiment, data, wanted[0].seed)
         work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
         done = {}
@@ -117,8 +123,21 @@ def deterministic(device):
 
 
 @contextlib.contextmanager
+def _first_alone():
+    """Of several processes the first goes ahead: it may have to fetch what the others then find."""
+    if distributed.rank() > 0:
+        distributed.barrier()
+    yield
+    if distributed.rank() == 0:
+        distributed.barrier()
+
+
+@contextlib.contextmanager
 def _alone(out):
     """Hold the output folder's lock; the system lets go of it when the process ends, however it ends."""
+    if distributed.rank() > 0:  # the first process holds it for all
+        yield
+        return
     out = results.output_directory("out", out)
     with open(out / ".lock", "w") as lock:
         if fcntl is not None:

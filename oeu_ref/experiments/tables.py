@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 
 from .. import checks
+from ..core import distributed
 from . import results
 from .cells import Cell, load_data, split_images
 from .digits import checked_seeds
@@ -105,7 +106,8 @@ def make(
             for row in rows
         ],
     }
-    return results.write_json(out / f"{kind}.json", results.plain(document))
+    path = out / f"{kind}.json"
+    return results.write_json(path, results.plain(document)) if distributed.rank() == 0 else path
 
 
 def _row(rule, method, settings, steps, options):

@@ -10,7 +10,7 @@ import math
 import pathlib
 
 from .. import checks
-from ..core import baselines
+from ..core import baselines, distributed
 from ..reference import metrics
 from . import results
 from .cells import Cell, load_data, proxy_average_gap, split_images
@@ -69,7 +69,8 @@ def tune(out, experiment, source, device, methods=None, seeds=TUNING_SEEDS, grid
             "rules": digests,
         }
     )
-    results.write_json(pathlib.Path(out) / "tuning.json", data)
+    if distributed.rank() == 0:
+        results.write_json(pathlib.Path(out) / "tuning.json", data)
     return data
 
 

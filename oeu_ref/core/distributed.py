@@ -1,0 +1,210 @@
+"""OEU over several processes: each passes a shard of every batch, all take the same step.
+
+Started by `torchrun`, or by `torch.distributed.init_process_group` in your own code; without either, everything here
+does nothing. The mean of projections is not the projection of the means: gradients are averaged over the processes
+first, and what follows from them (projection, optimizer) each process computes for itself, with the same result.
+"""
+
+import contextlib
+import os
+
+import torch
+from torch import distributed, nn
+
+BUCKET = 1 << 20  # elements that are sent together: small ones alone would be all latency
+
+
+def size():
+    """Number of processes; 1 without `torch.distributed`."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def rank():
+    """This process's number, 0 <= rank < size()."""
+    return distributed.get_rank() if size() > 1 else 0
+
+
+@contextlib.contextmanager
+def started(device):
+    """Join the processes that `torchrun` started, for as long as the context lasts; nothing where there are none.
+
+    device: "cpu" (gloo) or "cuda" (NCCL); yields the device of this process, "cuda:<local rank>" for the latter.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or distributed.is_initialized():
+        yield device
+        return
+    if str(device).startswith("cuda"):
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if str(device).startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def barrier():
+    """Wait until all processes are here."""
+    if size() > 1:
+        distributed.barrier()
+
+
+def shard(batch):
+    """This process's part of a batch that all processes hold: every size()-th sample, from the rank-th on.
+
+    batch: `Samples` or a tensor (N, ...), N >= size().  Raises ValueError for a smaller one.
+    """
+    if size() == 1:
+        return batch
+    if len(batch) < size():
+        raise ValueError(f"batch must hold a sample for each of the {size()} processes, got {len(batch)}")
+    return batch[rank() :: size()]
+
+
+def total(tensor):
+    """Sum of a tensor over the processes, a new tensor on each; the tensor itself where there is one process."""
+    if size() == 1:
+        return tensor
+    result = tensor.detach().clone()
+    distributed.all_reduce(result)
+    return result
+
+
+def part(loss, count, whole=None):
+    """What this process's mean loss contributes to the mean over all processes' samples: a share of it.
+
+    loss: scalar, mean over `count` samples; whole: samples of all processes, None: ask them.  The sum of the parts over
+    the processes is the mean over all samples.  Where there is one process it is the loss itself.
+    """
+    if size() == 1:
+        return loss
+    if whole is None:
+        whole = total(torch.tensor(float(count), device=loss.device)).item()
+    return loss * (count / whole)
+
+
+def mean(value, count):
+    """Mean over all processes' elements of what is, here, a mean over `count` elements: 0-d tensor."""
+    return total(part(value.detach(), count)) if size() > 1 else value
+
+
+def gradients(loss, parameters, keep_graph=False):
+    """Gradient of the sum of all processes' losses; None for parameters that the loss does not depend on.
+
+    loss: scalar, this process's part; parameters: list of leaves, the same on all processes.
+    The sums are sent while the backward pass still computes the gradients of earlier layers, in buckets, as
+    `torch.nn.parallel.DistributedDataParallel` does.  Dense, shapes of parameters.
+    """
+    if not loss.requires_grad:
+        return [None] * len(parameters)
+    buckets = _Buckets(parameters) if size() > 1 else None
+    with buckets or contextlib.nullcontext():
+        grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+    return buckets.sums(grads) if buckets else [_dense(g) for g in grads]
+
+
+class _Buckets:
+    """Gradients of one backward pass on their way to the other processes.
+
+    Buckets are sent in one fixed order, last parameters first, since all processes have to send the same things.
+    """
+
+    def __init__(self, parameters):
+        self.parameters, self.buckets = parameters, [[]]
+        for i in reversed(range(len(parameters))):
+            if (
+                sum(parameters[k].numel() for k in self.buckets[-1]) + parameters[i].numel() > BUCKET
+                and self.buckets[-1]
+            ):
+                self.buckets.append([])
+            self.buckets[-1].append(i)
+        self.there, self.sent = {}, []
+
+    def __enter__(self):
+        self.hooks = [p.register_hook(lambda grad, i=i: self._arrived(i, grad)) for i, p in enumerate(self.parameters)]
+
+    def __exit__(self, *_):
+        for hook in self.hooks:
+            hook.remove()
+
+    def _arrived(self, i, grad):
+        self.there[i] = _dense(grad)
+        while len(self.sent) < len(self.buckets) and all(k in self.there for k in self.buckets[len(self.sent)]):
+            self._send()
+
+    def _send(self):
+        bucket = self.buckets[len(self.sent)]
+        flat = torch.cat([self.there[k].reshape(-1) for k in bucket])
+        self.sent.append((flat, distributed.all_reduce(flat, async_op=True)))
+
+    def sums(self, grads):
+        for i, (grad, parameter) in enumerate(zip(grads, self.parameters)):
+            # what no loss depends on never arrives, but the others wait for its place in the bucket
+            self.there.setdefault(i, torch.zeros_like(parameter) if grad is None else _dense(grad))
+        while len(self.sent) < len(self.buckets):
+            self._send()
+        result = [None] * len(grads)
+        for bucket, (flat, work) in zip(self.buckets, self.sent):
+            work.wait()
+            for k, values in zip(bucket, flat.split([self.parameters[k].numel() for k in bucket])):
+                result[k] = None if grads[k] is None else values.view(self.parameters[k].shape)
+        return result
+
+
+def _dense(grad):
+    return grad.to_dense() if grad is not None and grad.is_sparse else grad
+
+
+def backward(loss, parameters):
+    """`loss.backward()` with the sum of all processes' losses: fills `grad` of the parameters, which are leaves."""
+    if size() == 1:
+        loss.backward()
+        return
+    for parameter, grad in zip(parameters, gradients(loss, parameters)):
+        parameter.grad = grad
+
+
+def synchronized(model):
+    """Put `SynchronizedBatchNorm` in the place of every BatchNorm layer, in place; returns the model.
+
+    Parameters and buffers keep their names, so that checkpoints fit with and without.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SynchronizedBatchNorm):
+            new = SynchronizedBatchNorm(module.num_features, module.eps, module.momentum, module.affine)
+            new.track_running_stats = module.track_running_stats
+            new.weight, new.bias = module.weight, module.bias
+            new.running_mean, new.running_var = module.running_mean, module.running_var
+            new.num_batches_tracked, new.training = module.num_batches_tracked, module.training
+            model.set_submodule(name, new)
+    return model
+
+
+class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm with the statistics of all processes' samples, on any device (PyTorch's own wants a GPU).
+
+    Arguments as `nn.BatchNorm2d`.  forward: (N, C, ...) -> the same shape.
+    """
+
+    def _check_input_dim(self, inputs):
+        if inputs.ndim < 2:
+            raise ValueError(f"inputs must have shape (N, C, ...), got {tuple(inputs.shape)}")
+
+    def forward(self, inputs):
+        if size() == 1 or not (self.training or self.running_mean is None):
+            return super().forward(inputs)
+        self._check_input_dim(inputs)
+        from torch.distributed.nn.functional import all_reduce  # the one that gradients pass through
+
+        axes, shape = [0, *range(2, inputs.ndim)], (1, -1, *(1 for _ in range(inputs.ndim - 2)))
+        count = total(torch.tensor(float(inputs.numel() / inputs.shape[1]), dtype=inputs.dtype, device=inputs.device))
+        center = all_reduce(inputs.sum(axes)) / count
+        centered = inputs - center.view(shape)
+        variance = all_reduce(centered.square().sum(axes)) / count
+        if self.training and self.running_mean is not None:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                self.running_mean.lerp_(center, self.momentum)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        normalized = centered * (variance + self.eps).rsqrt().view(shape)
+        return normalized if self.weight is None else normalized * self.weight.view(shape) + self.bias.view(shape)
