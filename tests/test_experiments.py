@@ -830,6 +830,15 @@ def test_a_run_that_ended_early_stays_where_it_is_in_the_mean_curve():
     assert [(point["steps"], point["FA"]) for point in found] == [(2, 90.0), (3.5, 70.0), (4.5, 65.0)]
 
 
+def test_bits_of_weights_and_activations_can_be_set_apart(tmp_path, root, monkeypatch):
+    made, short = [], ["run", *SMALL, "--method", "oeu", "--data-root", str(root), "--out", str(tmp_path)]
+    monkeypatch.setattr(tables, "make", lambda kind, out, experiment, **_: made.append(experiment))
+    monkeypatch.setattr(report, "report", lambda out: ("", [""]))
+    for options in ([], ["--bits", "3"], ["--bits", "3", "--weight-bits", "2"], ["--activation-bits", "32"]):
+        assert main([*short, *options]) == 0
+    assert [(e.weight_bits, e.activation_bits) for e in made] == [(4, 4), (3, 3), (2, 3), (4, 32)]
+
+
 # Bad input at the command line: one line, exit code 2
 
 
