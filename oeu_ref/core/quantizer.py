@@ -223,7 +223,7 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(ctx, x, step, q_min, q_max, grad_scale, mask):
         ctx.save_for_backward(x, step)
         ctx.constants = q_min, q_max, grad_scale, mask
-        return (_codes(x, step, q_min, q_max) * step).to(x.dtype)
+        return _codes(x, step, q_min, q_max).mul_(step).to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad_out):
@@ -232,16 +232,18 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def _codes(x, step, q_min, q_max):
-    return torch.round(torch.clamp(_wide(x) / step, q_min, q_max))
+    # in place: on large tensors fresh memory costs more than the arithmetic
+    return (_wide(x) / step).clamp_(q_min, q_max).round_()
 
 
 def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
     v = _wide(x) / step
-    rounded = torch.round(v)
-    tested = v if mask == "clip" else rounded
-    outside = (tested < q_min) | (tested > q_max)
-    slope_of_step = torch.where(outside, v.clamp(q_min, q_max), rounded - v)
-    grad_step = grad_scale * (grad_out * slope_of_step).sum(dtype=slope_of_step.dtype)
+    tested = v if mask == "clip" else v.round()
+    clipped = tested.clamp(q_min, q_max)
+    outside = tested != clipped
+    # inside round(v) - v, outside what was clipped to, a whole number: round(clipped) - v, with v = 0 outside
+    slope_of_step = clipped.round_().sub_(v.masked_fill_(outside, 0.0))
+    grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
     return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
 
 
