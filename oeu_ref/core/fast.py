@@ -1,13 +1,14 @@
 """The projection of `projection.py` in fewer passes over memory, for the ordinary case; it obeys the same laws.
 
 `projection.projected` normalizes first, projects twice and reads every gradient about twenty times, so that nearly
-parallel, huge and tiny gradients come out right as well. Where a layer's gradients are neither, three inner products
-say all that the result depends on:
+parallel, huge and tiny gradients come out right as well. Where a layer's gradients are neither, three numbers say all
+that the result depends on:
 
     g_perp = k (g_f - c g_r),    c = alpha <g_f, g_r> / |g_r|^2,    k = 1 ("undo") or |g_f| / |g_f - c g_r| ("match").
 
-The products are read off first, a stretch at a time that stays in the cache (two reads), then each tensor is written
-once (two reads, one write), and its orthogonality is looked at (two reads); only what is left too much is removed.
+They are measured first, and then each tensor is written once. Every operation is one of PyTorch's own, tensor by
+tensor: on a CPU its multi-tensor operations are loops as well, and a BLAS brings threads of its own that wait for
+PyTorch's.
 """
 
 import math
@@ -18,8 +19,8 @@ from .. import checks
 from . import projection
 from .projection import Layers, wide
 
-LARGEST_COSINE = math.sqrt(0.75)  # |cos| up to which g_perp is at least half as long as g_f
-STRETCH = 131072  # elements whose products are summed in their own precision, before float64 takes over
+LARGEST_COSINE = math.sqrt(0.75)  # |cos| up to which g_perp is at least half as long as g_f: one pass is enough
+STRETCH = 1 << 18  # elements whose products are held at a time, so that they stay in the cache
 SMALL = 1 << 20  # elements up to which the careful way takes no time that a step would notice
 # squared norms whose sums neither overflow nor lose elements that matter
 SQUARES = {torch.float64: (1e-200, 1e200), torch.float32: (1e-20, 1e30)}
@@ -56,18 +57,13 @@ def projected(
     ff, rr, fr = _products(g_f, g_r, ids, layers.count)
     ordinary = [_ordinary(*products, g_f[0].dtype) for products in zip(ff, rr, fr)]
     result = [None] * len(g_f)
-    short = [i for i, layer in enumerate(ids) if ordinary[layer]]
-    for i in short:
-        layer = ids[i]
-        target = g_f[i] if overwrite else torch.empty_like(g_f[i])
-        result[i] = torch.sub(g_f[i], g_r[i], alpha=alpha * fr[layer] / rr[layer], out=target)
-    if alpha == 1:
-        _straighten(result, g_r, ids, short, ff, rr, fr)
-    if rescale == "match":
-        for i in short:
-            layer = ids[i]
-            shorter = ff[layer] - alpha * (2 - alpha) * fr[layer] ** 2 / rr[layer]
-            result[i].mul_(math.sqrt(ff[layer] / shorter))
+    for i, layer in enumerate(ids):
+        if ordinary[layer]:
+            along = fr[layer] / rr[layer]
+            target = g_f[i] if overwrite else torch.empty_like(g_f[i])
+            result[i] = torch.sub(g_f[i], g_r[i], alpha=alpha * along, out=target)
+            if rescale == "match":
+                result[i].mul_(math.sqrt(ff[layer] / (ff[layer] - alpha * (2 - alpha) * along * fr[layer])))
     rest = [i for i, layer in enumerate(ids) if not ordinary[layer]]
     if rest:
         parts = [g_f[i] for i in rest], [g_r[i] for i in rest]
@@ -77,41 +73,23 @@ def projected(
     return [g.to(like.dtype) for g, like in zip(result, forget_grads)]
 
 
-def _straighten(result, g_r, ids, short, ff, rr, fr):
-    """Remove, in place, what rounding left of the retain direction, in layers where that is more than rounding."""
-    left = dict.fromkeys((ids[i] for i in short), 0.0)
-    for i in short:
-        left[ids[i]] += _dots(((0, 1),), *_flat(result[i], g_r[i]))[0]
-    for i in short:
-        layer = ids[i]
-        if abs(left[layer]) > torch.finfo(g_r[i].dtype).eps * math.sqrt(
-            (ff[layer] - fr[layer] ** 2 / rr[layer]) * rr[layer]
-        ):
-            result[i].sub_(g_r[i], alpha=left[layer] / rr[layer])
-
-
 def _products(first, second, ids, count):
     """|first|^2, |second|^2 and <first, second> of each layer: three lists of `count` floats."""
-    sums = [[0.0] * count for _ in range(3)]
+    sums, owners = [], []
     for layer, a, b in zip(ids, first, second):
-        for total, value in zip(sums, _dots(((0, 0), (1, 1), (0, 1)), *_flat(a, b))):
-            total[layer] += value
-    return sums
-
-
-def _dots(pairs, *vectors):
-    """Inner products of the given pairs of vectors (n,): floats, one a pair."""
-    sums = [0.0] * len(pairs)
-    for stretch in zip(*(vector.split(STRETCH) for vector in vectors)):
-        for k, (a, b) in enumerate(pairs):
-            sums[k] += torch.dot(stretch[a], stretch[b]).item()
-    return sums
+        large = a.numel() > STRETCH
+        for x, y in zip(*(g.split(STRETCH) for g in _flat(a, b))) if large else ((a, b),):
+            # PyTorch sums pairwise: exact on large tensors too, as its norms and inner products are not
+            sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
+            owners.append(layer)
+    values = torch.stack(sums).double().view(-1, 3)
+    return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners), values).T.tolist()
 
 
 def _flat(first, second):
     """Both as vectors with elements in one common order, without a copy where their memory has that order anyway."""
     if first.stride() == second.stride() and first.numel() and _is_dense(first):
-        return (t.as_strided((t.numel(),), (1,)) for t in (first, second))
+        return tuple(t.as_strided((t.numel(),), (1,)) for t in (first, second))
     return first.reshape(-1), second.reshape(-1)
 
 

@@ -227,7 +227,8 @@ def projection_figures(machine):
         )
         layers = projection.Layers(None, forget)
         count = sum(g.numel() for g in forget)
-        source, target = (torch.empty(count, device=machine.device) for _ in range(2))
+        # written to: memory that never was is one page of zeros, which a copy reads from the cache
+        source, target = (torch.ones(count, device=machine.device) for _ in range(2))
         work = [g.clone() for g in forget]
         ours, loop, copy = machine.by_turns(
             lambda: fast.projected(work, retain, layers, overwrite=True),
