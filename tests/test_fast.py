@@ -134,3 +134,26 @@ def test_small_networks_go_the_careful_way(carefully):
     forget, retain = gradients([(3, 5), (1,)])
     fast.projected(forget, retain, Layers([0, 0], forget), small=15)
     assert carefully == [1]
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_reported_cosines_and_norms_are_the_careful_ones(dtype):
+    """Ordinary, huge, tiny, zero and nearly parallel layers, of several tensors each, out of order."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=dtype)
+    ids, scales = [2, 0, 1, 0, 3, 4, 1], [1e30 if dtype == torch.float32 else 1e160, 1.0, 1e-30, 1.0, 0.0, 1.0, 1e-30]
+    first = [scale * draw(40, 30) for scale in scales]
+    second = [scale * draw(40, 30) for scale in scales]
+    second[5] = first[5] + 1e-3 * draw(40, 30)
+    layers = projection.Layers(ids, first)
+    found = fast.cosines_and_norms(first, second, layers, small=0)
+    expected = fast.cosines_and_norms(first, second, layers)
+    tolerance = 100 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * 1e-25)
+    a, b = (torch.cat([g[1].flatten(), g[3].flatten()]).double() for g in (first, second))
+    of_layer_0 = found[:, layers.ids[1]]
+    assert of_layer_0[0] == pytest.approx(float(a @ b / (a.norm() * b.norm())), rel=1e3 * torch.finfo(dtype).eps)
+    assert of_layer_0[1] == pytest.approx(float(a.norm()), rel=1e-6)
+    assert found[0, layers.ids[4]] == 0
+    first[1][3, 4] = math.inf
+    assert not fast.cosines_and_norms(first, second, layers, small=0)[1, layers.ids[1]].isfinite()

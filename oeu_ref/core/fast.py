@@ -73,6 +73,38 @@ def projected(
     return [g.to(like.dtype) for g, like in zip(result, forget_grads)]
 
 
+def cosines_and_norms(first, second, layers, small=SMALL):
+    """Cosine, |first| and |second| of each layer, as a step reports them; ordinary layers are read once.
+
+    first, second: P tensors each; layers: their `Layers`; small: as in `projected`.
+    Returns (3, L) float64; the cosine is 0 where either is zero, NaN where either is not finite.
+    """
+    first, second = wide(first), wide(second)
+    if sum(g.numel() for g in first) <= small or first[0].device.type != "cpu":
+        return _careful_cosines_and_norms(first, second, layers)
+    ids = layers.ids.tolist()
+    low, high = SQUARES[first[0].dtype]
+    result, rest = torch.empty(layers.count, 3, dtype=torch.float64), []
+    for layer, (aa, bb, ab) in enumerate(zip(*_products(first, second, ids, layers.count))):
+        if low < aa < high and low < bb < high:
+            a, b = math.sqrt(aa), math.sqrt(bb)
+            result[layer] = torch.tensor([ab / (a * b), a, b], dtype=torch.float64)
+        else:
+            rest.append(layer)
+    if rest:
+        chosen = set(rest)
+        at = [i for i, layer in enumerate(ids) if layer in chosen]
+        parts = [first[i] for i in at], [second[i] for i in at]
+        found = _careful_cosines_and_norms(*parts, Layers([ids[i] for i in at], parts[0]))
+        result[list(dict.fromkeys(ids[i] for i in at))] = found.T
+    return result.T
+
+
+def _careful_cosines_and_norms(first, second, layers):
+    cosines = layers.dots(layers.unit(first), layers.unit(second))
+    return torch.stack([cosines, layers.norms(first), layers.norms(second)]).double()
+
+
 def _products(first, second, ids, count):
     """|first|^2, |second|^2 and <first, second> of each layer: three lists of `count` floats."""
     sums, owners = [], []

@@ -10,7 +10,7 @@ from torch.nn import functional
 from .. import checks
 from . import distributed
 from .entropy import check_logits_shape, checked_labels, entropy
-from .fast import projected
+from .fast import cosines_and_norms, projected
 from .projection import Layers, wide
 from .quantizer import Quantizer
 
@@ -198,12 +198,11 @@ class OEU:
 
     def _report(self, inputs_finite, losses, g_f, g_r, g_perp, layers, names):
         """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
-        g_f, g_r, g_perp = wide(g_f), wide(g_r), wide(g_perp)
-        norms = [layers.norms(g).double() for g in (g_f, g_r, g_perp)]
-        unit_r = layers.unit(g_r)
-        cosines = [layers.dots(layers.unit(g), unit_r).double() for g in (g_f, g_perp)]
+        before, norms_f, norms_r = cosines_and_norms(g_f, g_r, layers)
+        after, norms_perp, _ = cosines_and_norms(g_perp, g_r, layers)
+        measured = [norms_f, norms_r, norms_perp, before, after]
         inputs_finite, losses, norms_f, norms_r, norms_perp, before, after = (
-            torch.cat([inputs_finite.double(), losses, *norms, *cosines]).cpu().split([2, 3] + 5 * [layers.count])
+            torch.cat([inputs_finite.double(), losses, *measured]).cpu().split([2, 3] + 5 * [layers.count])
         )
         for name, inputs_ok in zip(("forget_inputs", "retain_inputs"), inputs_finite):
             if not inputs_ok:
