@@ -96,7 +96,7 @@ def cosines_and_norms(first, second, layers, small=SMALL):
         at = [i for i, layer in enumerate(ids) if layer in chosen]
         parts = [first[i] for i in at], [second[i] for i in at]
         found = _careful_cosines_and_norms(*parts, Layers([ids[i] for i in at], parts[0]))
-        result[list(dict.fromkeys(ids[i] for i in at))] = found.T
+        result[rest] = found.T  # layers are numbered in order of first appearance, here and in the part
     return result.T
 
 
