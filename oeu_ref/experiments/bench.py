@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 import weakref
 
 import numpy as np
@@ -336,7 +337,9 @@ def training_figure(machine):
 
     batch = machine.size(128, 16)
     workers = machine.size(4, 0)
-    loader = DataLoader(Pictures(), batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    with warnings.catch_warnings():  # the usual loop has four workers, on fewer cores too
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(Pictures(), batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
     network = _float_network(machine).to(machine.device)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
