@@ -39,6 +39,8 @@ def started(device):
     distributed.init_process_group("nccl" if str(device).startswith("cuda") else "gloo")
     try:
         yield device
+        # a process that leaves while others still talk to it can end them, or be ended, without a word
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 
@@ -164,6 +166,18 @@ def backward(loss, parameters):
         parameter.grad = grad
 
 
+class _Total(torch.autograd.Function):
+    """`total` that gradients pass through: what every process makes of a sum flows back to each of its terms."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return total(tensor)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return total(grad)
+
+
 def synchronized(model):
     """Put `SynchronizedBatchNorm` in the place of every BatchNorm layer, in place; returns the model.
 
@@ -194,13 +208,11 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if size() == 1 or not (self.training or self.running_mean is None):
             return super().forward(inputs)
         self._check_input_dim(inputs)
-        from torch.distributed.nn.functional import all_reduce  # the one that gradients pass through
-
         axes, shape = [0, *range(2, inputs.ndim)], (1, -1, *(1 for _ in range(inputs.ndim - 2)))
         count = total(torch.tensor(float(inputs.numel() / inputs.shape[1]), dtype=inputs.dtype, device=inputs.device))
-        center = all_reduce(inputs.sum(axes)) / count
+        center = _Total.apply(inputs.sum(axes)) / count
         centered = inputs - center.view(shape)
-        variance = all_reduce(centered.square().sum(axes)) / count
+        variance = _Total.apply(centered.square().sum(axes)) / count
         if self.training and self.running_mean is not None:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
