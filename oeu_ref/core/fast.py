@@ -44,11 +44,7 @@ def projected(
     epsilon: reading products off would wait for the device.
     All other arguments, result and errors are that function's.
     """
-    if (
-        sum(g.numel() for g in forget_grads) <= small
-        or normalization != "exact"
-        or forget_grads[0].device.type != "cpu"
-    ):
+    if not _worthwhile(forget_grads, small) or normalization != "exact":
         options = alpha, rescale, normalization, epsilon
         return projection.projected(forget_grads, retain_grads, layers, *options)
     alpha, rescale = checks.alpha(alpha), checks.one_of("rescale", rescale, checks.RESCALES)
@@ -80,13 +76,12 @@ def cosines_and_norms(first, second, layers, small=SMALL):
     Returns (3, L) float64; the cosine is 0 where either is zero, NaN where either is not finite.
     """
     first, second = wide(first), wide(second)
-    if sum(g.numel() for g in first) <= small or first[0].device.type != "cpu":
+    if not _worthwhile(first, small):
         return _careful_cosines_and_norms(first, second, layers)
     ids = layers.ids.tolist()
-    low, high = SQUARES[first[0].dtype]
     result, rest = torch.empty(layers.count, 3, dtype=torch.float64), []
     for layer, (aa, bb, ab) in enumerate(zip(*_products(first, second, ids, layers.count))):
-        if low < aa < high and low < bb < high:
+        if _summable(aa, bb, first[0].dtype):
             a, b = math.sqrt(aa), math.sqrt(bb)
             result[layer] = torch.tensor([ab / (a * b), a, b], dtype=torch.float64)
         else:
@@ -101,8 +96,9 @@ def cosines_and_norms(first, second, layers, small=SMALL):
 
 
 def _careful_cosines_and_norms(first, second, layers):
-    cosines = layers.dots(layers.unit(first), layers.unit(second))
-    return torch.stack([cosines, layers.norms(first), layers.norms(second)]).double()
+    norms = [layers.norms(grads) for grads in (first, second)]
+    cosines = layers.dots(*map(layers.unit, (first, second), norms))
+    return torch.stack([cosines, *norms]).double()
 
 
 def _products(first, second, ids, count):
@@ -136,6 +132,14 @@ def _is_dense(tensor):
     return True
 
 
-def _ordinary(ff, rr, fr, dtype):
+def _worthwhile(grads, small):
+    return sum(g.numel() for g in grads) > small and grads[0].device.type == "cpu"
+
+
+def _summable(ff, rr, dtype):
     low, high = SQUARES[dtype]
-    return low < ff < high and low < rr < high and fr * fr < LARGEST_COSINE**2 * ff * rr
+    return low < ff < high and low < rr < high
+
+
+def _ordinary(ff, rr, fr, dtype):
+    return _summable(ff, rr, dtype) and fr * fr < LARGEST_COSINE**2 * ff * rr

@@ -130,9 +130,9 @@ class Layers:
         squares = torch.stack(torch._foreach_norm(self.divided(tensors, largest))).square()
         return largest * squares.new_zeros(self.count).index_add_(0, self.ids, squares).sqrt()
 
-    def unit(self, tensors):
-        """Tensors divided by their layer's norm; a layer of zeros stays zero."""
-        norms = self.norms(tensors)
+    def unit(self, tensors, norms=None):
+        """Tensors divided by their layer's norm; a layer of zeros stays zero. norms: (L,), None: measured here."""
+        norms = self.norms(tensors) if norms is None else norms
         return self.divided(tensors, torch.where(norms == 0, 1.0, norms))
 
     def scaled(self, tensors, factors):
