@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from .experiments import command_line
+from .experiments import beyond, command_line
 
 USAGE_ERROR = 2
 
@@ -44,6 +44,7 @@ def _parser():
     _add_demo(commands)
     _add_variants(commands)
     command_line.add_commands(commands)
+    _add_beyond(commands)
     _add_bench(commands)
     _add_check(commands)
     _add_template(commands)
@@ -94,6 +95,30 @@ def _add_variants(commands):
         help="folder for search.json, variants.json and variants.md (default: results/variants)",
     )
     command.set_defaults(run=_variants)
+
+
+def _add_beyond(commands):
+    width = max(map(len, beyond.STUDIES))
+    listed = "\n".join(f"  {name:{width}}  {question}" for name, question in beyond.STUDIES.items())
+    command = commands.add_parser(
+        "beyond",
+        help="what the paper leaves open, measured on the digits: " + ", ".join(beyond.STUDIES),
+        description=f"One study on the demo's digits; writes a table, a picture and JSON. Studies:\n\n{listed}",
+        epilog="example: python -m oeu_ref beyond subspace",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("study", metavar="STUDY", help="one of those above")
+    command.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for STUDY.json, STUDY.md and STUDY.png, made if it is missing (default: results/beyond)",
+        default="results/beyond",
+    )
+    command.add_argument("--seeds", metavar="LIST", help="comma-separated seeds to report (default: the study's own)")
+    command.add_argument(
+        "--quick", action="store_true", help="a few steps only, to see that everything works; the figures mean nothing"
+    )
+    command.set_defaults(run=_beyond)
 
 
 def _add_bench(commands):
@@ -178,29 +203,38 @@ def _add_check_vectors(commands):
 def _demo(args):
     from .experiments import demo
 
-    try:
-        seeds = tuple(int(seed) for seed in args.seeds.split(","))
-    except ValueError:
-        raise ValueError(
-            f"--seeds must be whole numbers separated by commas, such as 1,2,3; got {args.seeds!r}"
-        ) from None
+    seeds = _seeds(args.seeds)
     if args.search:
         demo.search()
-    written = demo.run(args.out, seeds=seeds, quick=args.quick)
+    return _show(demo.run(args.out, seeds=seeds, quick=args.quick))
+
+
+def _beyond(args):
+    study = beyond.study(args.study)
+    seeds = study.REPORTED_SEEDS if args.seeds is None else _seeds(args.seeds)
+    return _show(study.run(args.out, seeds=seeds, quick=args.quick))
+
+
+def _seeds(text):
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds must be whole numbers separated by commas, such as 1,2,3; got {text!r}") from None
+
+
+def _show(written):
+    """Print what a run wrote: its table, then where everything is."""
     print(written["table"], end="\n\n")
     for kind in ("json", "markdown", "picture"):
-        print(written[kind])
+        if kind in written:
+            print(written[kind])
     return 0
 
 
 def _variants(args):
     from .experiments import variants
 
-    written = variants.run(args.out)
-    print(written["table"], end="\n\n")
-    for kind in ("json", "markdown"):
-        print(written[kind])
-    return 0
+    return _show(variants.run(args.out))
 
 
 def _bench(args):

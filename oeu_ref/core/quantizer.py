@@ -125,9 +125,23 @@ class Quantizer(nn.Module):
             self._initialize(x)
         q_min, q_max = self._range
         count = x[0].numel() if self.per_sample else x.numel()
+        return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, step_gradient_scale(count, q_max), self.mask)
+
+    @property
+    def magnitude(self):
+        """The step in force, a 0-d tensor > 0."""
         # the smallest normal number keeps a step of exactly zero a divisor
-        step = self.step.abs().clamp_min(torch.finfo(self.step.dtype).tiny)
-        return _FakeQuantize.apply(x, step, q_min, q_max, step_gradient_scale(count, q_max), self.mask)
+        return self.step.abs().clamp_min(torch.finfo(self.step.dtype).tiny)
+
+    @torch.no_grad()
+    def codes(self, x):
+        """Integers that stand for x, int16 of its shape: `forward(x)` is `magnitude` times them.
+
+        Raises ValueError before the first batch.
+        """
+        if self.range is None:
+            raise ValueError("the quantizer must know its step: pass a batch first")
+        return _codes(x, self.magnitude, *self.range).to(torch.int16)
 
     def set(self, step, signed):
         """Fix step (> 0, float or 0-d tensor) and sign of the range by hand, in place of the first batch."""
