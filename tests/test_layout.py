@@ -53,7 +53,7 @@ def test_the_reference_works_without_torch():
     assert result.stdout.strip() == "[]", result.stderr
 
 
-@pytest.mark.parametrize("name", ["entropy", "quantizer", "projection"])
+@pytest.mark.parametrize("name", ["entropy", "quantizer", "projection", "subspace", "curvature"])
 def test_twin_files_have_the_same_functions_in_the_same_order(name):
     """Functions that both twins define stand in the same order with the same argument names; the core lacks none of
     the reference's but those about stored bytes and plain vectors."""

@@ -1,0 +1,96 @@
+"""Beyond first order: what the curvature of a loss says about a step, and how long a step it allows.
+
+A step of length eta (the learning rate) along minus d changes a loss L with gradient g and Hessian H by
+
+    dL = -eta <g, d> + eta^2 / 2 d'Hd + O(eta^3).
+
+slope stands for <g, d>, curvature for d'Hd. Theorem 4.3 of arXiv 2602.00567 makes the slope of the retain loss zero
+for d = g_perp, alpha = 1; its O(eta^2) is eta^2 / 2 g_perp'H g_perp.
+"""
+
+import numpy as np
+
+from .. import checks
+from .projection import norm
+
+
+def loss_change(learning_rate, slope, curvature):
+    """Change of a loss that a step along minus d makes, to second order: -eta slope + eta^2 / 2 curvature.
+
+    learning_rate: eta >= 0; slope: <g, d>, positive where the step goes downhill; curvature: d'Hd: finite numbers or
+    arrays, broadcast together.  Returns float64 of the common shape, in the unit of the loss.
+    Raises TypeError or ValueError, naming the argument, for what is not real, not finite or below its range.
+    Source: Taylor's theorem; for d = g_perp the second order of Theorem 4.3 of arXiv 2602.00567.
+    """
+    eta, slope = _checked("learning_rate", learning_rate, 0), _checked("slope", slope)
+    curvature = _checked("curvature", curvature)
+    # factored: the square of a small eta may underflow where the product does not
+    return (eta * (eta / 2 * curvature - slope))[()]
+
+
+def largest_learning_rate(learning_rate, slope, curvature, max_increase):
+    """Longest step, at most learning_rate, on the way to which `loss_change` never exceeds max_increase.
+
+    learning_rate: eta >= 0, the step that is wanted; slope, curvature as in `loss_change`; max_increase >= 0, in the
+    unit of the loss: finite numbers or arrays, broadcast together.  Returns float64 of the common shape, in
+    [0, learning_rate].  Raises as `loss_change`.
+
+    The prediction meets the bound M at the roots of curvature / 2 eta^2 - slope eta - M = 0. With D = slope^2 + 2
+    curvature M, the first root above 0 beyond which the prediction exceeds M is
+
+        slope < 0 (uphill):              2 M / (sqrt(D) - slope), none if D <= 0: the loss turns before it reaches M;
+        slope >= 0 and curvature > 0:    (slope + sqrt(D)) / curvature;
+        slope >= 0 and curvature <= 0:   none.
+
+    "On the way": beyond a hill (slope < 0, curvature < 0) the prediction is below M again. No step is let across: the
+    prediction is good near the start alone. So a longer learning_rate never gives a shorter step.
+    max_increase = 0 allows no step uphill, and along slope 0 none where the curvature is positive.
+    Source: ours, from the second order of Theorem 4.3 of arXiv 2602.00567.
+    """
+    eta, slope = _checked("learning_rate", learning_rate, 0), _checked("slope", slope)
+    curvature, most = _checked("curvature", curvature), _checked("max_increase", max_increase, 0)
+    # sqrt(|D|) from its two parts in a common unit, so that no square overflows, underflows or cancels
+    bend = np.sqrt(np.abs(curvature)) * np.sqrt(most)
+    size = np.maximum(np.abs(slope), bend)
+    unit = np.where(size == 0, 1.0, size)
+    a, b = np.abs(slope) / unit, np.sqrt(2) * (bend / unit)
+    with np.errstate(all="ignore"):  # a root beyond the largest number is infinite; branches not taken may be anything
+        root_of_d = np.where(curvature >= 0, np.hypot(a, b), np.sqrt(np.maximum(a - b, 0) * (a + b)))
+        uphill = np.where((curvature < 0) & (a <= b), np.inf, most / unit * (2 / (a + root_of_d)))
+        downhill = np.where(curvature > 0, size / curvature * (a + root_of_d), np.inf)
+    return np.minimum(eta, np.where(slope < 0, uphill, downhill))[()]
+
+
+def difference_hessian_vector_product(gradient_of, parameters, vector, distance=None):
+    """Hessian times a vector, H v, from two gradients: (g(theta + h v) - g(theta - h v)) / (2 h).
+
+    gradient_of: maps a list of P arrays to the list of P gradients of a loss there; parameters: theta, list of P float
+    arrays; vector: v, list of P arrays of their shapes; distance: h |v| > 0, None: eps^(1/3) times the larger of 1 and
+    |theta|, which balances the error of the difference, about h^2, with that of rounding, about eps / h.
+    Returns a list of P float64 arrays, zero for a zero v.  Raises ValueError for lists or shapes that do not match.
+    Source: the central difference; the core differentiates twice instead.
+    """
+    parameters, vector = ([np.asarray(a, dtype=np.float64) for a in arrays] for arrays in (parameters, vector))
+    if [a.shape for a in parameters] != [v.shape for v in vector]:
+        shapes = [a.shape for a in parameters]
+        raise ValueError(f"vector must have the shapes of parameters, {shapes}, got {[v.shape for v in vector]}")
+    length, size = (norm(np.concatenate([a.ravel() for a in arrays])) for arrays in (vector, parameters))
+    if length == 0:
+        return [np.zeros_like(v) for v in vector]
+    if distance is None:
+        distance = np.cbrt(np.finfo(np.float64).eps) * max(1.0, size)
+    h = checks.positive("distance", distance) / length
+    ahead, behind = (gradient_of([p + sign * h * v for p, v in zip(parameters, vector)]) for sign in (1, -1))
+    return [(a - b) / (2 * h) for a, b in zip(ahead, behind)]
+
+
+def _checked(name, values, low=-np.inf):
+    values = np.asarray(values)
+    if values.dtype == bool or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+    values = values.astype(np.float64)
+    bad = ~(np.isfinite(values) & (values >= low))
+    if bad.any():
+        wanted = "finite" if low == -np.inf else f"finite and at least {low:g}"
+        raise ValueError(f"{name} must be {wanted}, got {values[bad].flat[0]}")
+    return values
