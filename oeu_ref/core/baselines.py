@@ -286,6 +286,15 @@ class OrthogonalEntropy(Method):
         super().__init__(model, forget, settings, generator)
         self.oeu = OEU(model, self.optimizer, beta=settings.weight, **options)
 
+    def state_dict(self):
+        remembered = self.oeu.remembered
+        return {**super().state_dict(), **({} if remembered is None else {"remembered": remembered.state_dict()})}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        if self.oeu.remembered is not None:
+            self.oeu.remembered.load_state_dict(state["remembered"])
+
     def step(self, forget, retain):
         forget, retain = distributed.shard(forget), distributed.shard(retain)
         return self.oeu.step(forget.inputs, retain.inputs, retain.labels)

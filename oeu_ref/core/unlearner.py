@@ -1,6 +1,8 @@
 """The OEU step on any PyTorch model and optimizer, and a stop rule that needs no retrained model."""
 
 import contextlib
+import dataclasses
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from .. import checks
-from . import distributed
+from . import distributed, subspace
+from .curvature import curvature, largest_learning_rate
 from .entropy import check_logits_shape, checked_labels, entropy
 from .fast import cosines_and_norms, projected
+from .monitor import monitored
 from .projection import Layers, wide
 from .quantizer import Quantizer
 
@@ -29,7 +33,8 @@ class StepReport:
     forget_loss, -forget_entropy unless the loss is your own; retain_loss >= 0; forget_entropy in [0, log K]: floats, in
     nats, batch means;
     cosine: between forget and retain gradient, residual: between projected forget gradient and retain gradient, both
-    over all parameters as one vector; layer_cosines, layer_residuals: the same for each layer, by name.
+    over all parameters as one vector; layer_cosines, layer_residuals: the same for each layer, by name;
+    update_share in [0, 1]: how much of the optimizer's update was taken, 1 unless `max_retain_increase` asked for less.
     """
 
     forget_loss: float
@@ -39,6 +44,7 @@ class StepReport:
     residual: float
     layer_cosines: dict
     layer_residuals: dict
+    update_share: float = 1.0
 
 
 class OEU:
@@ -60,6 +66,14 @@ class OEU:
     normalization, epsilon: as in `oeu_ref.core.projection.project`.
     forget_loss: None for OEU's own, the negative mean entropy; or maps forget logits (N_f, K) to a scalar of which
     descent forgets, for experiments with other losses.
+    memory: m >= 1: the span of this and the m - 1 last steps' retain gradients is taken out of the forget gradient, at
+    the price of m - 1 copies of the gradients; see `oeu_ref.core.subspace` (paper: 1).
+    max_retain_increase: None, or a bound >= 0, in nats, on what a step may add to the retain batch's loss: where slope
+    and curvature along the optimizer's update predict more, the update is shortened, and a momentum buffer with it. It
+    costs a second backward pass and a copy of the parameters, and needs one process and forward="separate". Exact to
+    second order on a smooth loss; a quantizer's staircase keeps no such promise (`oeu_ref.core.curvature`).
+    monitor: True, or a `oeu_ref.core.monitor.Monitor`: record what each step does in `unlearner.monitor`, and warn of
+    known failures; the run stays the same to the last bit.
     Raises TypeError for another model or optimizer, ValueError for a setting outside its range or an optimizer that
     holds none of the model's parameters, or others.
     Over several processes (`oeu_ref.core.distributed`) each passes its own shard of both batches to `step`, which takes
@@ -81,6 +95,9 @@ class OEU:
         normalization="exact",
         epsilon=1e-8,
         forget_loss=None,
+        memory=1,
+        max_retain_increase=None,
+        monitor=None,
     ):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -96,6 +113,16 @@ class OEU:
         self.normalization = checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
         self.epsilon = checks.positive("epsilon", epsilon)
         self.forget_loss = forget_loss
+        memory = checks.integer("memory", memory, 1)
+        if memory > 1 and self.normalization != "exact":
+            raise ValueError(f"normalization must be 'exact' for a memory above 1, got {normalization!r}")
+        self.remembered = subspace.RetainMemory(memory - 1) if memory > 1 else None
+        self.max_retain_increase = max_retain_increase
+        if max_retain_increase is not None:
+            self.max_retain_increase = checks.number("max_retain_increase", max_retain_increase, 0)
+            if self.forward != "separate":
+                raise ValueError(f"forward must be 'separate' for max_retain_increase, got {forward!r}")
+        self.monitor = monitored(monitor)
         self._layers = {}
         if not self._trainable():
             raise ValueError("optimizer must hold at least one parameter of the model that requires a gradient")
@@ -109,22 +136,77 @@ class OEU:
         for a non-finite loss or gradient; the model, buffers included, and the optimizer are then as before.
         """
         parameters = self._trainable()
+        bounded = self.max_retain_increase is not None
+        if bounded and distributed.size() > 1:
+            raise ValueError(f"max_retain_increase must be None for several processes, got {distributed.size()} of them")
+        watch = self.monitor and self.monitor.watch(self)
         with self._undone_on_error():
-            losses, g_f, g_r = self._losses_and_gradients(parameters, forget_inputs, retain_inputs, retain_labels)
+            # the retain loss's graph must outlive the update, which changes the parameters in place
+            copies = {n: p.detach().clone().requires_grad_() for n, p in parameters.items()} if bounded else None
+            losses, g_f, g_r = self._losses_and_gradients(
+                parameters, forget_inputs, retain_inputs, retain_labels, copies
+            )
             # a quantizer clips infinite inputs to finite ones: the losses alone would not show them
             inputs_finite = torch.stack([forget_inputs.isfinite().all(), retain_inputs.isfinite().all()])
             inputs_finite = distributed.total(inputs_finite.double()) == distributed.size()
             parameters, g_f, g_r = _used(parameters, g_f, g_r)
             with torch.no_grad():
                 layers, names = self._layers_of(parameters)
-                g_perp = projected(g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon)
+                g_perp = self._projected(parameters, g_f, g_r, layers)
                 report = self._report(inputs_finite, losses, g_f, g_r, g_perp, layers, names)
                 direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
+        if self.remembered is not None:
+            self.remembered.push(dict(zip(parameters, g_r)))
         self.optimizer.zero_grad(set_to_none=True)
         for parameter, d in zip(parameters.values(), direction):
             parameter.grad = d
+        if watch:
+            watch.before_update(parameters, g_f, g_r, direction, layers, names)
         self.optimizer.step()
+        if bounded:
+            share = self._shorten_update(parameters, [copies[name] for name in parameters], g_r)
+            report = dataclasses.replace(report, update_share=share)
+        if watch:
+            watch.after_update(report, forget_inputs, retain_inputs, retain_labels)
         return report
+
+    def _projected(self, parameters, g_f, g_r, layers):
+        """g_perp: the forget gradient without the retain direction, or without the span of those remembered."""
+        if self.remembered is None:
+            return projected(g_f, g_r, layers, self.alpha, self.rescale, self.normalization, self.epsilon)
+        history = [*self.remembered.history(parameters), g_r]
+        return subspace.projected(g_f, history, layers, self.alpha, self.rescale)
+
+    def _shorten_update(self, parameters, before, g_r):
+        """Take back what of the update is predicted to lift the retain loss above the bound; the share that remains.
+
+        parameters: dict, after the update; before: list of leaves, their values before it; g_r: with its graph.
+        """
+        with torch.no_grad():
+            update = torch._foreach_sub(list(parameters.values()), before)
+            slope = -sum((g * u).sum(dtype=torch.float64) for g, u in zip(g_r, update))
+        # a learned step's gradient has no Hessian (`curvature`'s module says why): steps count in the slope alone
+        smooth = [i for i, name in enumerate(parameters) if not self._is_step(name)]
+        bend = curvature(*([values[i] for i in smooth] for values in (g_r, before, update)))[0]
+        finite = bool(slope.isfinite() and bend.isfinite())
+        share = largest_learning_rate(1.0, slope, bend, self.max_retain_increase).item() if finite else 0.0
+        if share < 1:
+            with torch.no_grad():
+                for parameter, old, u in zip(parameters.values(), before, update):
+                    # not u * share for a share of 0: an infinite u would leave NaN behind
+                    parameter.copy_(old + share * u if share else old)
+                    buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+                    if buffer is not None:
+                        buffer.mul_(share) if share else buffer.zero_()
+        if not finite:
+            raise NonFiniteError(
+                f"the update must have a finite effect on the retain loss, got a slope of {slope:g} and a curvature of "
+                f"{bend:g}: lower the learning rate; the parameters are as before"
+            )
+        return share
+
+    def _is_step(self, parameter_name):
+        return isinstance(self.model.get_submodule(parameter_name.rpartition(".")[0]), Quantizer)
 
     def _trainable(self):
         """Parameters that a step changes, by name, each once: the model's that the optimizer holds."""
@@ -148,12 +230,13 @@ class OEU:
     def _owner(self, parameter_name):
         """Name of the module that a parameter belongs to; a quantizer's step belongs to the layer that it serves."""
         owner = parameter_name.rpartition(".")[0]
-        if isinstance(self.model.get_submodule(owner), Quantizer):
-            owner = owner.rpartition(".")[0]
-        return owner
+        return owner.rpartition(".")[0] if self._is_step(parameter_name) else owner
 
-    def _losses_and_gradients(self, parameters, forget_inputs, retain_inputs, retain_labels):
-        """(losses, g_f, g_r): forget loss, retain loss and forget entropy as (3,) float64; lists, None where unused."""
+    def _losses_and_gradients(self, parameters, forget_inputs, retain_inputs, retain_labels, copies=None):
+        """(losses, g_f, g_r): forget loss, retain loss and forget entropy as (3,) float64; lists, None where unused.
+
+        copies: dict name -> leaf of the parameter's value, in which g_r is then taken, with its graph.
+        """
         for name, inputs in (("forget_inputs", forget_inputs), ("retain_inputs", retain_inputs)):
             if not isinstance(inputs, torch.Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
@@ -175,8 +258,12 @@ class OEU:
             # retain last: BatchNorm's running statistics weigh the latest batch most
             forget_loss, entropies = self._forget_loss(self.model(forget_inputs))
             g_f = distributed.gradients(forget_loss, parameters)
-            retain_loss = self._retain_loss(self.model(retain_inputs), retain_labels)
-        g_r = distributed.gradients(retain_loss, parameters)
+            call = self.model if copies is None else functools.partial(_called_with, self.model, copies)
+            retain_loss = self._retain_loss(call(retain_inputs), retain_labels)
+        if copies is None:
+            g_r = distributed.gradients(retain_loss, parameters)
+        else:
+            g_r = torch.autograd.grad(retain_loss, list(copies.values()), create_graph=True, allow_unused=True)
         losses = torch.stack([forget_loss.detach(), retain_loss.detach(), entropies]).double()
         return distributed.total(losses), g_f, g_r
 
@@ -308,6 +395,10 @@ def mean_entropy(model, inputs, batch_size=1024):
         return sum(entropy(model(batch)).sum().item() for batch in inputs.split(batch_size)) / len(inputs)
     finally:
         model.train(training)
+
+
+def _called_with(model, parameters, inputs):
+    return torch.func.functional_call(model, parameters, (inputs,))
 
 
 def _used(parameters, g_f, g_r):

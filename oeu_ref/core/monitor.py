@@ -1,0 +1,303 @@
+"""A monitor of unlearning: what each step does to both losses, and which known failure a run heads for.
+
+`OEU(..., monitor=True)` measures, `unlearner.monitor.records` holds what it found, and an `UnlearningWarning` says once
+for each failure signature what is wrong (`signatures.py`).
+"""
+
+import collections
+import contextlib
+import math
+import random
+import warnings
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from .. import checks
+from . import distributed
+from .fast import cosines_and_norms
+from .projection import wide
+from .quantizer import Quantizer
+from .signatures import SIGNATURES, Thresholds, UnlearningWarning
+
+__all__ = ["SIGNATURES", "Monitor", "Thresholds", "UnlearningWarning", "Watch", "monitored"]
+
+
+class Monitor:
+    """Record of a run of `oeu_ref.core.unlearner.OEU`, and warnings about it. One monitor belongs to one run.
+
+    target_entropy: mean entropy in nats at which the forget set counts as forgotten, such as that of data never seen
+    (`oeu_ref.core.unlearner.mean_entropy`), or None; thresholds: a `Thresholds`; every >= 1: one step of so many is
+    measured, the others cost nothing; max_records >= 16: when more are kept, every second is dropped, and from then on
+    one of twice as many measured steps is kept. So a long run stays bounded; warnings see every measured step, and the
+    records at which one fired stay.
+
+    records: list of dicts of plain data, in the order of steps, each O(layers):
+        step: number of the step, from 1;
+        forget_loss, retain_loss, forget_entropy: nats, on the step's own batches, before the update;
+        entropy_share: forget_entropy / log K; entropy_progress: share of the way from the first record to the target,
+        None without one;
+        update_norm: |u|, u = theta_after - theta_before;
+        predicted, actual: {"forget", "retain"}: change of both losses by u, at first order (<g_f, u>, <g_r, u>) and as
+        a second evaluation of the same batches finds it: same modes, same dropout, buffers as the step left them. In
+        float32 a change below about 1e-7 is rounding;
+        cosine, residual: of forget gradient and retain gradient before projection, of projected and retain after it;
+        update_cosine: cos(u, g_r); with alpha = 1 the step promises one <= 0, that is, no climb at first order;
+        turned_back: cos(u, g_r) - cos(-d, g_r), d = g_r + beta g_perp the direction that the optimizer was given: the
+        share of the update's length that momentum, weight decay or an adaptive optimizer turned towards higher retain
+        loss (negative: towards lower). In [-2, 2], free of scale: 0 for plain SGD at any learning rate;
+        codes_changed: weight codes that became others, of codes; both None without this package's quantized layers;
+        step_sizes: {quantizer: [before, after]}, those that the optimizer moves;
+        layers: {layer: {cosine, residual, predicted_forget, predicted_retain, update_cosine, turned_back}};
+        warnings: signatures that fired at this step.
+    A number that is not finite is None. With a forget loss of your own, actual["forget"] is None: it may draw random
+    numbers, and a second call would change the run. actual["entropy"] is always there.
+    warnings: list of {"step", "signature", "message"}; last: the latest record; steps: steps taken.
+
+    Monitoring changes nothing: weights, buffers, optimizer and random numbers (PyTorch's global ones on CPU and CUDA,
+    NumPy's, Python's) are to the last bit those of the run without. It costs two forward passes and a copy of the
+    parameters. Hooks on the model run once more. Over several processes each passes its shard, as to `OEU.step`: losses
+    are those of the whole batch, records are the same everywhere, and the first process warns.
+    Raises TypeError or ValueError, naming the argument.
+    """
+
+    def __init__(self, target_entropy=None, thresholds=None, every=1, max_records=1000):
+        self.target_entropy = None if target_entropy is None else checks.positive("target_entropy", target_entropy)
+        self.thresholds = Thresholds() if thresholds is None else thresholds
+        if not isinstance(self.thresholds, Thresholds):
+            raise TypeError(f"thresholds must be a Thresholds, got {type(thresholds).__name__}")
+        self.every, self.max_records = checks.integer("every", every, 1), checks.integer("max_records", max_records, 16)
+        self.records, self.warnings, self.first, self.last = [], [], None, None
+        self.steps = self.measured = 0
+        self.keep_every, self.sizes = 1, {}
+        self.recent = collections.deque(maxlen=self.thresholds.patience)
+
+    def watch(self, unlearner):
+        """Begin with a step, before its forward passes: a `Watch`."""
+        return Watch(self, unlearner)
+
+    def add(self, record, classes, sizes):
+        """Keep a record and warn of what it shows for the first time; called by `Watch`.
+
+        record: as above, but for what follows from earlier ones; classes: K; sizes: {layer: elements}.
+        """
+        self.steps, self.classes, self.sizes = record["step"], classes, sizes
+        self.first, self.last = self.first or record, record
+        self.recent.append(record)
+        record["entropy_share"] = record["forget_entropy"] / math.log(classes)
+        record["entropy_progress"] = self._progress(record["forget_entropy"])
+        warned = {warning["signature"] for warning in self.warnings}
+        checked = {name: check(self) for name, check in SIGNATURES.items() if name not in warned}
+        found = {name: message for name, message in checked.items() if message}
+        record["warnings"] = list(found)
+        if found or self.measured % self.keep_every == 0:
+            self.records.append(record)
+        self.measured += 1
+        if len(self.records) > self.max_records:
+            self.keep_every *= 2
+            stride = self.every * self.keep_every
+            self.records = [r for r in self.records if (r["step"] - 1) % stride == 0 or r["warnings"]]
+        for name, message in found.items():
+            self.warnings.append({"step": record["step"], "signature": name, "message": message})
+        for name, message in found.items() if distributed.rank() == 0 else ():
+            # the line that called `OEU.step`: add, after_update and its decorator, and step lie between
+            warnings.warn(f"step {record['step']}, {name}: {message}", UnlearningWarning, stacklevel=5)
+
+    def _progress(self, entropy):
+        start, target = self.first["forget_entropy"], self.target_entropy
+        return None if target is None or target == start else (entropy - start) / (target - start)
+
+    def retain_loss(self):
+        """Retain loss after the latest measured update, in nats; None if it is not finite."""
+        change = self.last["actual"]["retain"]
+        return None if change is None else self.last["retain_loss"] + change
+
+    def mean(self, key):
+        """Mean of a record's number over the latest `window` records; None if there are fewer or one is None."""
+        values = [record[key] for record in self.recent][-self.thresholds.window :]
+        if len(values) < self.thresholds.window or None in values:
+            return None
+        return sum(values) / len(values)
+
+
+def monitored(monitor):
+    """What `OEU`'s monitor argument means: False or None is None, True a new `Monitor`, a `Monitor` itself.
+
+    Raises TypeError for anything else.
+    """
+    if monitor is None or isinstance(monitor, Monitor):
+        return monitor
+    if not isinstance(monitor, bool):
+        raise TypeError(f"monitor must be True, False or a Monitor, got {type(monitor).__name__}")
+    return Monitor() if monitor else None
+
+
+class Watch:
+    """One step under observation: random generators before it, parameters before the optimizer, and what came of it.
+
+    monitor: that of the run, which learns of the step when it is over; unlearner: the `OEU`.
+    """
+
+    def __init__(self, monitor, unlearner):
+        self.monitor, self.unlearner = monitor, unlearner
+        self.due = monitor.steps % monitor.every == 0
+        devices = {p.device for p in unlearner.model.parameters() if p.device.type == "cuda"}
+        self.generators = _generators(devices) if self.due else None
+
+    @torch.no_grad()
+    def before_update(self, parameters, g_f, g_r, direction, layers, names):
+        """Remember parameters (by name) and what the optimizer is given (lists); layers, names: which form a layer."""
+        if self.due:
+            self.parameters, self.g_f, self.g_r, self.layers, self.names = parameters, g_f, g_r, layers, names
+            self.old = {name: p.detach().clone() for name, p in parameters.items()}
+            self.old_codes = self._codes()
+            self.aimed = cosines_and_norms(direction, g_r, layers)
+
+    @torch.no_grad()
+    def after_update(self, report, forget_inputs, retain_inputs, retain_labels):
+        """Measure what the update did, and tell the monitor; report: the step's `StepReport`."""
+        if not self.due:
+            self.monitor.steps += 1
+            return
+        update = [b - a for a, b in zip(wide(list(self.old.values())), wide(list(self.parameters.values())))]
+        with _left_as_they_are(self.unlearner, self.generators):
+            losses, classes = self._losses(forget_inputs, retain_inputs, retain_labels)
+        changed = [(old != new).sum() for old, new in zip(self.old_codes, self._codes())]
+        steps = {n: (self.old[n], p) for n, p in self.parameters.items() if self._is_step(n)}
+        along_r, along_f = (cosines_and_norms(update, g, self.layers) for g in (self.g_r, self.g_f))
+        # all numbers in one transfer from the device
+        parts = [losses, self.aimed, along_r, along_f, *changed, *(step for pair in steps.values() for step in pair)]
+        flat = torch.cat([part.detach().double().flatten().to(losses.device) for part in parts]).cpu()
+        losses, aimed, along_r, along_f, *rest = flat.split([part.numel() for part in parts])
+        changed, ends = [int(n) for n in rest[: len(changed)]], [_finite(end) for end in rest[len(changed) :]]
+        record = {
+            "step": self.monitor.steps + 1,
+            "forget_loss": report.forget_loss,
+            "retain_loss": report.retain_loss,
+            "forget_entropy": report.forget_entropy,
+            "actual": self._actual(report, losses),
+            "cosine": report.cosine,
+            "residual": report.residual,
+            **self._first_order(report, *(part.view(3, -1) for part in (aimed, along_r, along_f))),
+            "codes_changed": sum(changed) if changed else None,
+            "codes": sum(codes.numel() for codes in self.old_codes) or None,
+            "step_sizes": dict(zip(steps, map(list, zip(ends[::2], ends[1::2])))),
+        }
+        self.monitor.add(record, classes, self._sizes())
+
+    def _actual(self, report, losses):
+        entropy, retain = _finite(losses[0] - report.forget_entropy), _finite(losses[1] - report.retain_loss)
+        own_loss = self.unlearner.forget_loss is not None
+        forget = None if own_loss or entropy is None else -entropy
+        return {"forget": forget, "retain": retain, "entropy": entropy}
+
+    def _first_order(self, report, aimed, along_r, along_f):
+        """What follows from (cosine, first norm, second norm) of each layer: (d, g_r), (u, g_r) and (u, g_f)."""
+        retain, forget = along_r.prod(dim=0), along_f.prod(dim=0)  # <u, g_r> and <u, g_f>
+        overall, promised = _overall(along_r), _overall(aimed)
+        columns = {
+            "cosine": report.layer_cosines.values(),
+            "residual": report.layer_residuals.values(),
+            "predicted_forget": forget,
+            "predicted_retain": retain,
+            "update_cosine": along_r[0],
+            "turned_back": along_r[0] + aimed[0],
+        }
+        rows = zip(*([_finite(value) for value in column] for column in columns.values()))
+        return {
+            "predicted": {"forget": _finite(forget.sum()), "retain": _finite(retain.sum())},
+            "update_norm": _finite(along_r[1].norm()),
+            "update_cosine": _finite(overall),
+            "turned_back": _finite(overall + promised),
+            "layers": {name: dict(zip(columns, row)) for name, row in zip(self.names, rows)},
+        }
+
+    def _codes(self):
+        """Weight codes of the quantized layers that the optimizer moves: a list of int8 tensors."""
+        moved, codes = {id(p) for p in self.parameters.values()}, []
+        for module in self.unlearner.model.modules():
+            quantizer, weight = getattr(module, "weight_quantizer", None), getattr(module, "weight", None)
+            if isinstance(quantizer, Quantizer) and not quantizer.unread and id(weight) in moved:
+                # not `Quantizer.codes`, which reads buffers and so would wait for the device
+                codes.append((quantizer(weight) / quantizer.magnitude).round().to(torch.int8))
+        return codes
+
+    def _is_step(self, name):
+        return isinstance(self.unlearner.model.get_submodule(name.rpartition(".")[0]), Quantizer)
+
+    def _sizes(self):
+        if list(self.monitor.sizes) == self.names:  # reading the layers' numbers waits for the device
+            return self.monitor.sizes
+        counts = collections.Counter()
+        for layer, g in zip(self.layers.ids.tolist(), self.g_r):
+            counts[self.names[layer]] += g.numel()
+        return dict(counts)
+
+    def _losses(self, forget_inputs, retain_inputs, retain_labels):
+        """((2,) mean forget entropy and retain loss as they are now, number of classes)."""
+        model = self.unlearner.model
+        if self.unlearner.forward == "joint":
+            logits = model(torch.cat([forget_inputs, retain_inputs]))
+            forget_logits, retain_logits = logits[: len(forget_inputs)], logits[len(forget_inputs) :]
+        else:
+            forget_logits, retain_logits = model(forget_inputs), model(retain_inputs)
+        log_p = functional.log_softmax(wide([forget_logits])[0], dim=1)
+        entropy = distributed.part(-(log_p.exp() * log_p).sum(dim=1).mean(), len(forget_logits))
+        # twin of what the step itself computes; not its forget loss, which may draw random numbers of its own
+        retain = functional.cross_entropy(wide([retain_logits])[0], retain_labels.to(torch.int64))
+        retain = distributed.part(retain, len(retain_logits))
+        return distributed.total(torch.stack([entropy, retain]).double()), forget_logits.shape[1]
+
+
+def _generators(devices):
+    """States of the global random generators: PyTorch's on CPU and the CUDA devices given, NumPy's, Python's."""
+    cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+
+
+def _set_generators(states):
+    cpu, cuda, of_numpy, of_python = states
+    torch.set_rng_state(cpu)
+    for device, state in cuda.items():
+        torch.cuda.set_rng_state(state, device)
+    np.random.set_state(of_numpy)
+    random.setstate(of_python)
+
+
+@contextlib.contextmanager
+def _left_as_they_are(unlearner, generators):
+    """Let the model run as in the step, with the same random numbers, and leave no trace of it.
+
+    generators: states that the generators had before the step's own forward passes: dropout drops the same units.
+    """
+    modules = list(unlearner.model.modules())
+    modes = [module.training for module in modules]
+    buffers = [(m, n, b, b.clone()) for m in modules for n, b in m._buffers.items() if b is not None]
+    now, cached = _generators(generators[1]), torch.is_autocast_cache_enabled()
+    _set_generators(generators)
+    # casts of the new weights, made without a graph, must not wait for the next step in autocast's cache
+    torch.set_autocast_cache_enabled(False)
+    if unlearner.mode == "train":
+        unlearner.model.train()
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+        _set_generators(now)
+        for module, training in zip(modules, modes):
+            module.training = training
+        for module, name, buffer, value in buffers:
+            buffer.copy_(value)
+            module._buffers[name] = buffer
+
+
+def _overall(measured):
+    """Cosine of two gradients as one vector each, from (cosine, first norm, second norm) of each layer; 0 for zero."""
+    length = measured[1].norm() * measured[2].norm()
+    return measured.prod(dim=0).sum() / length if length else length
+
+
+def _finite(value):
+    value = float(value)
+    return value if math.isfinite(value) else None
