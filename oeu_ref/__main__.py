@@ -45,6 +45,7 @@ def _parser():
     _add_variants(commands)
     command_line.add_commands(commands)
     _add_beyond(commands)
+    _add_export(commands)
     _add_bench(commands)
     _add_check(commands)
     _add_template(commands)
@@ -119,6 +120,29 @@ def _add_beyond(commands):
         "--quick", action="store_true", help="a few steps only, to see that everything works; the figures mean nothing"
     )
     command.set_defaults(run=_beyond)
+
+
+def _add_export(commands):
+    command = commands.add_parser(
+        "export",
+        help="write a kept image model as integer codes and scales, what a device runs, and check it",
+        description="Turns a .pt file of an output folder into the integer network that a device runs: one .npz without "
+        "pickle, read back and compared with PyTorch's forward on random images.",
+        epilog="example: python -m oeu_ref export results/cifar10-10-cpu/seed-1/original.pt --out original.npz",
+    )
+    command.add_argument("model", metavar="FILE", help="a .pt file that table, ablation or run kept")
+    command.add_argument("--out", required=True, metavar="FILE", help="the .npz to write")
+    command.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="side of the images (default: that of the model's experiment)"
+    )
+    command.add_argument(
+        "--value-bits",
+        type=int,
+        choices=(32, 64),
+        default=64,
+        help="width of the values between layers; 64 agrees with PyTorch in every code (default: 64)",
+    )
+    command.set_defaults(run=_export)
 
 
 def _add_bench(commands):
@@ -213,6 +237,13 @@ def _beyond(args):
     study = beyond.study(args.study)
     seeds = study.REPORTED_SEEDS if args.seeds is None else _seeds(args.seeds)
     return _show(study.run(args.out, seeds=seeds, quick=args.quick))
+
+
+def _export(args):
+    from .experiments.export import export_file
+
+    print(export_file(args.model, args.out, args.image_size, args.value_bits))
+    return 0
 
 
 def _seeds(text):

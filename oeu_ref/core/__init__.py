@@ -2,12 +2,16 @@
 
 from .entropy import entropy_loss, kl_to_uniform
 from .models import QuantMLP, quantize_model
+from .monitor import Monitor
 from .projection import oeu_direction, project
 from .quantizer import QuantConv2d, Quantizer, QuantLinear, fake_quantize, fake_quantize_backward
+from .signatures import UnlearningWarning
+from .subspace import project_subspace
 from .unlearner import OEU, EntropyStop, NonFiniteError, StepReport
 
 __all__ = [
     "EntropyStop",
+    "Monitor",
     "NonFiniteError",
     "OEU",
     "QuantConv2d",
@@ -15,11 +19,13 @@ __all__ = [
     "QuantMLP",
     "Quantizer",
     "StepReport",
+    "UnlearningWarning",
     "entropy_loss",
     "fake_quantize",
     "fake_quantize_backward",
     "kl_to_uniform",
     "oeu_direction",
     "project",
+    "project_subspace",
     "quantize_model",
 ]
