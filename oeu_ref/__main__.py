@@ -234,7 +234,7 @@ def _demo(args):
 
 
 def _beyond(args):
-    study = beyond.study(args.study)
+    study = beyond.load(args.study)
     seeds = study.REPORTED_SEEDS if args.seeds is None else _seeds(args.seeds)
     return _show(study.run(args.out, seeds=seeds, quick=args.quick))
 

@@ -92,7 +92,8 @@ def test_an_interrupted_run_with_a_memory_goes_on_to_the_same_bits(restored):
     """State saved after two steps and loaded into a new method ends as if nothing had happened; without it, not."""
 
     def method():
-        return OrthogonalEntropy(quantized_net(), None, Settings(0.1), stream(0, "method"), memory=3)
+        forget = Samples(batches(0)[0], batches(0)[2][:7])
+        return OrthogonalEntropy(quantized_net(), forget, Settings(0.1), stream(0, "method"), memory=3)
 
     def steps(of, numbers):
         for step in numbers:

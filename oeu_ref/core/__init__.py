@@ -8,12 +8,14 @@ from .quantizer import QuantConv2d, Quantizer, QuantLinear, fake_quantize, fake_
 from .signatures import UnlearningWarning
 from .subspace import project_subspace
 from .unlearner import OEU, EntropyStop, NonFiniteError, StepReport
+from .updates import OrthogonalUpdates
 
 __all__ = [
     "EntropyStop",
     "Monitor",
     "NonFiniteError",
     "OEU",
+    "OrthogonalUpdates",
     "QuantConv2d",
     "QuantLinear",
     "QuantMLP",

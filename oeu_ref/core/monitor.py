@@ -19,6 +19,7 @@ from . import distributed
 from .fast import cosines_and_norms
 from .projection import wide
 from .quantizer import Quantizer
+from .undo import is_quantizer
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
 
 __all__ = ["SIGNATURES", "Monitor", "Thresholds", "UnlearningWarning", "Watch", "monitored"]
@@ -224,7 +225,7 @@ class Watch:
         return codes
 
     def _is_step(self, name):
-        return isinstance(self.unlearner.model.get_submodule(name.rpartition(".")[0]), Quantizer)
+        return is_quantizer(self.unlearner.model.get_submodule(name.rpartition(".")[0]))
 
     def _sizes(self):
         if list(self.monitor.sizes) == self.names:  # reading the layers' numbers waits for the device

@@ -16,7 +16,8 @@ from .entropy import check_logits_shape, checked_labels, entropy
 from .fast import cosines_and_norms, projected
 from .monitor import monitored
 from .projection import Layers, wide
-from .quantizer import Quantizer
+from .undo import is_quantizer, undone_on_error
+from .updates import OrthogonalUpdates
 
 FORWARDS = ("separate", "joint")
 MODES = ("train", "keep")
@@ -51,7 +52,8 @@ class OEU:
     """Orthogonal Entropy Unlearning of a model in place, step by step, through an optimizer of your choice.
 
     model: any `nn.Module` that maps inputs (N, ...) to logits (N, K); parameters may be frozen, shared or unused.
-    optimizer: a `torch.optim.Optimizer` over (some of) the model's parameters; only these are changed.
+    optimizer: a `torch.optim.Optimizer` over (some of) the model's parameters; only these are changed. Around it may
+    stand a `oeu_ref.core.updates.OrthogonalUpdates`, which projects what the optimizer makes of the direction.
     alpha in [0, 1]: share of the retain direction that is removed from the forget gradient (paper: 1).
     beta >= 0: weight of the projected forget gradient.
     granularity: "layer" or "global"; rescale: "undo" or "match": see `oeu_ref.core.projection.project`.
@@ -140,7 +142,7 @@ class OEU:
         if bounded and distributed.size() > 1:
             raise ValueError(f"max_retain_increase must be None for several processes, got {distributed.size()} of them")
         watch = self.monitor and self.monitor.watch(self)
-        with self._undone_on_error():
+        with undone_on_error(self.model), self._forward_mode():
             # the retain loss's graph must outlive the update, which changes the parameters in place
             copies = {n: p.detach().clone().requires_grad_() for n, p in parameters.items()} if bounded else None
             losses, g_f, g_r = self._losses_and_gradients(
@@ -160,6 +162,8 @@ class OEU:
         self.optimizer.zero_grad(set_to_none=True)
         for parameter, d in zip(parameters.values(), direction):
             parameter.grad = d
+        if isinstance(self.optimizer, OrthogonalUpdates):
+            self.optimizer.protect(list(parameters.values()), g_r, layers)
         if watch:
             watch.before_update(parameters, g_f, g_r, direction, layers, names)
         self.optimizer.step()
@@ -206,7 +210,7 @@ class OEU:
         return share
 
     def _is_step(self, parameter_name):
-        return isinstance(self.model.get_submodule(parameter_name.rpartition(".")[0]), Quantizer)
+        return is_quantizer(self.model.get_submodule(parameter_name.rpartition(".")[0]))
 
     def _trainable(self):
         """Parameters that a step changes, by name, each once: the model's that the optimizer holds."""
@@ -317,25 +321,13 @@ class OEU:
         )
 
     @contextlib.contextmanager
-    def _undone_on_error(self):
-        """Run the forward passes in the mode asked for; put buffers and quantizers back if anything is raised."""
+    def _forward_mode(self):
+        """The model in the mode asked for; each module's own is put back afterwards."""
         modes = [(module, module.training) for module in self.model.modules()]
-        quantizers = {name: m for name, m in self.model.named_modules() if isinstance(m, Quantizer)}
-        saved = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        # a quantizer that has not seen a batch yet sets its step in the forward pass
-        saved.update({f"{name}.step": q.step.detach().clone() for name, q in quantizers.items() if q.unread})
         if self.mode == "train":
             self.model.train()
         try:
             yield
-        except BaseException:
-            tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-            with torch.no_grad():
-                for name, value in saved.items():
-                    tensors[name].copy_(value)
-            for quantizer in quantizers.values():
-                quantizer.reread()
-            raise
         finally:
             for module, training in modes:
                 module.training = training

@@ -21,7 +21,7 @@ STUDIES = {
 }
 
 
-def study(name):
+def load(name):
     """The module of a study.  Raises ValueError that lists them for an unknown name."""
     checks.one_of("study", name, tuple(STUDIES))
     return importlib.import_module(f".{name.replace('-', '_')}", __name__)
