@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from . import locks
 from .experiments import beyond, command_line
 
 USAGE_ERROR = 2
@@ -28,6 +29,9 @@ def main(argv=None):
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
+    except ImportError as error:
+        print(f"oeu_ref {args.command}: {error}; requirements.txt lists what must be installed", file=sys.stderr)
+        return USAGE_ERROR
     except (ValueError, TypeError, OSError) as error:
         print(f"oeu_ref {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE_ERROR
@@ -36,8 +40,16 @@ def main(argv=None):
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to read more."""
+
+    def error(self, message):
+        """Print one line and end the process with exit code 2."""
+        self.exit(USAGE_ERROR, f"{self.prog}: {' '.join(message.split())}; --help says more\n")
+
+
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m oeu_ref", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -47,6 +59,7 @@ def _parser():
     _add_beyond(commands)
     _add_export(commands)
     _add_bench(commands)
+    _add_selftest(commands)
     _add_check(commands)
     _add_template(commands)
     _add_vectors(commands)
@@ -172,6 +185,27 @@ def _add_bench(commands):
     command.set_defaults(run=_bench)
 
 
+def _add_selftest(commands):
+    command = commands.add_parser(
+        "selftest",
+        help="reliability in figures: kills, interrupts, repeats, bad input and attacks, counted; several minutes",
+        description="Kills, repeats, crowds and attacks small runs, and writes selftest.json and selftest.md: what was "
+        "measured beside what is wanted. Exit code 0 if all of it holds, 1 if not.",
+        epilog="example: python -m oeu_ref selftest --only kills,interrupts",
+    )
+    command.add_argument(
+        "--out",
+        default="results/selftest",
+        metavar="DIR",
+        help="folder, made if it is missing (default: results/selftest)",
+    )
+    command.add_argument(
+        "--only", metavar="LIST", help="comma-separated checks, such as kills,repeats; a wrong one lists all (default: all)"
+    )
+    command.add_argument("--quick", action="store_true", help="fewer kills and steps; about a minute")
+    command.set_defaults(run=_selftest)
+
+
 def _add_check(commands):
     command = commands.add_parser(
         "check",
@@ -234,9 +268,13 @@ def _demo(args):
 
 
 def _beyond(args):
+    from .experiments.digits import checked_seeds
+
     study = beyond.load(args.study)
-    seeds = study.REPORTED_SEEDS if args.seeds is None else _seeds(args.seeds)
-    return _show(study.run(args.out, seeds=seeds, quick=args.quick))
+    seeds = study.REPORTED_SEEDS if args.seeds is None else checked_seeds(_seeds(args.seeds))
+    # studies share a folder, each with files of its own name
+    with locks.alone(args.out, "out_dir", work=args.study):
+        return _show(study.run(args.out, seeds=seeds, quick=args.quick))
 
 
 def _export(args):
@@ -265,7 +303,8 @@ def _show(written):
 def _variants(args):
     from .experiments import variants
 
-    return _show(variants.run(args.out))
+    with locks.alone(args.out, "out_dir"):
+        return _show(variants.run(args.out))
 
 
 def _bench(args):
@@ -275,6 +314,15 @@ def _bench(args):
     written = bench(args.out, command_line.checked_device(args.device), only, args.quick)
     print(written["table"], "", written["json"], sep="\n")
     return 0
+
+
+def _selftest(args):
+    from .experiments import selftest
+
+    only = None if args.only is None else [name.strip() for name in args.only.split(",")]
+    written = selftest.run(args.out, args.quick, only)
+    _show(written)
+    return 0 if written["ok"] else 1
 
 
 def _check(args):

@@ -4,7 +4,10 @@ import json
 import os
 import pathlib
 import re
-import tempfile
+import secrets
+
+# of a temporary neighbour: no other program's file has such a name, so that what a killed process left can be removed
+HALF = ".oeu_ref.tmp"
 
 
 def write_bytes(path, content):
@@ -15,20 +18,27 @@ def write_bytes(path, content):
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
+    # "x": the file is new, and nobody has put a link in its place
+    with open(temporary, "xb") as file:
+        try:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     return path
+
+
+def clear_halves(folder):
+    """Remove the temporary files that a killed `write_bytes` left in a folder, not those below it.
+
+    Only for who is alone in the folder (`locks.alone`): another process may be writing at this moment.
+    """
+    for leftover in pathlib.Path(folder).glob(f".*{HALF}"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path, content):

@@ -32,7 +32,7 @@ def md5(path):
 
 def write_pickle(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content))
+    path.write_bytes(pickle.dumps(content, protocol=4))
     return path
 
 
@@ -295,7 +295,7 @@ def test_download_is_asked_for_only_where_nothing_is_found(tmp_path, load, monke
         fetched.append(root)
         np.savez(root / "cifar10.npz", **arrays())
 
-    monkeypatch.setattr(datasets._TorchvisionData, "fetch", fetch)
+    monkeypatch.setattr(datasets.Cifar, "fetch", fetch)
     assert len(load("cifar10", tmp_path, download=True).train_labels) == 4
     assert len(load("cifar10", tmp_path, download=True).train_labels) == 4
     assert fetched == [tmp_path]
@@ -305,7 +305,7 @@ def test_a_failed_download_is_one_line(tmp_path, load, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(CIFAR10, "download", fail)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
     with pytest.raises(ValueError, match=r"could not be downloaded \(no route to host\): fetch it elsewhere"):
         load("cifar10", tmp_path, download=True)
 

@@ -1,6 +1,7 @@
 """Image experiments on tiny images: splits, cells, restarts, tables, tuning, report, and the command line."""
 
 import collections
+import contextvars
 import dataclasses
 import json
 import math
@@ -18,6 +19,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
+from oeu_ref import files, locks
 from oeu_ref.__main__ import main
 from oeu_ref.core.baselines import Settings
 from oeu_ref.core.data import stream
@@ -471,13 +473,15 @@ def test_an_error_in_a_worker_is_raised_here(tmp_path, source):
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, source):
-    with schedule._alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
-        schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "original")], progress=False)
+    arguments = tmp_path, TINY, source, "cpu", [Cell(1, "original")]
+    with locks.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
+        # in a context of its own, as another process would be; in this one the folder is ours
+        contextvars.Context().run(schedule.run_cells, *arguments, progress=False)
 
 
 def test_halves_of_files_are_cleared_away(tmp_path, source):
     (tmp_path / "seed-1").mkdir()
-    half = tmp_path / "seed-1" / ".original.json.abc.tmp"
+    half = tmp_path / "seed-1" / f".original.json.abc{files.HALF}"
     half.write_text("{")
     schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "original")], progress=False)
     assert not half.exists()
@@ -564,6 +568,7 @@ def test_the_paper_s_experiments_are_those_of_the_paper():
 def test_the_words_of_the_help_are_those_of_the_code():
     assert command_line.TABLE_NAMES == tuple(experiment.TABLES)
     assert command_line.PRESET_NAMES == tuple(experiment.PRESETS)
+    assert command_line.DETERMINISM == schedule.DETERMINISM
     assert command_line.METHOD_NAMES == tuple(METHODS)
     assert set(experiment.BASELINES) | set(experiment.ABLATIONS) == set(METHODS)
     assert not set(tables.REPORTED_SEEDS) & set(tuning.TUNING_SEEDS)

@@ -156,8 +156,10 @@ def load(name):
     """Implementation by name: "package.module", "path/to/file.py", or either followed by ":object".
 
     Running a stranger's module runs the stranger's code: do this only with code that you trust.
-    Returns an `Implementation`.  Raises LoadError with the cause and the remedy.
+    Returns an `Implementation`.  Raises LoadError with the cause and the remedy, TypeError for what is no name.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string such as 'package.module', got {type(name).__name__}")
     where, _, attribute = name.partition(":") if not pathlib.Path(name).is_file() else (name, "", "")
     try:
         if where.endswith(".py"):
@@ -169,7 +171,7 @@ def load(name):
             target = importlib.import_module(where)
     except LoadError:
         raise
-    except Exception as error:  # a stranger's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a stranger's module may raise anything while it is imported, or leave
         raise LoadError(
             f"{where!r} cannot be imported ({type(error).__name__}: {error}); "
             "expected is a module (package.module), a file (path/to/file.py), or either followed by :object"

@@ -4,6 +4,8 @@ import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass
 
+from .. import checks
+from .implementation import Implementation
 from .law import LAWS, try_law
 
 WIDTH = 118
@@ -62,9 +64,13 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
 
     implementation: an `Implementation`; cases: drawn for each law (times the law's weight), >= 1; stop_at_first: end
     with the first law that fails, without looking for its smallest case; progress: called with each `LawResult`.
+    Raises TypeError or ValueError for what is no `Implementation` or for cases below 1.
     Returns a `Report`. Deterministic: the same implementation and number of cases give the same report.
     """
-    results = []
+    if not isinstance(implementation, Implementation):
+        kind = type(implementation).__name__
+        raise TypeError(f"implementation must be an Implementation, as load(name) gives it, got {kind}")
+    results, cases = [], checks.integer("cases", cases, 1)
     for law in LAWS:
         results.append(try_law(law, implementation, cases, shrink=not stop_at_first))
         progress(results[-1])

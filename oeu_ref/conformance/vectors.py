@@ -7,6 +7,7 @@ are {"shape": [...], "data": [...]} in row-major order. The answers are files of
 import json
 import math
 import numbers
+import os
 import pathlib
 import re
 from dataclasses import asdict, dataclass
@@ -127,26 +128,37 @@ def build(operation):
 def write_vectors(out_dir):
     """Write the test vectors of all operations, and a README, to a folder that is made if it is missing.
 
-    Returns the paths written.  Raises OSError where it cannot be written.
+    Returns the paths written.  Raises TypeError for what is no path, ValueError for a folder that cannot be written to.
     """
-    out_dir = pathlib.Path(out_dir)
+    out_dir = _path("out_dir", out_dir)
     contents = {f"{name}.json": _lines(build(name)) for name in operations()}
-    return [write_text(out_dir / name, text) for name, text in {"README.md": README, **contents}.items()]
+    try:
+        return [write_text(out_dir / name, text) for name, text in {"README.md": README, **contents}.items()]
+    except OSError as error:
+        reason = error.strerror
+        raise ValueError(f"out_dir must be a directory that can be written to, got {out_dir}: {reason}") from None
 
 
 def check_results(results_dir):
     """Compare answers with the test vectors.
 
     results_dir: folder with <operation>.json for at least one operation.  Returns a `VectorReport`.
-    Raises ValueError for a folder that is missing or holds no answers.
+    Raises TypeError for what is no path, ValueError for a folder that is missing or holds no answers.
     """
-    results_dir = pathlib.Path(results_dir)
+    results_dir = _path("RESULTS_DIR", results_dir)
     if not results_dir.is_dir():
         raise ValueError(f"RESULTS_DIR must be a folder with answers such as project.json, got {str(results_dir)!r}")
     present = {name: results_dir / f"{name}.json" for name in operations()}
     if not any(path.is_file() for path in present.values()):
-        raise ValueError(f"RESULTS_DIR must hold at least one of {', '.join(p.name for p in present.values())}")
+        names = ", ".join(path.name for path in present.values())
+        raise ValueError(f"RESULTS_DIR must hold at least one of {names}, {results_dir} holds none")
     return VectorReport(str(results_dir), [_check_operation(name, path) for name, path in present.items()])
+
+
+def _path(name, value):
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {type(value).__name__}")
+    return pathlib.Path(value)
 
 
 def _lines(content):
@@ -159,15 +171,9 @@ def _check_operation(operation, path):
     if not path.is_file():
         return VectorResult(operation, "skipped", 0, f"{path.name} is missing")
     try:
-        answers = json.loads(path.read_text(encoding="utf-8"))
-        dtype, results = answers.get("dtype", "float64"), answers["results"]
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
-        if not isinstance(results, dict) or answers.get("operation", operation) != operation:
-            raise ValueError(f'expected is {{"operation": "{operation}", "results": {{case name: outputs}}}}')
-    except (ValueError, KeyError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        return VectorResult(operation, "fails", 0, reason, {path.name: f"cannot be read: {reason}"})
+        dtype, results = _read_answers(operation, path)
+    except ValueError as error:
+        return VectorResult(operation, "fails", 0, str(error), {path.name: f"cannot be read: {error}"})
     failures, compared = {}, 0
     for case in build(operation)["cases"]:
         if dtype == "float32" and not _fits_float32(case["inputs"]):
@@ -179,6 +185,24 @@ def _check_operation(operation, path):
             failures[case["name"]] = f"{error} (probes: {case['comment']})"
     first = next(iter(failures.values()), "")
     return VectorResult(operation, "fails" if failures else "holds", compared, first, failures or None)
+
+
+def _read_answers(operation, path):
+    """(dtype, {case name: outputs}).  Raises ValueError for a file that is no answer to this operation."""
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} must be a JSON file: {error}") from None
+    wanted = f'expected is {{"operation": "{operation}", "results": {{case name: outputs}}}}'
+    if not isinstance(answers, dict):
+        raise ValueError(f"{wanted}, got a {type(answers).__name__}")
+    if (found := answers.get("operation", operation)) != operation:
+        raise ValueError(f"{wanted}, got the operation {found!r}")
+    if "results" not in answers:
+        raise ValueError(f"{wanted}, got no 'results'")
+    if not isinstance(answers["results"], dict):
+        raise ValueError(f"{wanted}, got the results {answers['results']!r}")
+    return checks.one_of("dtype", answers.get("dtype", "float64"), tuple(DTYPES)), answers["results"]
 
 
 def _check_case(operation, case, answer, widening):
@@ -336,6 +360,8 @@ def _number(label, value):
         if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
             raise ValueError
         number = float(value)
+    except OverflowError:  # an integer beyond the largest float
+        number = math.inf
     except ValueError:
         raise ValueError(f"{label} must hold numbers or decimal text, got {value!r}") from None
     if not math.isfinite(number):

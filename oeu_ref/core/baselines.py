@@ -10,11 +10,14 @@ Retrain, which all are measured against, is `oeu_ref.core.training.train` on the
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from .. import checks
 from . import distributed
 from .data import Samples, other_labels
+from .entropy import checked_labels
+from .undo import undone_on_error
 from .unlearner import OEU, NonFiniteError, StepReport
 
 
@@ -51,15 +54,20 @@ class Method:
 
     model: maps (N, ...) to logits (N, K), changed in place; forget: `Samples` to be forgotten, all of them, for
     methods that look at the original model first; settings: `Settings`; generator: of the method's own random numbers.
+    Raises TypeError for anything else, ValueError for a model without a parameter that can learn.
     """
 
     Report = Losses  # what `step` returns
 
     def __init__(self, model, forget, settings, generator):
-        self.model, self.settings, self.generator = model, settings, generator
+        checks.instance("model", model, nn.Module, "torch.nn.Module")
+        checks.instance("forget", forget, Samples, "Samples")
+        checks.instance("settings", settings, Settings)
+        self.model, self.settings = model, settings
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("model must have at least one parameter that requires a gradient")
+        self.generator = checks.instance("generator", generator, torch.Generator, "torch.Generator")
         self.optimizer = torch.optim.SGD(
             self.parameters, settings.learning_rate, settings.momentum, weight_decay=self.weight_decay()
         )
@@ -102,16 +110,21 @@ class Method:
         """Update the model once.
 
         forget, retain: batches, `Samples`.  Returns `Losses`.
-        Raises `NonFiniteError` (a ValueError) for a loss that is not finite; the parameters are then as before.
+        Raises TypeError or ValueError for bad batches, `NonFiniteError` (a ValueError) for inputs, a loss or a gradient
+        that are not finite; model, optimizer and generator are then as before.
         """
-        self.model.train()
-        forget_loss, retain_loss = self.losses(forget, retain)
-        losses = (forget_loss, retain_loss)
-        values = [None if loss is None else distributed.total(loss.detach()).item() for loss in losses]
-        for name, value in zip(("forget", "retain"), values):
-            if value is not None and not abs(value) < float("inf"):
-                raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
-        direction = self.direction(forget_loss, retain_loss)
+        _check_batches(forget, retain)
+        with undone_on_error(self.model, self.generator):
+            self.model.train()
+            forget_loss, retain_loss = self.losses(forget, retain)
+            losses = (forget_loss, retain_loss)
+            values = [None if loss is None else distributed.total(loss.detach()).item() for loss in losses]
+            for name, value in zip(("forget", "retain"), values):
+                if value is not None and not abs(value) < float("inf"):
+                    raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
+            direction = self.direction(forget_loss, retain_loss)
+            if not torch.stack(torch._foreach_norm(direction, float("inf"))).isfinite().all():
+                raise NonFiniteError("the gradient must be finite, got NaN or infinity: lower learning_rate or weight")
         for parameter, d in zip(self.parameters, direction):
             parameter.grad = d
         self.optimizer.step()
@@ -120,8 +133,17 @@ class Method:
     def cross_entropy(self, batch):
         """Mean cross-entropy of a batch, in nats; over several processes, this one's part of it."""
         mine = distributed.shard(batch)
-        loss = functional.cross_entropy(self.model(mine.inputs), mine.labels)
+        logits = self.model(mine.inputs)
+        loss = functional.cross_entropy(logits, checked_labels("labels", mine.labels, *logits.shape))
         return distributed.part(loss, len(mine), len(batch))
+
+
+def _check_batches(forget, retain):
+    """Raise unless both are `Samples` with finite inputs."""
+    for name, batch in (("forget", forget), ("retain", retain)):
+        inputs = checks.instance(name, batch, Samples, "Samples").inputs
+        if inputs.is_floating_point() and not inputs.isfinite().all():
+            raise NonFiniteError(f"{name} must hold finite inputs, got NaN or infinity; nothing was changed")
 
 
 class FineTuning(Method):
@@ -296,8 +318,10 @@ class OrthogonalEntropy(Method):
             self.oeu.remembered.load_state_dict(state["remembered"])
 
     def step(self, forget, retain):
+        _check_batches(forget, retain)
         forget, retain = distributed.shard(forget), distributed.shard(retain)
-        return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
+        with undone_on_error(self.model, self.generator):
+            return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
 
 
 class OrthogonalRandomLabels(OrthogonalEntropy):

@@ -1,4 +1,22 @@
-"""Labelled samples as tensors in memory, the splits that unlearning needs, and where random numbers come from."""
+"""Labelled samples as tensors in memory, the splits that unlearning needs, and where random numbers come from.
+
+Random numbers. Every draw of a run comes from `stream(seed, name)`, a generator for each use; the global generators of
+Python, NumPy and PyTorch are neither used nor changed. The names, with <> for a word or a number:
+
+- data: "split" (training, validation, test), "test images" (which of them), "forget" (what is to be forgotten),
+  "label noise" (which labels are wrong, and what they become)
+- original and Retrain: "<> weights", and "<> batches" for the order of samples and for augmentation
+- unlearning: "method" (random labels), "forget batches", "retain batches" (order and augmentation)
+- studies: "requests", "stage <>" (sequential); "held out", "<> batches of <>" (subspace)
+- where figures are times, megabytes or counts of survivors: "bench", "cost", "images", "long run", "kills",
+  "kills of parents"
+
+Beside these, from generators made of a seed on the spot: the membership attack's choice of members (the run's seed);
+weights and batches of the NumPy reference's network (its argument seed); the cases of the laws (Hypothesis), the test
+vectors, the benchmark's inputs, the images on which an exported network is compared and the inputs of the selftest
+(fixed seeds). PyTorch's layers take no generator for their first weights: `training.build` borrows the global one, and
+puts it back.
+"""
 
 from dataclasses import dataclass
 
@@ -105,6 +123,7 @@ def forget_split(train, share, generator):
     count = round(checks.number("share", share, 0, 1, "the part of the training samples to forget") * len(train))
     if not 0 < count < len(train):
         raise ValueError(f"share must leave samples to forget and to keep, got {share} of {len(train)} samples")
+    generator = checks.instance("generator", generator, torch.Generator, "torch.Generator")
     return split_at(train, torch.randperm(len(train), generator=generator)[:count])
 
 
@@ -192,7 +211,9 @@ class Batches:
     def __init__(self, samples, batch_size, generator, augment=None):
         if len(samples) == 0:
             raise ValueError("samples must hold at least one sample, got none")
-        self.samples, self.generator, self.augment = samples, generator, augment
+        self.samples, self.augment = samples, augment
+        # None would be PyTorch's global generator
+        self.generator = checks.instance("generator", generator, torch.Generator, "torch.Generator")
         self.batch_size = min(checks.integer("batch_size", batch_size, 1), len(samples))
         self.order, self.position = None, 0
 

@@ -10,17 +10,22 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import checks
-from ..files import write_bytes, write_json
+from .. import checks, locks
+from ..files import clear_halves, write_bytes, write_json
+from . import archives
+from .cifar import Cifar
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
+# what reading an .npz file that is damaged, or was made to do harm, may raise
+UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error)
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
@@ -154,7 +159,7 @@ def _read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in (*ARRAYS, "classes") if key in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, TypeError) as error:  # TypeError: a single array under the name of an archive
         raise ValueError(f"{path} must be an .npz file without pickled objects, it cannot be read: {error}") from None
 
 
@@ -207,93 +212,53 @@ def _decoded(paths, image_size):
     return np.stack(images)
 
 
-class _TorchvisionData:
-    """A data set that torchvision reads; make(root, train, download) builds torchvision's own class."""
+class _Svhn:
+    """SVHN as torchvision reads it: two MATLAB files, in which there is no code to run."""
 
     what = "torchvision's own files"
-
-    def __init__(self, expected, make, first_files):
-        self.expected, self.make, self.first_files = expected, make, first_files
+    expected = "the files train_32x32.mat and test_32x32.mat"
 
     def found(self, root):
-        return any((root / name).exists() for name in self.first_files)
+        return bool(self.files(root))
 
     def files(self, root):
-        found = [root / name for name in self.first_files if (root / name).exists()]
-        return sorted(path for top in found for path in ([top] if top.is_file() else top.glob("*")))
+        return [path for path in (root / "train_32x32.mat", root / "test_32x32.mat") if path.is_file()]
 
     def read(self, root):
-        try:
-            self._extract(root)
-            parts = {part: self.make(root, part == "train", False) for part in ("train", "test")}
-        except RuntimeError as error:  # torchvision's word for a missing file or a wrong MD5
-            raise ValueError(self._complaint(root, error)) from None
+        from torchvision.datasets import SVHN
+        from torchvision.datasets.utils import check_integrity
+
         arrays = {}
-        for part, data in parts.items():
-            labels = data.targets if hasattr(data, "targets") else data.labels
-            arrays[f"x_{part}"], arrays[f"y_{part}"] = np.asarray(data.data), np.asarray(labels, dtype=np.int64)
-        if hasattr(parts["train"], "classes"):
-            arrays["classes"] = np.array(parts["train"].classes)
+        for part in ("train", "test"):
+            _, name, md5 = SVHN.split_list[part]
+            path = root / name
+            if not path.is_file():
+                raise ValueError(f"{path} must be there, it is missing: fetch {self.expected}, or pass --download")
+            if not check_integrity(str(path), md5):
+                raise ValueError(f"{path} must have the MD5 {md5}, it is damaged or truncated: fetch it again")
+            data = SVHN(root, split=part)
+            arrays[f"x_{part}"], arrays[f"y_{part}"] = np.asarray(data.data), np.asarray(data.labels, dtype=np.int64)
         return arrays
 
     def fetch(self, root):
-        try:
-            for train in (True, False):
-                self.make(root, train, True)
-        except (RuntimeError, OSError) as error:
-            raise ValueError(
-                f"{self.expected} could not be downloaded ({' '.join(str(error).split())[:150]}): fetch it elsewhere "
-                f"and put it into {root}"
-            ) from None
+        from torchvision.datasets import SVHN
 
-    def _extract(self, root):
-        """Unpack the archive, if it is all that is there, after its MD5 was found right."""
-        from torchvision.datasets.utils import check_integrity, extract_archive
-
-        archive = root / self.first_files[-1]
-        if archive.suffix == ".gz" and archive.is_file() and not (root / self.first_files[0]).exists():
-            md5 = self._class().tgz_md5
-            if not check_integrity(str(archive), md5):
-                raise ValueError(f"{archive} must have the MD5 {md5}, it is damaged or truncated: fetch it again")
-            extract_archive(str(archive), str(root))
-
-    def _class(self):
-        return self.make(None, None, None)
-
-    def _complaint(self, root, error):
-        from torchvision.datasets.utils import check_integrity
-
-        kind = self._class()
-        if hasattr(kind, "train_list"):
-            base = root / kind.base_folder
-            wanted = [(base / name, md5) for name, md5 in (*kind.train_list, *kind.test_list)]
-            wanted.append((base / kind.meta["filename"], kind.meta["md5"]))
-        else:
-            wanted = [(root / kind.split_list[split][1], kind.split_list[split][2]) for split in ("train", "test")]
-        for path, md5 in wanted:
-            if not path.is_file():
-                return f"{path} must be there, it is missing: fetch {self.expected} again, or pass --download"
-            if not check_integrity(str(path), md5):
-                return f"{path} must have the MD5 {md5}, it is damaged or truncated: fetch it again"
-        return f"{root} must hold {self.expected}: {' '.join(str(error).split())}"
+        with locks.alone(root, "data_root", "wait"):
+            for part in ("train", "test"):
+                url, name, md5 = SVHN.split_list[part]
+                archives.fetch(url, root, name, md5)
 
 
-def _cifar10(root, train, download):
+def _cifar10():
     from torchvision.datasets import CIFAR10
 
-    return CIFAR10 if root is None else CIFAR10(root, train=train, download=download)
+    return CIFAR10
 
 
-def _cifar100(root, train, download):
+def _cifar100():
     from torchvision.datasets import CIFAR100
 
-    return CIFAR100 if root is None else CIFAR100(root, train=train, download=download)
-
-
-def _svhn(root, train, download):
-    from torchvision.datasets import SVHN
-
-    return SVHN if root is None else SVHN(root, split="train" if train else "test", download=download)
+    return CIFAR100
 
 
 class _TinyImageNet:
@@ -313,6 +278,9 @@ class _TinyImageNet:
     def read(self, root):
         folder = root / "tiny-imagenet-200"
         classes = self._lines(folder / "wnids.txt")
+        for wnid in classes:
+            if wnid != pathlib.PurePath(wnid).name:
+                raise ValueError(f"{folder / 'wnids.txt'} must hold names of folders, got {wnid!r}")
         label_of = {wnid: label for label, wnid in enumerate(classes)}
         train = []
         for wnid in classes:
@@ -336,15 +304,11 @@ class _TinyImageNet:
         return arrays
 
     def fetch(self, root):
-        from torchvision.datasets.utils import download_and_extract_archive
-
-        try:
-            download_and_extract_archive(TINY_IMAGENET_URL, str(root), md5=TINY_IMAGENET_MD5)
-        except (RuntimeError, OSError) as error:
-            raise ValueError(
-                f"{TINY_IMAGENET_URL} could not be downloaded ({' '.join(str(error).split())[:150]}): fetch it "
-                f"elsewhere and unpack it into {root}"
-            ) from None
+        with locks.alone(root, "data_root", "wait"):
+            if not self.found(root):  # another process may have been faster
+                name = TINY_IMAGENET_URL.rpartition("/")[2]
+                archives.fetch(TINY_IMAGENET_URL, root, name, TINY_IMAGENET_MD5)
+                archives.unpack(root / name, root, "tiny-imagenet-200")
 
     @staticmethod
     def _lines(path):
@@ -359,47 +323,60 @@ class _TinyImageNet:
 
 
 _OWN_LAYOUTS = {
-    "cifar10": _TorchvisionData(
-        "the folder cifar-10-batches-py", _cifar10, ("cifar-10-batches-py", "cifar-10-python.tar.gz")
-    ),
-    "cifar100": _TorchvisionData(
-        "the folder cifar-100-python", _cifar100, ("cifar-100-python", "cifar-100-python.tar.gz")
-    ),
-    "svhn": _TorchvisionData(
-        "the files train_32x32.mat and test_32x32.mat", _svhn, ("train_32x32.mat", "test_32x32.mat")
-    ),
+    "cifar10": Cifar(_cifar10, "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "cifar100": Cifar(_cifar100, "cifar-100-python", "cifar-100-python.tar.gz"),
+    "svhn": _Svhn(),
     "tinyimagenet": _TinyImageNet(),
 }
 
 
 def _cached(what, root, files, read, cache_dir):
     """What `read` returns, from the cache if these files, with these sizes and times, were decoded before."""
-    default = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "oeu_ref" / "data"
-    folder = default if cache_dir is None else pathlib.Path(cache_dir)
+    folder = _cache_folder() if cache_dir is None else pathlib.Path(cache_dir)
+    if folder is None:
+        return read()
     key = hashlib.sha256(f"{what}\n{root.resolve()}\n".encode())
     for path in files:
         status = path.stat()
         key.update(f"{path.relative_to(root)}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     content, digest = (folder / f"{key.hexdigest()[:32]}.{kind}" for kind in ("npz", "json"))
-    if content.is_file() and digest.is_file():
-        data = content.read_bytes()
-        try:
-            intact = json.loads(digest.read_text(encoding="utf-8"))["sha256"] == hashlib.sha256(data).hexdigest()
-        except (ValueError, KeyError, TypeError):
-            intact = False
-        if intact:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return {key: file[key] for key in file}
+    if (found := _read_cache(content, digest)) is not None:
+        return found
     arrays = read()
     _write_cache(content, digest, what, arrays)
     return arrays
+
+
+def _cache_folder():
+    """Where decoded data is kept, None for a user without a home."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        return pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "oeu_ref" / "data"
+    try:
+        return pathlib.Path.home() / ".cache" / "oeu_ref" / "data"
+    except RuntimeError:
+        return None
+
+
+def _read_cache(content, digest):
+    """Arrays, None where they are not there or are not those that the digest is of."""
+    try:
+        data = content.read_bytes()
+        if json.loads(digest.read_text(encoding="utf-8"))["sha256"] != hashlib.sha256(data).hexdigest():
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {key: file[key] for key in file}
+    except (*UNREADABLE, KeyError, TypeError):
+        return None
 
 
 def _write_cache(content, digest, what, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     try:
-        write_bytes(content, buffer.getvalue())
-        write_json(digest, {"what": what, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
-    except OSError:
+        # one at a time: the two files belong together
+        with locks.alone(content.parent, "cache_dir", "wait"):
+            clear_halves(content.parent)
+            write_bytes(content, buffer.getvalue())
+            write_json(digest, {"what": what, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
+    except (OSError, ValueError):
         pass  # a cache that cannot be written costs time at the next start, nothing else

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._checks import finite, floating
+from .. import checks
+from ._checks import finite, floating, with_data
 
 
 def log_softmax(logits):
@@ -83,9 +84,9 @@ def label_manipulation_optimum(wrong_labels, num_classes):
     Raises TypeError for labels that are not integers, ValueError for another rank or range.
     Source: Theorem 4.1 of arXiv 2602.00567: the minimum over p of -log p_y is 0, at p_y = 1.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    wrong_labels = checked_labels("wrong_labels", wrong_labels, wrong_labels.numel(), num_classes)
+    num_classes = checks.integer("num_classes", num_classes, 2)
+    wrong_labels = checked_labels("wrong_labels", wrong_labels, None, num_classes)
+    checks.size("num_classes", len(wrong_labels) * num_classes, "probabilities")
     return functional.one_hot(wrong_labels, num_classes).double()
 
 
@@ -106,11 +107,15 @@ def entropy_of_probabilities(probabilities):
 
 
 def checked_labels(name, labels, count, num_classes):
-    """Return labels as an int64 tensor (count,) with values in [0, num_classes); raise TypeError or ValueError."""
+    """Return labels as an int64 tensor (count,) with values in [0, num_classes); raise TypeError or ValueError.
+
+    count: None for any number of labels.
+    """
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
         kind = f"dtype {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"{name} must be integers (a tensor of dtype int64), got {kind}")
-    if labels.shape != (count,):
+    if with_data(name, labels).ndim != 1 or len(labels) != (len(labels) if count is None else count):
+        count = "N" if count is None else count
         raise ValueError(f"{name} must have shape ({count},), one label a sample, got {tuple(labels.shape)}")
     if labels.numel() and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(f"{name} must lie in [0, {num_classes}), got values from {labels.min()} to {labels.max()}")
@@ -133,7 +138,9 @@ def _checked(logits, name="logits"):
 
 def _log_softmax(logits):
     half = logits.dtype in (torch.float16, torch.bfloat16)
-    return functional.log_softmax(logits, dim=1, dtype=torch.float32 if half else None)
+    log_p = functional.log_softmax(logits, dim=1, dtype=torch.float32 if half else None)
+    # logits further apart than the largest number would give -inf, and 0 * -inf is no entropy
+    return log_p.clamp_min(torch.finfo(log_p.dtype).min)
 
 
 def _entropy(log_p):

@@ -15,15 +15,17 @@ def augment(images, generator, padding=4):
     """Shift each image at random and mirror half of them: the usual augmentation of CIFAR, a batch at a time.
 
     images: (N, C, H, W), any dtype and device; generator: a CPU `torch.Generator`, so that the draws are the same for
-    every device; padding >= 0: the largest shift, in pixels, in each direction.
+    every device; padding: the largest shift, in pixels, in each direction, 0 to the larger side of the images.
     Returns (N, C, H, W), a new tensor: each image is padded with zeros (black, for raw uint8 images), a window of its
     size is cut out at a random place, and with probability 1/2 mirrored left to right.
-    Raises ValueError for another rank, TypeError or ValueError for a padding below 0.
+    Raises TypeError for no tensor or no generator, ValueError for another rank, TypeError or ValueError for a padding
+    out of range.
     Source: He et al., "Deep Residual Learning", CVPR 2016, section 4.2.
     """
-    if images.ndim != 4:
+    if checks.instance("images", images, torch.Tensor, "tensor").ndim != 4:
         raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}")
-    padding = checks.integer("padding", padding, 0)
+    checks.instance("generator", generator, torch.Generator, "torch.Generator")
+    padding = checks.integer("padding", padding, 0, max(images.shape[2:]))
     n, _, height, width = images.shape
     down, right = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator)
     mirrored = torch.rand(n, 1, generator=generator) < 0.5
@@ -58,13 +60,14 @@ class ImageClassifier(nn.Module):
     them; precision: "float32", or "bfloat16" for autocast (weights, gradients and logits stay float32); compiled: run
     the network through `torch.compile`; if that fails a warning says why, and the network runs as it is.
     forward: (N, C, H, W) uint8 -> (N, K) float32.  Memory format is channels-last.
-    Raises ValueError for statistics of another shape, std <= 0, or an unknown precision; TypeError for images that are
-    not uint8.
+    Raises TypeError for no module or statistics that are no numbers, ValueError for statistics of another shape or not
+    finite, std <= 0, or an unknown precision; TypeError for images that are not uint8.
     """
 
     def __init__(self, network, mean, std, precision="float32", compiled=False):
         super().__init__()
-        mean, std = (torch.as_tensor(value, dtype=torch.float32) for value in (mean, std))
+        checks.instance("network", network, nn.Module, "torch.nn.Module")
+        mean, std = (_statistics(name, value) for name, value in (("mean", mean), ("std", std)))
         if mean.ndim != 1 or mean.shape != std.shape or not (std > 0).all():
             raise ValueError(
                 f"mean and std must have one shape (C,) and std be above 0, got {mean.tolist()}, {std.tolist()}"
@@ -112,7 +115,18 @@ def _compiled(network):
     return run
 
 
+def _statistics(name, values):
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be numbers, one a channel, got {type(values).__name__}") from None
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} must be finite, got {tensor.tolist()}")
+    return tensor
+
+
 def _raw_images(images):
+    checks.instance("images", images, torch.Tensor, "tensor")
     if images.dtype != torch.uint8:
         raise TypeError(f"images must have dtype uint8, 0 to 255, got {images.dtype}")
     if images.ndim != 4 or not len(images):

@@ -12,9 +12,9 @@ from .quantizer import QuantConv2d, Quantizer, QuantLinear
 class QuantMLP(nn.Module):
     """Multilayer perceptron with quantized weights and activations. Twin of the reference's `QuantizedMLP`.
 
-    sizes: widths from inputs to classes, at least two; weight_bits, activation_bits: 1 to 8, or 32 for no
-    quantization; first_last_bits: the width for first and last layer where quantized; batch_norm: whether a BatchNorm
-    stands before each ReLU (the reference has none).
+    sizes: widths from inputs to classes, at least two; weight_bits, activation_bits: 1 to 8, "ternary", "binary", or 32
+    for no quantization; first_last_bits: the width for first and last layer where quantized; batch_norm: whether a
+    BatchNorm stands before each ReLU (the reference has none).
     forward: (N, in) float -> logits (N, K).  Raises TypeError or ValueError for sizes below 1, fewer than two sizes,
     or unknown bit widths.
     """
@@ -24,6 +24,7 @@ class QuantMLP(nn.Module):
         if len(sizes) < 2:
             raise ValueError(f"sizes must name at least input and output width, got {tuple(sizes)}")
         sizes = [checks.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        checks.size("sizes", sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:])), "weights")
         last = len(sizes) - 2
         self.layers = nn.ModuleList()
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
@@ -110,15 +111,16 @@ STANDARD_WIDTHS = {"resnet18": 64, "mobilenet_v2": 32}
 
 def _image_network(num_classes, width, stem_stride):
     num_classes, width = checks.integer("num_classes", num_classes, 2), checks.integer("width", width, 1)
+    checks.size("width", 2000 * width**2, "weights")  # of both networks, roughly
     return num_classes, width, checks.integer("stem_stride", stem_stride, 1, 2)
 
 
 def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, mask="clip"):
     """Copy of a float classifier whose Conv2d and Linear layers are quantized; all else, shortcuts too, stays.
 
-    model: any `nn.Module`; weight_bits, activation_bits: 1 to 8, or 32 for no quantization; first_last_bits: the width
-    for the first and the last of these layers, in the order of `model.modules()`, where they are quantized at all;
-    mask as in `oeu_ref.core.quantizer.fake_quantize_backward`.
+    model: any `nn.Module`; weight_bits, activation_bits: 1 to 8, "ternary", "binary", or 32 for no quantization;
+    first_last_bits: the width for the first and the last of these layers, in the order of `model.modules()`, where they
+    are quantized at all; mask as in `oeu_ref.core.quantizer.Quantizer`.
     Returns a new module; weights are copied.  Raises TypeError for no module, ValueError for a model without Conv2d or
     Linear layers or unknown bits or mask.
     Source: 8 bits at both ends is the practice of the field (LSQ, ICLR 2020, section 3).
@@ -143,7 +145,7 @@ def _bits(weight_bits, activation_bits, override):
     """Bit widths of one layer; override: that of first and last layers where quantized, None for the others."""
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     for name, value in bits.items():
-        if checks.bits(name, value) < 32 and override is not None:
+        if checks.bits(name, value) != 32 and override is not None:
             bits[name] = checks.bits("first_last_bits", override)
     return bits
 

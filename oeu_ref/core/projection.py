@@ -14,6 +14,7 @@ from ._checks import finite, floating
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64, ~8 eps of float32.
 COLLINEAR = {torch.float64: 1e-12, torch.float32: 1e-6}
+PIECE = 1 << 15  # elements whose squares PyTorch's norm may add up in order
 
 
 def project(
@@ -42,6 +43,7 @@ def project(
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
     check_gradients("forget_grads", forget_grads, "retain_grads", retain_grads)
+    _check_alike("forget_grads and retain_grads", [*forget_grads, *retain_grads])
     for i, (g_f, g_r) in enumerate(zip(forget_grads, retain_grads)):
         finite(f"forget_grads[{i}]", g_f), finite(f"retain_grads[{i}]", g_r)
     layers = Layers(layer_ids, forget_grads, granularity)
@@ -55,12 +57,16 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", nor
     checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
     epsilon = checks.positive("epsilon", epsilon) if normalization == "additive" else 0.0
     g_f, unit_r = wide(forget_grads), wide(retain_grads)
-    norm_f = layers.norms(g_f)
+    # in units in which no product or sum overflows: powers of two, so that not a bit of an ordinary gradient is lost
+    size_f = layers.sizes(g_f)
+    g_f = layers.divided(g_f, size_f)
+    norm_f = layers.plain_norms(g_f)
     if epsilon:
         # the paper's text: not quite orthogonal, by about 2 epsilon / |g_r| of g_f
-        g_f = layers.scaled(g_f, norm_f / (norm_f + epsilon))
-        norm_r = layers.norms(unit_r)
-        unit_r = layers.divided(unit_r, norm_r + epsilon)
+        g_f = layers.scaled(g_f, norm_f / (norm_f + epsilon / size_f))
+        size_r = layers.sizes(unit_r)
+        unit_r = layers.divided(unit_r, size_r)
+        unit_r = layers.divided(unit_r, layers.plain_norms(unit_r) + epsilon / size_r)
     else:
         unit_r = layers.unit(unit_r)  # zero for a zero g_r, which then takes nothing out of g_f
     along = layers.dots(g_f, unit_r)
@@ -70,10 +76,11 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", nor
         # to g_f but not next to g_perp when the gradients are nearly parallel; what is left too much is removed.
         left = layers.dots(g_perp, unit_r) - (1 - alpha) * along
         torch._foreach_sub_(g_perp, layers.scaled(unit_r, left))
-    norm_perp = layers.norms(g_perp)
+    norm_perp = layers.plain_norms(g_perp)
     collinear = norm_perp <= COLLINEAR[norm_perp.dtype] * norm_f
-    factor = norm_f / norm_perp if rescale == "match" else torch.ones_like(norm_f)
-    g_perp = layers.scaled(g_perp, torch.where(collinear, 0.0, factor))
+    if rescale == "match":
+        g_perp = layers.scaled(g_perp, torch.where(collinear, 0.0, norm_f / norm_perp))
+    g_perp = layers.scaled(g_perp, torch.where(collinear, 0.0, size_f))
     return [g.to(like.dtype) for g, like in zip(g_perp, forget_grads)]
 
 
@@ -97,6 +104,7 @@ def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     zero.  Raises as `project`.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
     check_gradients("first_grads", first_grads, "second_grads", second_grads)
+    _check_alike("first_grads and second_grads", [*first_grads, *second_grads])
     layers = Layers(layer_ids, first_grads, granularity)
     return layers.dots(layers.unit(wide(first_grads)), layers.unit(wide(second_grads))).clamp(-1.0, 1.0)
 
@@ -124,15 +132,29 @@ class Layers:
         largest = values.new_zeros(self.count).scatter_reduce_(0, self.ids, values, "amax")
         return torch.where(largest == 0, 1.0, largest)
 
+    def sizes(self, tensors):
+        """Power of two of each layer, (L,), by which its largest magnitude lies in [1, 2); 1 for a layer of zeros."""
+        largest = self.largest(tensors)
+        return largest / (2 * torch.frexp(largest).mantissa)
+
+    def plain_norms(self, tensors):
+        """Euclidean norm of each layer, (L,), for magnitudes near 1, whose squares neither overflow nor vanish."""
+        squares = _squares(tensors)
+        return squares.new_zeros(self.count).index_add_(0, self.ids, squares).sqrt()
+
     def norms(self, tensors):
         """Euclidean norm of each layer, (L,), without overflow or underflow on the way."""
-        largest = self.largest(tensors)
-        squares = torch.stack(torch._foreach_norm(self.divided(tensors, largest))).square()
-        return largest * squares.new_zeros(self.count).index_add_(0, self.ids, squares).sqrt()
+        sizes = self.sizes(tensors)
+        return sizes * self.plain_norms(self.divided(tensors, sizes))
 
     def unit(self, tensors, norms=None):
-        """Tensors divided by their layer's norm; a layer of zeros stays zero. norms: (L,), None: measured here."""
-        norms = self.norms(tensors) if norms is None else norms
+        """Tensors divided by their layer's norm, also one beyond the largest number; a layer of zeros stays zero.
+
+        norms: (L,), None: measured here.
+        """
+        if norms is None:
+            tensors = self.divided(tensors, self.sizes(tensors))
+            norms = self.plain_norms(tensors)
         return self.divided(tensors, torch.where(norms == 0, 1.0, norms))
 
     def scaled(self, tensors, factors):
@@ -144,9 +166,30 @@ class Layers:
         return torch._foreach_div(tensors, list(divisors[self.ids].unbind()))
 
 
+def _squares(tensors):
+    """Squared Euclidean norm of each tensor, (P,)."""
+    if tensors[0].device.type != "cpu":
+        return torch.stack(torch._foreach_norm(tensors)).square()
+    # On a CPU these norms add up in order, which is wrong by 1e-3 and more for ten million elements: pieces of them do.
+    pieces = [t.reshape(-1).split(PIECE) if t.numel() > PIECE else (t,) for t in tensors]
+    squares = torch.stack(torch._foreach_norm([piece for part in pieces for piece in part])).square()
+    if len(squares) == len(tensors):
+        return squares
+    return torch.stack([part.sum() for part in squares.split([len(part) for part in pieces])])
+
+
 def wide(grads):
     """The same tensors, float16 and bfloat16 ones as float32: sums over a layer need the digits."""
     return [g.float() if g.dtype in (torch.float16, torch.bfloat16) else g for g in grads]
+
+
+def _check_alike(names, tensors):
+    """Raise TypeError unless all tensors have one dtype, once halves are widened, and ValueError for two devices."""
+    kinds = {t.dtype for t in wide([t.new_empty(0) for t in tensors])}
+    if len(kinds) > 1:
+        raise TypeError(f"{names} must have one dtype, got {' and '.join(sorted(map(str, kinds)))}")
+    if len(devices := {t.device for t in tensors}) > 1:
+        raise ValueError(f"{names} must be on one device, got {' and '.join(sorted(map(str, devices)))}")
 
 
 def check_gradients(first_name, first, second_name, second):

@@ -1,7 +1,8 @@
 """Uniform quantizer with straight-through (STE) and learned-step (LSQ) gradients, in PyTorch, and its layers.
 
 Twin of `oeu_ref/reference/quantizer.py`. Sources: arXiv 2602.00567; Esser et al., "Learned Step Size Quantization",
-ICLR 2020 (LSQ). v = x / s below; x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even.
+ICLR 2020 (LSQ). v = x / s below; x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even. The binary quantizer,
+which has no zero, stands apart: Rastegari et al., "XNOR-Net", ECCV 2016, with a learned step.
 """
 
 import math
@@ -19,9 +20,13 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "Quantizer",
+    "binarize",
+    "binarize_backward",
+    "binary_codes",
     "dequantize",
     "fake_quantize",
     "fake_quantize_backward",
+    "initial_binary_step",
     "initial_step",
     "integer_codes",
     "integer_range",
@@ -83,6 +88,46 @@ def dequantize(codes, step):
     return codes.to(step.dtype if isinstance(step, Tensor) else torch.float32) * step
 
 
+def binarize(x, step, grad_scale=1.0):
+    """Replace each value by the step with its sign: two levels, -s and s; differentiable in x and step.
+
+    x: any shape, finite; step: float or 0-d tensor > 0, in the unit of x; grad_scale as in `binarize_backward`, which
+    autograd calls.  Returns x_hat, the shape and dtype of x: s where x >= 0, -s elsewhere.
+    Raises as `fake_quantize`.  Source: XNOR-Net, section 3.1.  In exact arithmetic it is the quantizer with step 2 s
+    and codes {-1, 0}, moved by s: fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for
+    a negative x so small that x - s is rounded to -s.
+    """
+    x, step, *_ = _checked(x, step, -1, 1)
+    return _Binarize.apply(x, step, checks.number("grad_scale", grad_scale, 0))
+
+
+def binarize_backward(grad_out, x, step, grad_scale=1.0):
+    """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
+
+    grad_out: the shape of x, dL/dx_hat; x, step as in `binarize`; grad_scale >= 0 scales the step's gradient alone.
+    Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements. Derived in the reference:
+
+        dx_hat/dx = 1 where |x| <= s, 0 elsewhere;   dx_hat/ds = sign(x) - x/s inside, with sign(0) = 1, and the sign
+        alone outside.
+
+    Raises as `fake_quantize_backward`.  Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et
+    al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
+    """
+    x, step, *_ = _checked(x, step, -1, 1)
+    if finite("grad_out", floating("grad_out", grad_out)).shape != x.shape:
+        raise ValueError(f"grad_out must have the shape of x, {tuple(x.shape)}, got {tuple(grad_out.shape)}")
+    return _binary_backward(grad_out, x, step, checks.number("grad_scale", grad_scale, 0))
+
+
+def binary_codes(x):
+    """The signs that a device stores: 1 where x >= 0, -1 elsewhere.
+
+    x: any shape, finite.  Returns int16 of the shape of x: `dequantize` makes `binarize` of it.
+    Raises TypeError for a non-float x, ValueError for a non-finite one.
+    """
+    return _signs(finite("x", floating("x", x))).to(torch.int16)
+
+
 def initial_step(x, q_max):
     """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
 
@@ -90,29 +135,38 @@ def initial_step(x, q_max):
     Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, since any step represents zeros exactly.
     Raises TypeError for a non-float x, ValueError for an empty or non-finite x.  Source: LSQ, section 2.1.
     """
-    finite("x", floating("x", x))
-    if x.numel() == 0:
-        raise ValueError("x must not be empty: its mean magnitude sets the step")
-    step = 2 * x.abs().mean() / math.sqrt(max(q_max, 1))
-    return torch.where(step > 0, step, torch.ones_like(step))
+    return _positive(2 * _mean_magnitude(x) / math.sqrt(max(q_max, 1)))
+
+
+def initial_binary_step(x):
+    """Step with which training of a binary quantizer starts: mean|x|, that of least squared error.
+
+    x: any shape, finite, not empty.  Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, as in `initial_step`.
+    Raises as `initial_step`.  Source: XNOR-Net, equation 6; the reference says what LSQ's formula would do.
+    """
+    return _positive(_mean_magnitude(x))
 
 
 class Quantizer(nn.Module):
     """Fake quantizer with a learned step, for weights or for activations.
 
-    bits: 1 to 8; signed: whether codes take both signs, None to let the first batch decide (negative values: signed);
-    mask: as in `fake_quantize_backward`; per_sample: True for activations, whose step gradient is scaled by the number
-    of features of one sample, False for weights, scaled by the number of weights (LSQ, section 2.2).
+    bits: 1 to 8, "ternary", or "binary": signed, that is `binarize`, and unsigned {0, 1}, one bit's staircase; signed:
+    whether codes take both signs, None to let the first batch decide (negative values: signed); mask: as in
+    `fake_quantize_backward` ("binary" has "clip" alone: beyond its two levels there is nothing to round to);
+    per_sample: True for activations, whose step gradient is scaled by the number of features of one sample, False for
+    weights, scaled by the number of weights (LSQ, section 2.2).
 
-    The first tensor that passes sets the step to `initial_step`; `step` is a parameter from the start, so that an
-    optimizer may be built before.  A step that training pushed below zero counts by its magnitude.
+    The first tensor that passes sets the step to `initial_step`, or `initial_binary_step`; `step` is a parameter from
+    the start, so that an optimizer may be built before. A step that training pushed below zero counts by its magnitude.
     forward: x of any shape, float -> x_hat, the shape and dtype of x.  Raises ValueError for unknown bits or mask.
     """
 
     def __init__(self, bits, signed=True, mask="clip", per_sample=False):
         super().__init__()
-        self.bits = checks.integer("bits", bits, 1, 8)
+        self.bits = checks.width("bits", bits)
         self.mask = checks.one_of("mask", mask, checks.MASKS)
+        if bits == "binary" and mask != "clip":
+            raise ValueError(f"mask must be 'clip' for binary codes, which do not round, got {mask!r}")
         self.per_sample = per_sample
         self.decides_sign = signed is None
         self.step = nn.Parameter(torch.tensor(1.0))
@@ -125,6 +179,8 @@ class Quantizer(nn.Module):
             self._initialize(x)
         q_min, q_max = self._range
         count = x[0].numel() if self.per_sample else x.numel()
+        if self._two_signs(q_min):
+            return _Binarize.apply(x, self.magnitude, step_gradient_scale(count, q_max))
         return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, step_gradient_scale(count, q_max), self.mask)
 
     @property
@@ -141,10 +197,17 @@ class Quantizer(nn.Module):
         """
         if self.range is None:
             raise ValueError("the quantizer must know its step: pass a batch first")
+        if self._two_signs(self.range[0]):
+            return _signs(x).to(torch.int16)
         return _codes(x, self.magnitude, *self.range).to(torch.int16)
 
     def set(self, step, signed):
-        """Fix step (> 0, float or 0-d tensor) and sign of the range by hand, in place of the first batch."""
+        """Fix step and sign of the range by hand, in place of the first batch.
+
+        step: float or 0-d tensor, finite and not 0: its magnitude counts.  Raises TypeError or ValueError for another.
+        """
+        if checks.number("step", float(step)) == 0:
+            raise ValueError("step must be another number than 0, which would divide")
         with torch.no_grad():
             self.step.copy_(torch.as_tensor(step))
             self.signed.fill_(bool(signed))
@@ -162,14 +225,18 @@ class Quantizer(nn.Module):
 
     @property
     def range(self):
-        """(q_min, q_max) in force, or None before the first batch."""
+        """(q_min, q_max) in force, the smallest and the largest code, or None before the first batch."""
         return integer_range(self.bits, bool(self.signed)) if self.initialized else None
+
+    def _two_signs(self, q_min):
+        return self.bits == "binary" and q_min < 0
 
     def _initialize(self, x):
         if not self.initialized:
             negative = distributed.total((x < 0).any().double()) > 0
             signed = bool(negative) if self.decides_sign else bool(self.signed)
-            step = initial_step(x.detach(), integer_range(self.bits, signed)[1])
+            q_min, q_max = integer_range(self.bits, signed)
+            step = initial_binary_step(x.detach()) if self._two_signs(q_min) else initial_step(x.detach(), q_max)
             # proportional to a mean: over several processes, which must end at one step, that of all their values
             self.set(distributed.mean(step, x.numel()), signed)
         self._range = self.range
@@ -180,7 +247,7 @@ class Quantizer(nn.Module):
 
     def extra_repr(self):
         """What `print(model)` shows of the quantizer."""
-        return f"bits={self.bits}, range={self.range}, mask={self.mask!r}"
+        return f"bits={self.bits!r}, range={self.range}, mask={self.mask!r}"
 
 
 class _QuantizedLayer:
@@ -188,9 +255,9 @@ class _QuantizedLayer:
 
     def _add_quantizers(self, weight_bits, activation_bits, mask):
         self.weight_quantizer = self.activation_quantizer = None
-        if checks.bits("weight_bits", weight_bits) < 32:
+        if checks.bits("weight_bits", weight_bits) != 32:
             self.weight_quantizer = Quantizer(weight_bits, True, mask).to(self.weight)
-        if checks.bits("activation_bits", activation_bits) < 32:
+        if checks.bits("activation_bits", activation_bits) != 32:
             self.activation_quantizer = Quantizer(activation_bits, None, mask, per_sample=True).to(self.weight)
 
     def quantized(self, inputs):
@@ -203,8 +270,8 @@ class _QuantizedLayer:
 class QuantLinear(_QuantizedLayer, nn.Linear):
     """`nn.Linear` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
 
-    weight_bits, activation_bits: 1 to 8, or 32 for no quantization; mask as in `fake_quantize_backward`; all else as
-    `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
+    weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
+    else as `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
     """
 
     def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
@@ -219,8 +286,8 @@ class QuantLinear(_QuantizedLayer, nn.Linear):
 class QuantConv2d(_QuantizedLayer, nn.Conv2d):
     """`nn.Conv2d` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
 
-    weight_bits, activation_bits: 1 to 8, or 32 for no quantization; mask as in `fake_quantize_backward`; all else as
-    `nn.Conv2d`.  forward: (N, C, H, W) float -> (N, C', H', W').  Raises ValueError for unknown bits or mask.
+    weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
+    else as `nn.Conv2d`.  forward: (N, C, H, W) float -> (N, C', H', W').  Raises ValueError for unknown bits or mask.
     """
 
     def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
@@ -245,6 +312,18 @@ class _FakeQuantize(torch.autograd.Function):
         return grad_x, grad_step, None, None, None, None
 
 
+class _Binarize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, step, grad_scale):
+        ctx.save_for_backward(x, step)
+        ctx.grad_scale = grad_scale
+        return _signs(x).mul_(step).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        return *_binary_backward(grad_out, *ctx.saved_tensors, ctx.grad_scale), None
+
+
 def _codes(x, step, q_min, q_max):
     # in place: on large tensors fresh memory costs more than the arithmetic
     return (_wide(x) / step).clamp_(q_min, q_max).round_()
@@ -259,6 +338,30 @@ def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
     slope_of_step = clipped.round_().sub_(v.masked_fill_(outside, 0.0))
     grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
     return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
+
+
+def _signs(x):
+    x = _wide(x)
+    # NaN stays NaN: compared with 0 it would become -1, and a network that diverged would look healthy
+    return (x >= 0).to(x.dtype).mul_(2).sub_(1).masked_fill_(x.isnan(), torch.nan)
+
+
+def _binary_backward(grad_out, x, step, grad_scale):
+    v = _wide(x) / step
+    outside = v.abs() > 1
+    slope_of_step = _signs(x).sub_(v.masked_fill_(outside, 0.0))
+    grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
+    return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
+
+
+def _mean_magnitude(x):
+    if finite("x", floating("x", x)).numel() == 0:
+        raise ValueError("x must not be empty: its mean magnitude sets the step")
+    return x.abs().mean()
+
+
+def _positive(step):
+    return torch.where(step > 0, step, torch.ones_like(step))
 
 
 def _wide(x):

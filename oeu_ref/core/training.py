@@ -1,14 +1,18 @@
 """Training of a quantized network, the one loop that all unlearning methods share, and evaluation."""
 
+import contextlib
 import math
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from .. import checks
 from . import distributed
-from .data import Batches
+from .checkpoints import Checkpoint
+from .data import Batches, Samples
+from .undo import undone_on_error
 from .unlearner import NonFiniteError
 
 
@@ -54,11 +58,21 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
     `Batches`; checkpoint: a `oeu_ref.core.checkpoints.Checkpoint`, to which each epoch is saved and from which an
     interrupted training goes on, to the same weights bit for bit.
     Returns the mean loss of each epoch, in nats: a list of `config.epochs` floats.  The model is left in eval mode.
-    Raises ValueError for a label that the model has no output for, or a checkpoint that does not belong to it;
-    `NonFiniteError` (a ValueError) as soon as an epoch's loss is not finite.
+    Raises TypeError or ValueError, naming the argument, for bad arguments, no samples, a label that the model has no
+    output for, or a checkpoint that does not belong to it, and `NonFiniteError` (a ValueError) for inputs that are not
+    finite: the model is then as before; `NonFiniteError` too as soon as an epoch's loss is not finite.
     """
+    checks.instance("model", model, nn.Module, "torch.nn.Module")
+    checks.instance("config", config, TrainConfig)
+    _check_samples("samples", samples)
+    _check_helpers(checkpoint, generator=generator, augment=augment, on_epoch=on_epoch)
+    lowest, highest = int(samples.labels.min()), int(samples.labels.max())
+    if lowest < 0:
+        raise ValueError(f"samples must have labels of at least 0, got {lowest}")
     steps = max(1, len(samples) // config.batch_size)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("model must have at least one parameter that requires a gradient")
     optimizer = torch.optim.SGD(
         parameters,
         config.learning_rate,
@@ -70,21 +84,23 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
         optimizer, config.learning_rate, total_steps=steps * config.epochs, cycle_momentum=False
     )
     source, losses = Batches(samples, config.batch_size, generator, augment), []
-    highest = int(samples.labels.max())
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": source}
     if checkpoint is not None and (saved := checkpoint.restore(**parts)) is not None:
         losses = saved["losses"]
-    model.train()
+    untouched = undone_on_error(model, generator)  # until the first update
     for epoch in range(len(losses), config.epochs):
         total = 0.0
         for _ in range(steps):
-            batch = next(source)
-            mine = distributed.shard(batch)
-            logits = model(mine.inputs)
-            if highest >= logits.shape[1]:
-                raise ValueError(
-                    f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
-                )
+            with untouched:
+                model.train()
+                batch = next(source)
+                mine = distributed.shard(batch)
+                logits = model(mine.inputs)
+                if highest >= logits.shape[1]:
+                    raise ValueError(
+                        f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
+                    )
+            untouched = contextlib.nullcontext()
             loss = distributed.part(functional.cross_entropy(logits, mine.labels), len(mine), len(batch))
             optimizer.zero_grad()
             distributed.backward(loss, parameters)
@@ -126,8 +142,19 @@ def unlearn(
     after each `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`, newly
     made from the original model.
     Returns the reports, one for each step taken.  The model is left in eval mode.
-    Raises what the method raises; TypeError or ValueError for numbers out of range or a foreign checkpoint.
+    Raises what the method raises; TypeError or ValueError, naming the argument, for others, or a foreign checkpoint.
     """
+    if not (hasattr(method, "relabel") and hasattr(method, "step")):
+        raise TypeError(f"method must have the functions relabel and step, got {type(method).__name__}")
+    _check_samples("forget", forget), _check_samples("retain", retain)
+    checks.integer("forget_batch", forget_batch, 1), checks.integer("retain_batch", retain_batch, 1)
+    if len(generators := checks.sequence("generators", generators, "two torch.Generators")) != 2:
+        raise ValueError(f"generators must be two, of forget and of retain samples, got {len(generators)}")
+    for generator in generators:
+        checks.instance("generators", generator, torch.Generator, "pair of torch.Generator")
+    _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step)
+    if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
+        raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
     steps, save_every = checks.integer("steps", steps, 0), checks.integer("save_every", save_every, 1)
     forget_source = Batches(method.relabel(forget), forget_batch, generators[0], augment)
     retain_source = Batches(retain, retain_batch, generators[1], augment)
@@ -148,14 +175,34 @@ def unlearn(
     return reports
 
 
+def _check_samples(name, samples):
+    if len(checks.instance(name, samples, Samples, "Samples")) == 0:
+        raise ValueError(f"{name} must hold at least one sample, got none")
+    if samples.inputs.is_floating_point() and not samples.inputs.isfinite().all():
+        raise NonFiniteError(f"{name} must hold finite inputs, got NaN or infinity; nothing was changed")
+
+
+def _check_helpers(checkpoint, **others):
+    """Raise TypeError, naming the argument, unless each is None or what its name says."""
+    if checkpoint is not None:
+        checks.instance("checkpoint", checkpoint, Checkpoint)
+    for name, value in others.items():
+        if name == "generator":
+            checks.instance(name, value, torch.Generator, "torch.Generator")
+        else:
+            checks.function(name, value)
+
+
 @torch.no_grad()
 def probabilities(model, inputs, batch_size=1024):
     """What the model predicts, in eval mode; the mode is put back afterwards.
 
     model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
     Returns a float64 NumPy array (N, K), rows sum to 1, ready for `oeu_ref.reference.metrics`.
-    Raises `NonFiniteError` for logits that are not finite.
+    Raises TypeError or ValueError for other inputs, `NonFiniteError` for logits that are not finite.
     """
+    if len(checks.instance("inputs", inputs, torch.Tensor, "tensor")) == 0:
+        raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
     training = model.training
     model.eval()
     try:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .. import checks
 from . import distributed, subspace
+from ._checks import with_data
 from .curvature import curvature, largest_learning_rate
 from .entropy import check_logits_shape, checked_labels, entropy
 from .fast import cosines_and_norms, projected
@@ -76,6 +77,8 @@ class OEU:
     second order on a smooth loss; a quantizer's staircase keeps no such promise (`oeu_ref.core.curvature`).
     monitor: True, or a `oeu_ref.core.monitor.Monitor`: record what each step does in `unlearner.monitor`, and warn of
     known failures; the run stays the same to the last bit.
+    Mixed precision: call `step` under `torch.autocast` with bfloat16, and without a GradScaler: OEU takes its own
+    gradients, and a step that is not finite raises with nothing changed. float16 may lose small gradients.
     Raises TypeError for another model or optimizer, ValueError for a setting outside its range or an optimizer that
     holds none of the model's parameters, or others.
     Over several processes (`oeu_ref.core.distributed`) each passes its own shard of both batches to `step`, which takes
@@ -114,7 +117,7 @@ class OEU:
         self.mode = checks.one_of("mode", mode, MODES)
         self.normalization = checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
         self.epsilon = checks.positive("epsilon", epsilon)
-        self.forget_loss = forget_loss
+        self.forget_loss = checks.function("forget_loss", forget_loss)
         memory = checks.integer("memory", memory, 1)
         if memory > 1 and self.normalization != "exact":
             raise ValueError(f"normalization must be 'exact' for a memory above 1, got {normalization!r}")
@@ -140,7 +143,7 @@ class OEU:
         parameters = self._trainable()
         bounded = self.max_retain_increase is not None
         if bounded and distributed.size() > 1:
-            raise ValueError(f"max_retain_increase must be None for several processes, got {distributed.size()} of them")
+            raise ValueError(f"max_retain_increase must be None for several processes, got {distributed.size()}")
         watch = self.monitor and self.monitor.watch(self)
         with undone_on_error(self.model), self._forward_mode():
             # the retain loss's graph must outlive the update, which changes the parameters in place
@@ -246,6 +249,7 @@ class OEU:
                 raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
             if inputs.ndim < 1 or len(inputs) == 0:
                 raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
+            with_data(name, inputs)
         parameters = list(parameters.values())
         if self.forward == "joint":
             if forget_inputs.shape[1:] != retain_inputs.shape[1:]:
@@ -278,6 +282,8 @@ class OEU:
         log_p = functional.log_softmax(logits, dim=1)
         negative_entropy = (log_p.exp() * log_p).sum(dim=1).mean()
         loss = negative_entropy if self.forget_loss is None else self.forget_loss(logits)
+        if not isinstance(loss, torch.Tensor) or loss.ndim != 0 or loss.requires_grad < logits.requires_grad:
+            raise TypeError("forget_loss must return a 0-d tensor that depends on the logits, such as a batch mean")
         count = len(logits)
         return distributed.part(loss, count), -distributed.part(negative_entropy.detach(), count)
 
@@ -346,7 +352,8 @@ class EntropyStop:
     """
 
     def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024, every=1):
-        self.model, self.forget_inputs, self.unseen_inputs = model, forget_inputs, unseen_inputs
+        self.model = checks.instance("model", model, nn.Module, "torch.nn.Module")
+        self.forget_inputs, self.unseen_inputs = forget_inputs, unseen_inputs
         self.batch_size = checks.integer("batch_size", batch_size, 1)
         self.every, self.calls = checks.integer("every", every, 1), 0
         for name, inputs in (("forget_inputs", forget_inputs), ("unseen_inputs", unseen_inputs)):

@@ -12,7 +12,8 @@ class SupportVectorAttack:
     seed: of the subsampling, integer >= 0.  Called with (members (A,), non_members (B,), targets (C,)), all confidences
     in [0, 1]; members are subsampled, without replacement, to the number of non-members, as SalUn balances them.
     Returns (C,) bool, True where a target is called a non-member.  Two calls with the same arrays agree.
-    Raises ValueError for an empty or non-finite array or another rank.
+    Raises TypeError for what are no numbers, ValueError for an empty or non-finite array or another rank, ImportError
+    without scikit-learn.
     Source: SalUn (Fan et al., ICLR 2024), SVC(C=3, gamma="auto", kernel="rbf") on the confidence feature.
     """
 
@@ -22,8 +23,10 @@ class SupportVectorAttack:
         self.seed = checks.integer("seed", seed, 0)
 
     def __call__(self, members, non_members, targets):
-        from sklearn.svm import SVC  # a second to import: only for those who attack
-
+        try:
+            from sklearn.svm import SVC  # a second to import: only for those who attack
+        except ImportError:
+            raise ImportError("SupportVectorAttack must have scikit-learn: pip install scikit-learn") from None
         members, non_members, targets = (
             checked_scores(name, scores)
             for name, scores in (("members", members), ("non_members", non_members), ("targets", targets))

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .. import checks
+from .. import checks, locks
 from ..core import fast, projection
 from ..core.data import Samples, stream
 from ..core.images import ImageClassifier, augment
@@ -43,10 +43,10 @@ def bench(out, device="cpu", only=None, quick=False, progress=True):
     Returns {"table": str, "json": Path, "markdown": Path}.
     Raises ValueError for an unknown name, or a folder that cannot be written to.
     """
-    out = results.output_directory("out", out)
     names = [checks.one_of("only", name, tuple(FIGURES)) for name in (FIGURES if only is None else only)]
+    out = results.output_directory("out", out)
     rows, curves = [], {}
-    with progress_bar(len(names), progress, "figures") as bar:
+    with locks.alone(out), progress_bar(len(names), progress, "figures") as bar:
         for name in names:
             bar.set_description(name)
             found = FIGURES[name](Machine(device, quick))

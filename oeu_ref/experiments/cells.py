@@ -6,6 +6,7 @@ method, the original model of the same seed. So cells may be made in any order, 
 
 import dataclasses
 import functools
+import hashlib
 import math
 import pathlib
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from ..core import baselines, distributed
-from ..core.checkpoints import Checkpoint, read
+from ..core.checkpoints import Checkpoint, difference, read
 from ..core.data import Samples, class_indices, forget_split, split_at, stream
 from ..core.datasets import load_images
 from ..core.images import ImageClassifier, augment, channel_statistics
@@ -167,21 +168,25 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
     Raises ValueError, naming the file, for a finished cell with another plan, or a checkpoint that cannot be read.
     """
     path = cell.path(out)
+    data = load_data(experiment, source)
+    # a file may say something else by now than when it was read last
+    split = _splits_on_device if experiment.forget_file is None else _splits_on_device.__wrapped__
+    splits = split(experiment, data, cell.seed, device)
+    identity = _identity(cell, experiment, data, splits)
+    partial = Checkpoint(path.with_suffix(".partial.pt"), identity)
     if path.is_file() and not redo:
         found = results.read_json(path)
-        if found.get("plan") != cell.plan():
+        if (made := _identity_of(found)) != identity:
             raise ValueError(
-                f"{path} must be of this plan, {cell.plan()}, it is of {found.get('plan')}: choose another --out, or "
-                "pass --redo to make it again"
+                f"{path} must be of this plan, it is of another ({difference(made, identity)}): choose another --out, "
+                "or pass --redo to make it again"
             )
-        # a model that was not kept is made again, to the same bits
-        if not cell.keep or found["diverged"] or path.with_suffix(".pt").is_file():
+        # a model that is missing is made again, to the same bits
+        keeps = cell.keep or cell.name in ("original", "retrain")
+        if not keeps or found["diverged"] or path.with_suffix(".pt").is_file():
+            partial.discard()  # of a run that was killed between its last two files
             return found
     on_images = on_images or (lambda count: None)
-    data = load_data(experiment, source)
-    splits = _splits_on_device(experiment, data, cell.seed, device)
-    identity = results.plain({**cell.plan(), "experiment": dataclasses.asdict(experiment), "data": data.sha256})
-    partial = Checkpoint(path.with_suffix(".partial.pt"), identity)
     if redo and path.is_file():
         partial.discard()
         distributed.barrier()
@@ -192,11 +197,14 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
         found = _train_cell(experiment, splits, device, cell, partial, on_images, path)
     else:
         found = _method_cell(out, experiment, data, splits, device, cell, partial, on_images, path)
+    # the name alone: results are passed on, and whose folder it was is nobody's business
+    origin = {"source": pathlib.PurePath(data.source).name, "sha256": data.sha256}
+    if "forget" in identity:
+        origin["forget_sha256"] = identity["forget"]
     document = {
         "experiment": dataclasses.asdict(experiment),
         "plan": cell.plan(),
-        # the name alone: results are passed on, and whose folder it was is nobody's business
-        "data": {"source": pathlib.PurePath(data.source).name, "sha256": data.sha256},
+        "data": origin,
         "attack": SupportVectorAttack.name,
         "device": device_name(device),
         "versions": results.versions(),
@@ -207,6 +215,21 @@ def run_cell(out, experiment, source, device, cell, redo=False, on_images=None):
     partial.discard()
     distributed.barrier()  # the others read what the first has written
     return results.read_json(path)
+
+
+def _identity(cell, experiment, data, splits):
+    """What a cell's files belong to, as plain data: all that its result depends on, but for device and versions."""
+    identity = {**cell.plan(), "experiment": dataclasses.asdict(experiment), "data": data.sha256}
+    if experiment.forget_file is not None:  # the file's name says nothing about what is in it
+        identity["forget"] = hashlib.sha256(splits.indices["forget"].numpy()).hexdigest()
+    return results.plain(identity)
+
+
+def _identity_of(found):
+    """The same, from the contents of a finished cell's JSON file."""
+    data = found.get("data", {})
+    identity = {**found.get("plan", {}), "experiment": found.get("experiment"), "data": data.get("sha256")}
+    return {**identity, "forget": data["forget_sha256"]} if "forget_sha256" in data else identity
 
 
 def device_name(device):
@@ -228,7 +251,7 @@ def make_model(experiment, splits, seed, name, device):
 def _classifier(experiment, num_classes, mean, std):
     network = experiment.make_network(num_classes)
     bits = experiment.weight_bits, experiment.activation_bits, experiment.first_last_bits
-    network = quantize_model(network, *bits) if min(bits[:2]) < 32 else network
+    network = quantize_model(network, *bits) if set(bits[:2]) != {32} else network
     return ImageClassifier(network, mean, std, experiment.precision, experiment.compiled)
 
 
@@ -280,7 +303,7 @@ def load_original(out, experiment, data, splits, cell, device):
     """The original model of a cell's seed.  Raises ValueError, naming the file, if that is missing or not its own."""
     original = cell.original()
     path = original.path(out).with_suffix(".pt")
-    identity = results.plain({**original.plan(), "experiment": dataclasses.asdict(experiment), "data": data.sha256})
+    identity = _identity(original, experiment, data, splits)
     model = make_model(experiment, splits, cell.seed, "original", device)
     if Checkpoint(path, identity).restore(model=model) is None:
         raise ValueError(f"{path} must hold the original model, it is missing: make it with --redo")

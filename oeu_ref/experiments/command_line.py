@@ -1,11 +1,14 @@
 """The commands of the image experiments. PyTorch is imported when a command runs, so that --help is instant."""
 
+import contextlib
 import os
 import pathlib
 
-# the words that --help lists; they are the keys of TABLES, PRESETS and METHODS in `experiment.py`
+# the words that --help lists; they are the keys of TABLES, PRESETS and METHODS in `experiment.py`, and
+# `schedule.DETERMINISM`
 TABLE_NAMES = ("cifar10-10", "cifar100-30", "svhn-10", "tinyimagenet-10")
 PRESET_NAMES = ("full", "cpu")
+DETERMINISM = ("warn", "error", "off")
 METHOD_NAMES = (
     "oeu",
     "ft",
@@ -24,7 +27,7 @@ HOW_LONG = "On four CPU cores `--preset cpu` takes ten minutes or so; full size 
 
 
 def add_commands(commands):
-    """Add run, table, ablation, sweep, tune and report to argparse's subparsers."""
+    """Add run, table, ablation, sweep, bits, tune and report to argparse's subparsers."""
     table = commands.add_parser(
         "table",
         help="one of the paper's tables: original, Retrain and seven methods, on several seeds",
@@ -60,6 +63,23 @@ def add_commands(commands):
         help="comma-separated numbers in [0, 1] (default: 0,0.25,0.5,0.75,1)",
     )
     _add_all(sweep, _sweep, "sweep")
+
+    bits = commands.add_parser(
+        "bits",
+        help="a table at each of several bit widths, and one picture of them all",
+        description="Makes the table of an experiment at several widths of weights and activations, in OUT/bits-WIDTH, "
+        f"and bits.json, bits.md and bits.png in OUT. {RESTART}",
+        epilog="example: python -m oeu_ref bits cifar10-10 --preset cpu --widths 2,4,8 --data-root data",
+    )
+    _add_name(bits)
+    bits.add_argument(
+        "--widths",
+        default="2,4,8",
+        metavar="LIST",
+        help="comma-separated, each 1 to 8, ternary, binary or 32 for off (default: 2,4,8)",
+    )
+    bits.add_argument("--methods", default="oeu,qmul,rl", metavar="LIST", help="comma-separated (default: oeu,qmul,rl)")
+    _add_all(bits, _bits, "bits")
 
     run = commands.add_parser(
         "run",
@@ -124,7 +144,10 @@ def _add_all(command, run, kind):
     files.add_argument("--download", action="store_true", help="fetch the data set, if it is not there")
     files.add_argument("--cache-dir", metavar="DIR", help="where decoded data is kept (default: ~/.cache/oeu_ref/data)")
     files.add_argument(
-        "--out", metavar="DIR", help="folder for results, made if it is missing (default: results/NAME-PRESET)"
+        "--out",
+        metavar="DIR",
+        help="folder for results, made if it is missing (default: results/NAME-PRESET"
+        + ("-bits)" if kind == "bits" else ")"),
     )
     size = command.add_argument_group("experiment (default: that of NAME and --preset)")
     size.add_argument(
@@ -145,9 +168,13 @@ def _add_all(command, run, kind):
         "--width", type=int, metavar="N", help="channels of the first stage (resnet18: 64, mobilenet: 32)"
     )
     size.add_argument("--stem-stride", type=int, metavar="N", help="1, or 2 to halve the image at once")
-    size.add_argument("--bits", type=int, metavar="N", help="of weights and activations: 1 to 8, or 32 for off")
-    size.add_argument("--weight-bits", type=int, metavar="N", help="of weights alone")
-    size.add_argument("--activation-bits", type=int, metavar="N", help="of activations alone")
+    if kind == "bits":
+        command.set_defaults(bits=None, weight_bits=None, activation_bits=None)  # --widths says them all
+    else:
+        widths = "1 to 8, ternary, binary, or 32 for off"
+        size.add_argument("--bits", type=_width, metavar="N", help=f"of weights and activations: {widths}")
+        size.add_argument("--weight-bits", type=_width, metavar="N", help="of weights alone")
+        size.add_argument("--activation-bits", type=_width, metavar="N", help="of activations alone")
     size.add_argument("--epochs", type=int, metavar="N", help="of original and Retrain")
     how = command.add_argument_group("how")
     if kind != "tune":
@@ -162,9 +189,8 @@ def _add_all(command, run, kind):
         how.add_argument(
             "--settings", metavar="FILE", help="a tuning.json (default: the one that comes with the package)"
         )
-        how.add_argument(
-            "--rules", default="true,proxy", metavar="LIST", help="settings by which rule (default: true,proxy)"
-        )
+        rules = "true" if kind == "bits" else "true,proxy"
+        how.add_argument("--rules", default=rules, metavar="LIST", help=f"settings by which rule (default: {rules})")
     how.add_argument(
         "--device", default="auto", metavar="NAME", help="cpu, cuda, ... (default: cuda where there is one)"
     )
@@ -173,6 +199,13 @@ def _add_all(command, run, kind):
     )
     how.add_argument(
         "--precision", metavar="WORD", help="float32 or bfloat16 (default: bfloat16 on cuda, else float32)"
+    )
+    how.add_argument(
+        "--deterministic",
+        choices=DETERMINISM,
+        default="warn",
+        help="on cuda: warn of an operation that may not repeat its bits, end with an error, or off: whatever is "
+        "fastest (default: warn; a CPU repeats them anyway)",
     )
     how.add_argument("--compile", action="store_true", help="try torch.compile; where it fails, a warning says so")
 
@@ -187,6 +220,31 @@ def _sweep(args):
 
     alphas = [alpha(value) for value in _list("--alpha", args.alpha, float)]
     return _make(args, options=tuple((("alpha", value),) for value in dict.fromkeys(alphas)))
+
+
+def _bits(args):
+    from ..core import distributed
+    from . import results
+    from .beyond import bits
+
+    with distributed.started(checked_device(args.device)) as device:
+        experiment, common = _common(args, device, distributed.size())
+        written = bits.images(
+            common.pop("out"),
+            experiment,
+            _list("--widths", args.widths, _width),
+            _list("--methods", args.methods),
+            _seeds(args),
+            _list("--rules", args.rules),
+            settings=None if args.settings is None else results.read_json(args.settings),
+            name=args.name if args.dataset is None else "",
+            keep=args.keep_models,
+            redo=args.redo,
+            **common,
+        )
+    if written is not None:
+        _print((written["table"], [written["json"], written["markdown"], written["picture"]]))
+    return 0
 
 
 def _run(args):
@@ -242,9 +300,13 @@ def _tune(args):
 
 
 def _report(args):
+    from .. import locks
     from . import report
 
-    return _print(report.report(args.out))
+    # whoever makes cells in a folder leaves a lock there: without one there is nobody to wait for
+    at_work = (pathlib.Path(args.out) / ".lock").exists()
+    with locks.alone(args.out) if at_work else contextlib.nullcontext():
+        return _print(report.report(args.out))
 
 
 def _print(written):
@@ -278,7 +340,8 @@ def _common(args, device, processes):
     jobs = args.jobs
     if jobs is None:
         jobs = _cores() if device == "cpu" and processes == 1 else 1
-    return experiment, {"out": _out(args), "source": source, "device": device, "jobs": jobs}
+    common = {"out": _out(args), "source": source, "device": device, "jobs": jobs}
+    return experiment, {**common, "determinism": args.deterministic}
 
 
 def _cores():
@@ -287,7 +350,16 @@ def _cores():
 
 
 def _out(args):
-    return pathlib.Path(args.out or f"results/{args.dataset or args.name}-{args.preset}")
+    end = "-bits" if args.kind == "bits" else ""
+    return pathlib.Path(args.out or f"results/{args.dataset or args.name}-{args.preset}{end}")
+
+
+def _width(text):
+    """A bit width as the experiments know it: a number or a word, which they check."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def checked_device(name):

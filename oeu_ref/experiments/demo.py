@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from .. import locks
 from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from . import figures, results
@@ -49,7 +50,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     chosen = load_settings(config.max_steps)
     start = time.perf_counter()
     total = len(seeds) * (2 * config.train.epochs + sum(steps for _, steps in chosen.values()))
-    with one_thread(), progress_bar(total, progress) as bar:
+    with locks.alone(out_dir), one_thread(), progress_bar(total, progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     data = _document(config, seeds, chosen, runs, time.perf_counter() - start)
     text = markdown(data)
@@ -161,4 +162,7 @@ def markdown(data):
 
 def redraw(json_path, picture_path):
     """Draw the picture again from demo.json alone.  Returns the picture's path; raises ValueError for a bad file."""
-    return figures.save(figures.demo_figure(results.read_json(json_path)), picture_path)
+    data = results.read_json(json_path)
+    if not isinstance(data, dict) or {"runs", "summary", "labels", "entropy_bins"} - set(data):
+        raise ValueError(f"path must be a demo.json as `demo` writes it, got {json_path}")
+    return figures.save(figures.demo_figure(data), picture_path)

@@ -59,7 +59,8 @@ class DemoConfig:
     """The experiment, but for seeds and the methods' settings.
 
     label_noise, forget_share, validation_size, test_size: as in `oeu_ref.core.data.digits`; hidden: widths between 64
-    inputs and 10 classes; bits: of weights and activations (first and last layer: 8); train: of original and Retrain;
+    inputs and 10 classes; bits: of weights and activations, 1 to 8, "ternary", "binary" or 32 for no quantization
+    (first and last layer: 8); train: of original and Retrain;
     forget_batch, retain_batch: samples in each step's two batches; max_steps: cuts every method's steps, None: not.
     """
 
@@ -68,7 +69,7 @@ class DemoConfig:
     validation_size: int = 180
     test_size: int = 360
     hidden: tuple = (128, 128)
-    bits: int = 4
+    bits: int | str = 4
     train: TrainConfig = TrainConfig(epochs=100)
     forget_batch: int = 128
     retain_batch: int = 128

@@ -20,7 +20,8 @@ class Experiment:
     train_size, test_size: images drawn at random from those that there are, None: all (but for the validation images);
     validation_size: images held out of the training images, for the stop rule, the proxy and nothing else.
     arch: "resnet18" or "mobilenet_v2"; width, stem_stride: as in `oeu_ref.core.models`, None: the standard width;
-    weight_bits, activation_bits: 1 to 8, 32: not quantized; first_last_bits: of the first and the last layer.
+    weight_bits, activation_bits: 1 to 8, "ternary", "binary", 32: not quantized; first_last_bits: of the first and the
+    last layer.
     epochs, batch_size, learning_rate, weight_decay: of original and Retrain; augmented: whether images are shifted and
     mirrored, in training and in unlearning; forget_batch, retain_batch: images in each unlearning step's two batches.
     precision: "float32" or "bfloat16"; compiled: whether `torch.compile` is tried.
@@ -38,9 +39,9 @@ class Experiment:
     arch: str = "resnet18"
     width: int | None = None
     stem_stride: int = 1
-    weight_bits: int = 4
-    activation_bits: int = 4
-    first_last_bits: int = 8
+    weight_bits: int | str = 4
+    activation_bits: int | str = 4
+    first_last_bits: int | str = 8
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 0.1

@@ -1,10 +1,12 @@
 """The report: Markdown, its pictures, and a JSON file with all that they show, from an output folder's files alone."""
 
 import math
+import os
 import pathlib
 
 import numpy as np
 
+from .. import checks
 from ..reference import metrics
 from . import report_figures, results
 from .experiment import LABELS, METHODS, PAPER, PAPER_SOURCE
@@ -17,6 +19,10 @@ RULE_TITLES = {
     "proxy": "Settings chosen by proxy AG (no retrained model, no test image)",
     "given": "Settings given by hand",
 }
+# what a file must at least hold to be shown
+DOCUMENT = {"kind", "name", "experiment", "seeds", "settings", "original", "retrain", "rows"}
+TUNING = {"grid", "seeds", "rules"}
+CELL = {"diverged", "seconds"}
 TITLES = {"table": "Methods", "ablation": "Ablation of OEU", "sweep": "Sweep of alpha", "run": "Runs"}
 
 
@@ -25,11 +31,12 @@ def report(out):
 
     out: a folder that `table`, `ablation`, `sweep`, `run` or `tune` wrote to.
     Returns (Markdown text, [path of report.md, path of report.json, paths of pictures ...]).
-    Raises ValueError, naming it, for a folder without such documents or a file that is missing or no JSON.
+    Raises TypeError for what is no path, ValueError, naming it, for a folder without such documents or a file that is
+    missing, no JSON, or another file in its place.
     """
-    out = pathlib.Path(out)
+    out = pathlib.Path(checks.instance("out", out, (str, os.PathLike), "path"))
     documents = {kind: load(out, kind) for kind in KINDS if (out / f"{kind}.json").is_file()}
-    tuning = results.read_json(out / "tuning.json") if (out / "tuning.json").is_file() else None
+    tuning = _read(out / "tuning.json", TUNING, "tune") if (out / "tuning.json").is_file() else None
     if not documents and tuning is None:
         names = ", ".join(f"{kind}.json" for kind in (*KINDS, "tuning"))
         raise ValueError(f"out must be a folder with one of {names}, got {out}")
@@ -59,17 +66,32 @@ def load(out, kind):
 
     values: metrics with AG against Retrain of the same seed and "time", the seconds divided by Retrain's; None where
     the run diverged. The document gets "original" and "retrain" as lists of cells.
-    Raises ValueError, naming it, for a file that is missing or no JSON.
+    Raises ValueError, naming it, for a file that is missing, no JSON, another file in its place, or one that lies
+    outside the folder.
     """
     out = pathlib.Path(out)
-    document = results.read_json(out / f"{kind}.json")
+    document = _read(out / f"{kind}.json", DOCUMENT, kind)
+
+    def cells(files):
+        return [_read(results.inside(out, file), CELL, kind) for file in files]
+
     for name in ("original", "retrain"):
-        document[name] = [results.read_json(out / file) for file in document[name]]
+        document[name] = cells(document[name])
     for row in document["rows"]:
-        row["cells"] = [results.read_json(out / file) for file in row["files"]]
+        row["cells"] = cells(row["files"])
         row["label"] = LABELS[row["method"]] + "".join(f", {key} = {value:g}" for key, value in row["options"].items())
         row["values"] = [values(cell, retrain) for cell, retrain in zip(row["cells"], document["retrain"])]
     return document
+
+
+def _read(path, keys, command):
+    """Contents of a JSON file.  Raises ValueError, naming it, unless it is a dict with these keys."""
+    found = results.read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must be a file as `{command}` writes it, got a {type(found).__name__}")
+    if missing := sorted(keys - set(found)):
+        raise ValueError(f"{path} must be a file as `{command}` writes it, lacks {', '.join(missing)}")
+    return found
 
 
 def digest(document):
@@ -155,7 +177,9 @@ def about(document):
         forgotten = f"classes {', '.join(map(str, e['forget_classes']))} to forget"
     else:
         forgotten = f"those of {e['forget_file']} to forget"
-    bits = f"{e['weight_bits']}-bit weights and {e['activation_bits']}-bit activations".replace("32-bit", "unquantized")
+    widths = {32: "unquantized", "binary": "binary", "ternary": "ternary"}
+    weights, activations = (widths.get(e[f"{part}_bits"], f"{e[f'{part}_bits']}-bit") for part in ("weight", "activation"))
+    bits = f"{weights} weights and {activations} activations"
     seeds = document["seeds"]
     spread = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
     size = f"{e['train_size']} training images" if e["train_size"] else "all training images"

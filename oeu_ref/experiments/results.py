@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from ..files import write_bytes, write_json, write_text
 
 __all__ = [
     "COLUMNS",
+    "escaped",
     "format_value",
+    "inside",
     "mean_and_spread",
     "output_directory",
     "plain",
@@ -66,8 +69,24 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"path must be a file that can be read, got {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"path must be a JSON file, got {path}: {error}") from None
+
+
+def escaped(text):
+    """`text` for a Markdown table or paragraph, so that a name that comes with data is shown, not obeyed."""
+    return re.sub(r"([\\`*_{}\[\]<>|~#!])", r"\\\1", " ".join(str(text).split()))
+
+
+def inside(folder, name):
+    """The path of a file that a document names, below the document's folder.
+
+    name: relative; raises ValueError for a name that leads out of the folder, as a document from elsewhere may have it.
+    """
+    path = Path(folder) / str(name)
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"files must lie in the folder of the document that names them, {folder}, got {name!r}")
+    return path
 
 
 def versions():
@@ -121,7 +140,7 @@ def table(summary, labels, columns=COLUMNS):
             format_value(summary[method][column], DIGITS.get(column, 1)) if column in summary[method] else "–"
             for column in columns
         ]
-        rows.append([label, *cells])
+        rows.append([" ".join(label.split()).replace("|", "\\|"), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [

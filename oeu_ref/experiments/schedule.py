@@ -1,35 +1,35 @@
 """Making many cells: in the right order, side by side where there are several jobs, never one twice."""
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import multiprocessing
 import os
+import pathlib
 import signal
 import threading
 
 import torch
 
-from .. import checks
+from .. import checks, files, locks
 from ..core import distributed
-from . import results
 from .cells import load_data, run_cell, split_images
 from .digits import one_thread, progress_bar
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: there a second run is not noticed
-    fcntl = None
+DETERMINISM = ("warn", "error", "off")
 
 
-def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progress=True):
+def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progress=True, determinism="warn"):
     """Make cells and what they start from: original models first, then everything that is ready.
 
     out, experiment, source, device: as in `cells.run_cell`; cells: the `Cell`s wanted; jobs >= 1: processes side by
     side, each on one thread (on a CPU four such processes make twice what one with four threads makes); redo: make
-    the wanted cells again though they are finished; progress: show a bar, in images and images a second.
+    the wanted cells again though they are finished; progress: show a bar, in images and images a second; determinism:
+    as in `deterministic`.
     Under `torchrun` all its processes make one cell together after the other, and jobs must be 1.
     Returns {cell: contents of its JSON file}, for the wanted cells and their originals.
-    Raises what a cell raises; ValueError if another run is at work in the same folder.
+    Raises what a cell raises; ValueError if another run is at work in the same folder; ChildProcessError if a process
+    that it started was ended from outside.
     """
     jobs = checks.integer("jobs", jobs, 1)
     if jobs > 1 and distributed.size() > 1:
@@ -38,7 +38,11 @@ def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progre
     wanted = list(dict.fromkeys(cells))
     needed = list(dict.fromkeys([cell.original() for cell in wanted] + wanted))
     again = set(wanted) if redo else set()
-    with _alone(out), deterministic(device):
+    with _alone(out), deterministic(device, determinism):
+        if distributed.rank() == 0:
+            # halves of files that a killed run was writing
+            for folder in {pathlib.Path(out), *(cell.path(out).parent for cell in needed)}:
+                files.clear_halves(folder)
         # before any process is started: what is wrong with the data or the splits is said once, and at once
         with _first_alone():
             data = load_data(experiment, source)
@@ -54,7 +58,7 @@ def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progre
                         done[cell] = run_cell(out, experiment, source, device, cell, cell in again, bar.update)
                         bar.update(work[cell] - (bar.n - before))
             else:
-                arguments = (out, experiment, source, device)
+                arguments = (determinism, out, experiment, source, device)
                 for cell, found in _side_by_side(arguments, needed, again, jobs):
                     done[cell] = found
                     bar.set_description(_name(cell))
@@ -66,25 +70,48 @@ def _side_by_side(arguments, needed, again, jobs):
     """(cell, contents) as they are finished; a cell is started when its original model is there."""
     context = multiprocessing.get_context("spawn")
     waiting, running, made = list(needed), {}, set()
+    others = set(multiprocessing.active_children())
     executor = concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker)
     try:
         while waiting or running:
             ready = [c for c in waiting if c.name in ("original", "retrain") or c.original() in made]
             for cell in ready:
                 waiting.remove(cell)
-                running[executor.submit(_work, *arguments, cell, cell in again)] = cell
+                with _without_interrupts():
+                    running[executor.submit(_work, *arguments, cell, cell in again)] = cell
             finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in finished:
                 cell = running.pop(future)
                 made.add(cell)
                 yield cell, future.result()
-    except BaseException:
+    except BaseException as error:
         # the others are ended, not waited for: what they did so far is in their checkpoints
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
+        if isinstance(error, concurrent.futures.process.BrokenProcessPool):
+            raise ChildProcessError(
+                "a process that made a cell was ended from outside, for want of memory perhaps: the same command goes "
+                "on where it was, and with fewer --jobs it needs less memory"
+            ) from None
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts():
+    """Ctrl-C waits until the end of this; processes that are started meanwhile never get it.
+
+    A terminal sends it to all of them, and one that is still importing would answer with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker():
@@ -99,27 +126,40 @@ def _start_worker():
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _work(out, experiment, source, device, cell, redo):
-    with deterministic(device):
+def _work(determinism, out, experiment, source, device, cell, redo):
+    with deterministic(device, determinism):
         return run_cell(out, experiment, source, device, cell, redo)
 
 
 @contextlib.contextmanager
-def deterministic(device):
-    """Have CUDA compute the same bits each time; a CPU does so on one thread."""
-    if not str(device).startswith("cuda"):
+def deterministic(device, determinism="warn"):
+    """Have CUDA compute the same bits each time; a CPU does so on one thread.
+
+    determinism: "warn": an operation that has no deterministic variant is named in a warning, not the end of a
+    night's run; "error": it is the end, so that what is finished is sure to repeat; "off": whatever is fastest.
+    PyTorch promises this for one version on one kind of device, with as many threads; for nothing beyond.
+    Raises ValueError for another word, and under "error" for such an operation.
+    """
+    checks.one_of("determinism", determinism, DETERMINISM)
+    if not str(device).startswith("cuda") or determinism == "off":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    # warn only: an operation without a deterministic variant is worth a warning, not the end of a night's run
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=determinism == "warn")
     torch.backends.cudnn.benchmark = False
     try:
         yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ValueError(
+            f"determinism must be 'warn' or 'off' for this experiment: {str(error).splitlines()[0][:150]}"
+        ) from None
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
 
 
 @contextlib.contextmanager
@@ -132,25 +172,9 @@ def _first_alone():
         distributed.barrier()
 
 
-@contextlib.contextmanager
 def _alone(out):
-    """Hold the output folder's lock; the system lets go of it when the process ends, however it ends."""
-    if distributed.rank() > 0:  # the first process holds it for all
-        yield
-        return
-    out = results.output_directory("out", out)
-    with open(out / ".lock", "w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ValueError(
-                    f"out must be a folder of this run's own, another run is at work in {out}: wait, or choose another"
-                ) from None
-        # halves of files that a killed run was writing
-        for leftover in out.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        yield
+    """The output folder's lock; under `torchrun` the first process holds it for all."""
+    return locks.alone(out) if distributed.rank() == 0 else contextlib.nullcontext()
 
 
 def _images_of(cell, experiment, splits):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import checks
 from ..core import baselines
 from ..core.unlearner import NonFiniteError
 from ..reference import metrics
@@ -14,6 +15,7 @@ from . import results
 from .digits import (
     METHODS,
     SETTINGS_FILE,
+    VARIANTS,
     DemoConfig,
     checked_seeds,
     forget,
@@ -42,11 +44,13 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, c
     VARIANTS; config: `DemoConfig`, None: the default; progress: show a bar.
     All methods get the same grid. A point's AG is null where the method diverged on any seed; it counts as the worst.
     Returns the JSON's contents: for each method the best point, which of its axes end there, median and worst AG over
-    the grid, and the AG of every point.  Raises as `run`.
+    the grid, and the AG of every point.  Raises TypeError or ValueError, naming the argument.
     """
     seeds = checked_seeds(seeds)
+    methods = [checks.one_of("methods", name, (*METHODS, *VARIANTS)) for name in methods]
     results.output_directory("path", Path(path).parent)
-    grid, config = GRID if grid is None else grid, DemoConfig() if config is None else config
+    grid = checked_grid(GRID if grid is None else grid)
+    config = checks.instance("config", DemoConfig() if config is None else config, DemoConfig)
     pairs = list(itertools.product(grid["learning_rate"], grid["weight"]))
     total = len(seeds) * (2 * config.train.epochs + len(methods) * len(pairs) * max(grid["steps"]))
     gaps = {name: {} for name in methods}
@@ -74,6 +78,29 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, c
     )
     results.write_json(path, data)
     return data
+
+
+def checked_grid(grid):
+    """Return a grid with each axis as an ascending tuple; raise TypeError or ValueError for a bad axis or value."""
+    if not isinstance(grid, dict) or set(GRID) - set(grid):
+        lacking = [axis for axis in GRID if not isinstance(grid, dict) or axis not in grid]
+        raise ValueError(f"grid must be a dict with {', '.join(GRID)}, lacks {', '.join(lacking)}")
+    axes = {axis: checks.sequence(f"grid[{axis!r}]", grid[axis], "numbers") for axis in GRID}
+    for axis, values in axes.items():
+        if not values:
+            raise ValueError(f"grid[{axis!r}] must hold at least one value, got none")
+    for rate, weight in itertools.product(axes["learning_rate"], axes["weight"]):
+        _of_grid(baselines.Settings, rate, weight)
+    for steps in axes["steps"]:
+        checks.integer("grid['steps']", steps, 1)
+    return {axis: tuple(sorted(values)) for axis, values in axes.items()}
+
+
+def _of_grid(make, *values):
+    try:
+        return make(*values)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"grid must hold settings: {error}") from None
 
 
 def _gaps_along(case, name, settings, checkpoints, target):

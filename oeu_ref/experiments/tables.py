@@ -12,9 +12,9 @@ from ..core import distributed
 from . import results
 from .cells import Cell, load_data, split_images
 from .digits import checked_seeds
-from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, checked_method
+from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, Experiment
 from .schedule import run_cells
-from .tuning import RULES, chosen
+from .tuning import RULES, checked_methods, chosen
 
 SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
@@ -26,8 +26,11 @@ def experiment_named(name, preset="full", **changes):
     """One of the paper's experiments, at full size or at a preset's, with some fields changed.
 
     name: a key of TABLES; preset: a key of PRESETS; changes: fields of `Experiment`, None: as it is.
-    Returns an `Experiment`.  Raises TypeError or ValueError for an unknown word or a value out of range.
+    Returns an `Experiment`.  Raises TypeError or ValueError for an unknown word or field or a value out of range.
     """
+    fields = [field.name for field in dataclasses.fields(Experiment)]
+    if unknown := sorted(set(changes) - set(fields)):
+        raise TypeError(f"changes must be fields of an Experiment ({', '.join(fields)}), got {unknown[0]!r}")
     experiment = TABLES[checks.one_of("name", name, tuple(TABLES))]
     wanted = dict(PRESETS[checks.one_of("preset", preset, tuple(PRESETS))])
     if changes.get("forget_classes") is not None or changes.get("forget_file") is not None:
@@ -52,10 +55,11 @@ def make(
     jobs=1,
     redo=False,
     progress=True,
+    determinism="warn",
 ):
     """Make all cells of a table, an ablation, a sweep or a single run, and the document that lists them.
 
-    kind: one of KINDS, the document's name; out, experiment, source, device, jobs, redo, progress: as in
+    kind: one of KINDS, the document's name; out, experiment, source, device, jobs, redo, progress, determinism: as in
     `schedule.run_cells`; methods: names; seeds: distinct integers >= 0; rules: by which rules settings were chosen, a
     group of rows for each; settings: contents of a tuning.json, or {method: (`Settings`, steps)} for settings of your
     own, None: those that come with the package; options: for each variant of every method the further arguments, such
@@ -65,8 +69,9 @@ def make(
     """
     checks.one_of("kind", kind, KINDS)
     out = results.output_directory("out", out)
-    seeds = checked_seeds(seeds)
-    methods = [checked_method(method) for method in methods]
+    checks.instance("experiment", experiment, Experiment, "Experiment, as experiment_named gives it")
+    seeds, methods = checked_seeds(seeds), checked_methods(methods)
+    rules = [checks.one_of("rule", rule, RULES) for rule in checks.sequence("rules", rules, "words")]
     if kind == "run" and settings is not None and set(settings) == set(methods):
         rows = [_row("given", method, *settings[method], extra) for method in methods for extra in options]
         origin = {"source": "given on the command line", "transferred": False}
@@ -86,7 +91,7 @@ def make(
             raise ValueError(f"seeds must not be those that the settings were chosen on, got {overlap[0]} in both")
     cells = [dataclasses.replace(cell, keep=keep) for row in rows for cell in _cells_of(row, seeds)]
     retrain = [Cell(seed, "retrain") for seed in seeds]
-    run_cells(out, experiment, source, device, retrain + cells, jobs, redo, progress)
+    run_cells(out, experiment, source, device, retrain + cells, jobs, redo, progress, determinism)
     document = {
         "kind": kind,
         "name": name,
@@ -128,6 +133,8 @@ def _cells_of(row, seeds):
 def _tuning(settings, experiment):
     """(contents of a tuning.json, where it is from and whether it was made for another experiment)."""
     tuning = results.read_json(SETTINGS_FILE) if settings is None else settings
+    if not isinstance(tuning, dict):
+        raise ValueError(f"settings must be the contents of a tuning.json, got a {type(tuning).__name__}")
     if missing := sorted({"experiment", "forget_size", "rules", "seeds"} - set(tuning)):
         raise ValueError(f"settings must be the contents of a tuning.json, lacks {', '.join(missing)}")
     same = tuning["experiment"] == results.plain(dataclasses.asdict(experiment))

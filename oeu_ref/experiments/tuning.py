@@ -17,7 +17,7 @@ from .cells import Cell, load_data, proxy_average_gap, split_images
 from .digits import checked_seeds
 from .experiment import METHODS, checked_method
 from .schedule import run_cells
-from .search import digest
+from .search import checked_grid, digest
 
 GRID = {
     "learning_rate": (0.01, 0.03, 0.1, 0.3),
@@ -29,23 +29,41 @@ RULES = ("true", "proxy")
 AXES = tuple(GRID)
 
 
-def tune(out, experiment, source, device, methods=None, seeds=TUNING_SEEDS, grid=None, widen=1, jobs=1, progress=True):
+def tune(
+    out,
+    experiment,
+    source,
+    device,
+    methods=None,
+    seeds=TUNING_SEEDS,
+    grid=None,
+    widen=1,
+    jobs=1,
+    progress=True,
+    determinism="warn",
+):
     """Try every point of the grid with every method, and choose each one's best by either rule.
 
-    out, experiment, source, device, jobs, progress: as in `schedule.run_cells`; methods: names, None: all; seeds:
+    out, experiment, source, device, jobs, progress, determinism: as in `schedule.run_cells`; methods: names, None: all; seeds:
     distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight", "steps"}, None: GRID;
     widen >= 0: how often learning rate and weight are extended beyond an end that some method's best lies on, for all
     methods alike. The steps are a budget and stay.
     Returns the contents of OUT/tuning.json: for each rule and method the best point, whether it lies on an end of the
-    grid, and the median and the worst AG over the grid.  Restartable.  Raises as `run_cells`.
+    grid, and the median and the worst AG over the grid.  Restartable.  Raises as `run_cells`, and TypeError or
+    ValueError for other methods, seeds or grids.
     """
-    methods = [checked_method(name) for name in (METHODS if methods is None else methods)]
+    methods = checked_methods(METHODS if methods is None else methods)
+    if not methods:
+        raise ValueError("methods must name at least one, got ()")
     seeds, widen = checked_seeds(seeds), checks.integer("widen", widen, 0)
-    grid = {axis: tuple(sorted((GRID if grid is None else grid)[axis])) for axis in AXES}
+    grid = checked_grid(GRID if grid is None else grid)
     while True:
         cells = _cells(methods, seeds, grid)
         retrain = [Cell(seed, "retrain", folder="tuning") for seed in seeds]
-        done = run_cells(out, experiment, source, device, retrain + list(cells), jobs, progress=progress)
+        wanted = retrain + list(cells)
+        done = run_cells(
+            out, experiment, source, device, wanted, jobs, progress=progress, determinism=determinism
+        )
         gaps = {rule: {name: {} for name in methods} for rule in RULES}
         for cell, point in cells.items():
             for steps in grid["steps"]:
@@ -74,19 +92,34 @@ def tune(out, experiment, source, device, methods=None, seeds=TUNING_SEEDS, grid
     return data
 
 
+def checked_methods(names):
+    """Return the names of methods as a list; raise TypeError for what is no sequence, ValueError for an unknown one."""
+    return [checked_method(name) for name in checks.sequence("methods", names, "names")]
+
+
 def chosen(tuning, rule, name):
     """(`Settings`, steps) of a method's best point.
 
-    tuning: contents of a tuning.json; rule: "true" or "proxy".  Raises ValueError for a method that was not tuned.
+    tuning: contents of a tuning.json; rule: "true" or "proxy".  Raises ValueError for a method that was not tuned, or
+    settings that are none, TypeError or ValueError for one out of range.
     """
     checks.one_of("rule", rule, RULES)
-    digests = tuning.get("rules", {}).get(rule, {})
+    rules = tuning.get("rules", {})
+    digests = rules.get(rule, {}) if isinstance(rules, dict) else None
+    if not isinstance(digests, dict):
+        raise ValueError(f"settings must be the contents of a tuning.json, got a {type(rules).__name__} of rules")
     if name not in digests:
         raise ValueError(
             f"settings must hold those of {name} under the rule {rule!r}, has {', '.join(digests) or 'none'}"
         )
-    best = digests[name]["best"]
-    return baselines.Settings(best["learning_rate"], best["weight"]), best["steps"]
+    best = digests[name].get("best") if isinstance(digests[name], dict) else None
+    if missing := sorted(set(AXES) - set(best or {})):
+        raise ValueError(f"settings must be the contents of a tuning.json, those of {name} lack {', '.join(missing)}")
+    try:
+        steps = checks.integer("steps", best["steps"], 1)
+        return baselines.Settings(best["learning_rate"], best["weight"]), steps
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"settings must be those of a tuning.json, of {name} they are wrong: {error}") from None
 
 
 def _cells(methods, seeds, grid):

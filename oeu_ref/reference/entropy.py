@@ -5,6 +5,9 @@ Notation of arXiv 2602.00567: logits z (N, K), p = softmax(z), entropy H(p) = -s
 
 import numpy as np
 
+from .. import checks
+from ._checks import array
+
 
 def log_softmax(logits):
     """Logarithm of the predicted probabilities.
@@ -15,7 +18,10 @@ def log_softmax(logits):
     """
     logits = _checked(logits)
     # log-sum-exp: with the row's maximum subtracted no exponent is positive, so logits of 1e4 do not overflow
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+    # logits further apart than the largest number would give -inf, and 0 * -inf is no entropy
+    shifted = np.maximum(shifted, np.finfo(np.float64).min)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
@@ -90,10 +96,12 @@ def label_manipulation_optimum(wrong_labels, num_classes):
     Raises TypeError for labels that are not integers, ValueError for another rank or range.
     Source: Theorem 4.1 of arXiv 2602.00567: the minimum over p of -log p_y is 0, at p_y = 1.
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    wrong_labels = checked_labels("wrong_labels", wrong_labels, np.size(wrong_labels), num_classes)
-    return np.eye(num_classes)[wrong_labels]
+    num_classes = checks.integer("num_classes", num_classes, 2)
+    wrong_labels = checked_labels("wrong_labels", wrong_labels, None, num_classes)
+    checks.size("num_classes", len(wrong_labels) * num_classes, "probabilities")
+    optimum = np.zeros((len(wrong_labels), num_classes))
+    optimum[np.arange(len(wrong_labels)), wrong_labels] = 1.0
+    return optimum
 
 
 def entropy_of_probabilities(probabilities):
@@ -110,11 +118,15 @@ def entropy_of_probabilities(probabilities):
 
 
 def checked_labels(name, labels, count, num_classes):
-    """Return labels as an integer array (count,) with values in [0, num_classes); raise TypeError or ValueError."""
-    labels = np.asarray(labels)
+    """Return labels as an integer array (count,) with values in [0, num_classes); raise TypeError or ValueError.
+
+    count: None for any number of labels.
+    """
+    labels = array(name, labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"{name} must be integers, got dtype {labels.dtype}")
-    if labels.shape != (count,):
+    if labels.ndim != 1 or len(labels) != (len(labels) if count is None else count):
+        count = "N" if count is None else count
         raise ValueError(f"{name} must have shape ({count},), one label a sample, got {labels.shape}")
     if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(f"{name} must lie in [0, {num_classes}), got values from {labels.min()} to {labels.max()}")
@@ -135,7 +147,7 @@ def checked_probabilities(name, probabilities):
 
 
 def _checked(values, name="logits", one="logit"):
-    values = np.asarray(values)
+    values = array(name, values)
     if not np.issubdtype(values.dtype, np.floating):
         raise TypeError(f"{name} must be floating point, got dtype {values.dtype}; convert with .astype(float)")
     if values.ndim != 2:

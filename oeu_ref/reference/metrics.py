@@ -3,8 +3,13 @@
 Protocol: SalUn (Fan et al., ICLR 2024), which the tables of arXiv 2602.00567 follow.
 """
 
+import numbers
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
+from .. import checks
+from ._checks import array
 from .entropy import checked_labels, checked_probabilities, entropy_of_probabilities
 
 METRICS = ("FA", "RA", "TA", "MIA")
@@ -56,7 +61,7 @@ def threshold_attack(members, non_members, targets):
     members, non_members, targets: (A,), (B,), (C,) float, confidences; A, B, C >= 1.
     The threshold is the one with the best balanced accuracy on members against non-members (the lowest of equals).
     Returns (C,) bool, True where a target is called a non-member.
-    Raises ValueError for an empty or non-finite array or another rank.
+    Raises TypeError for what are no numbers, ValueError for an empty or non-finite array or another rank.
     Source: the confidence attack of Song and Mittal, USENIX Security 2021, with one threshold for all classes.
     """
     members, non_members, targets = (
@@ -75,13 +80,21 @@ def membership_inference(retain, test, forget, attack=threshold_attack):
 
     retain, test, forget: pairs (probabilities (N, K), labels (N,)); the attack learns on retain (members) against test
     (non-members) and judges forget.
-    attack(members, non_members, targets) -> bool array, True for a non-member, all on confidences. The choice moves the
-    figure by points, so name it: `threshold_attack` here, the support vector classifier of SalUn in
+    attack(members, non_members, targets) -> bool array (C,), True for a non-member, all on confidences. The choice
+    moves the figure by points, so name it: `threshold_attack` here, the support vector classifier of SalUn in
     `oeu_ref.experiments`.
     Returns a float in [0, 100] (percent).  Raises TypeError or ValueError for bad arrays.
     Source: SalUn's MIA on confidence.
     """
-    return float(100 * np.mean(attack(confidence(*retain), confidence(*test), confidence(*forget))))
+    checks.instance("attack", attack, Callable, "function")
+    named = ("retain", retain), ("test", test), ("forget", forget)
+    members, non_members, targets = (confidence(*_pair(name, pair)) for name, pair in named)
+    judged = np.asarray(attack(members, non_members, targets))
+    if judged.dtype != bool or judged.shape != targets.shape:
+        raise ValueError(
+            f"attack must return a boolean for each of {len(targets)} targets, got {judged.dtype}, {judged.shape}"
+        )
+    return float(100 * judged.mean())
 
 
 def unlearning_metrics(retain, test, forget, attack=threshold_attack):
@@ -91,9 +104,9 @@ def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     Returns {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}: floats in percent.  Raises as `membership_inference`.
     """
     return {
-        "FA": accuracy(*forget),
-        "RA": accuracy(*retain),
-        "TA": accuracy(*test),
+        "FA": accuracy(*_pair("forget", forget)),
+        "RA": accuracy(*_pair("retain", retain)),
+        "TA": accuracy(*_pair("test", test)),
         "MIA": membership_inference(retain, test, forget, attack),
         "forget_vs_test_auc": forget_vs_test_auc(forget[0], test[0]),
     }
@@ -103,11 +116,12 @@ def average_gap(metrics, retrain_metrics):
     """AG: mean absolute gap to the retrained model over FA, RA, TA and MIA, in percentage points; lower is better.
 
     metrics, retrain_metrics: mappings with "FA", "RA", "TA", "MIA" in percent.
-    Returns a float >= 0.  Raises ValueError that names a missing or non-finite metric.
+    Returns a float >= 0.  Raises TypeError for no mapping, ValueError that names a missing or non-finite metric.
     """
     for name, values in (("metrics", metrics), ("retrain_metrics", retrain_metrics)):
+        checks.instance(name, values, Mapping, "mapping")
         for key in METRICS:
-            if key not in values or not np.isfinite(values[key]):
+            if not isinstance(values.get(key), numbers.Real) or not np.isfinite(values[key]):
                 raise ValueError(f"{name} must hold a finite {key} (percent), got {values.get(key)}")
     return float(np.mean([abs(metrics[key] - retrain_metrics[key]) for key in METRICS]))
 
@@ -127,7 +141,8 @@ def forget_vs_test_auc(forget_probabilities, test_probabilities):
 def auc(positives, negatives):
     """Probability in percent that a random positive scores above a random negative, ties counted half.
 
-    positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100].  Raises ValueError.
+    positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100].
+    Raises TypeError or ValueError for anything else.
     """
     positives, negatives = checked_scores("positives", positives), checked_scores("negatives", negatives)
     ordered = np.sort(negatives)
@@ -136,8 +151,20 @@ def auc(positives, negatives):
 
 
 def checked_scores(name, scores):
-    """Return scores as a float64 array (N,), finite, N >= 1; raise ValueError that names the argument otherwise."""
-    scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
-        raise ValueError(f"{name} must be a finite array of shape (N,) with N >= 1, got shape {scores.shape}")
+    """Return scores as a float64 array (N,), finite, N >= 1; raise TypeError or ValueError, naming it, otherwise."""
+    scores = array(name, scores)
+    if scores.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be real numbers, got dtype {scores.dtype}")
+    scores = scores.astype(np.float64)
+    wrong = scores[~np.isfinite(scores)]
+    if scores.ndim != 1 or scores.size == 0 or wrong.size:
+        found = f"{wrong[0]}" if wrong.size else f"shape {scores.shape}"
+        raise ValueError(f"{name} must be a finite array of shape (N,) with N >= 1, got {found}")
     return scores
+
+
+def _pair(name, pair):
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        found = f"{len(pair)} things" if isinstance(pair, (tuple, list)) else type(pair).__name__
+        raise TypeError(f"{name} must be a pair (probabilities, labels), got {found}")
+    return pair

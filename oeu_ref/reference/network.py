@@ -9,17 +9,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import checks
-from .entropy import cross_entropy, entropy, entropy_loss, softmax
+from ._checks import array
+from .entropy import checked_labels, cross_entropy, entropy, entropy_loss, softmax
 from .projection import cosines, oeu_direction, project
-from .quantizer import fake_quantize, fake_quantize_backward, initial_step, integer_range, step_gradient_scale
+from .quantizer import (
+    binarize,
+    binarize_backward,
+    fake_quantize,
+    fake_quantize_backward,
+    initial_binary_step,
+    initial_step,
+    integer_range,
+    step_gradient_scale,
+)
 
 
 class QuantizedMLP:
     """Multilayer perceptron with quantized weights and activations, float64.
 
-    sizes: widths from inputs to classes, at least two, e.g. (64, 128, 10); weight_bits, activation_bits: 1 to 8, or 32
-    for no quantization; first_last_bits: the width for first and last layer where quantized (8 in the field's
-    practice; with two sizes the only layer is both); seed: of weights (He-normal) and biases.
+    sizes: widths from inputs to classes, at least two, e.g. (64, 128, 10); weight_bits, activation_bits: 1 to 8,
+    "ternary", "binary", or 32 for no quantization; first_last_bits: the width for first and last layer where quantized
+    (8 in the field's practice; with two sizes the only layer is both); seed: of weights (He-normal) and biases.
 
     parameters: dict name -> float64 array, in the order of the layers; for layer i "layers.i.weight" (out, in),
     "layers.i.bias" (out,), "layers.i.weight_quantizer.step" () and "layers.i.activation_quantizer.step" ().
@@ -28,33 +38,39 @@ class QuantizedMLP:
     """
 
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, seed=0):
+        sizes = checks.sequence("sizes", sizes, "integers")
         if len(sizes) < 2:
-            raise ValueError(f"sizes must name at least input and output width, got {tuple(sizes)}")
+            raise ValueError(f"sizes must name at least input and output width, got {sizes}")
         sizes = [checks.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        checks.size("sizes", max(a * b for a, b in zip(sizes, sizes[1:])), "weights in a layer")
         last = len(sizes) - 2
         first_last_bits = checks.bits("first_last_bits", first_last_bits)
         self.weight_bits, self.activation_bits = (
-            [first_last_bits if bits < 32 and i in (0, last) else bits for i in range(last + 1)]
+            [first_last_bits if bits != 32 and i in (0, last) else bits for i in range(last + 1)]
             for bits in (checks.bits("weight_bits", weight_bits), checks.bits("activation_bits", activation_bits))
         )
         self.signed_inputs = None  # whether the first layer's inputs take both signs: `calibrate` finds out
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(checks.integer("seed", seed, 0))
         self.parameters = {}
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
             weight = rng.normal(0, np.sqrt(2 / fan_in), (fan_out, fan_in))
             self.parameters[f"layers.{i}.weight"] = weight
             # no zeros: without a bias an integer accumulator can be exactly 0, where rounding decides the ReLU's slope
             self.parameters[f"layers.{i}.bias"] = rng.uniform(-1, 1, fan_out) / np.sqrt(fan_in)
-            if self.weight_bits[i] < 32:
-                q_max = integer_range(self.weight_bits[i])[1]
-                self.parameters[f"layers.{i}.weight_quantizer.step"] = np.array(initial_step(weight, q_max))
-            if self.activation_bits[i] < 32:
+            if self.weight_bits[i] != 32:
+                self.parameters[f"layers.{i}.weight_quantizer.step"] = _first_step(weight, self.weight_bits[i], True)
+            if self.activation_bits[i] != 32:
                 self.parameters[f"layers.{i}.activation_quantizer.step"] = np.array(np.nan)
 
     @property
     def num_layers(self):
         """Number of linear layers."""
         return len(self.weight_bits)
+
+    @property
+    def num_classes(self):
+        """K, the width of the last layer."""
+        return len(self.parameters[f"layers.{self.num_layers - 1}.bias"])
 
     @property
     def layer_ids(self):
@@ -70,9 +86,9 @@ class QuantizedMLP:
         values = self._checked_inputs(inputs)
         self.signed_inputs = bool((values < 0).any())
         for i in range(self.num_layers):
-            if self.activation_bits[i] < 32:
-                step = initial_step(values, self._activation_range(i)[1])
-                self.parameters[f"layers.{i}.activation_quantizer.step"] = np.array(step)
+            if self.activation_bits[i] != 32:
+                step = _first_step(values, self.activation_bits[i], self._signed(i))
+                self.parameters[f"layers.{i}.activation_quantizer.step"] = step
             values = np.maximum(self._layer_forward(i, values)["outputs"], 0)
         return self
 
@@ -85,7 +101,7 @@ class QuantizedMLP:
         """
         values = self._checked_inputs(inputs)
         if self.signed_inputs is None:
-            if min(self.activation_bits) < 32:
+            if any(bits != 32 for bits in self.activation_bits):
                 raise ValueError("the network must know its activation steps: call calibrate(inputs) first")
             self.signed_inputs = True
         cache = []
@@ -97,18 +113,24 @@ class QuantizedMLP:
     def backward(self, cache, grad_logits):
         """Gradient of every parameter, by the chain rule from the last layer to the first.
 
-        cache: of `forward`; grad_logits: (N, K), dL/dz.  Returns dict name -> float64 array, as `parameters`.
+        cache: of `forward`; grad_logits: (N, K), dL/dz, finite.  Returns dict name -> float64 array, as `parameters`.
+        Raises ValueError for a grad_logits of another shape or a non-finite one.
         Source: straight-through estimator for the quantizers, LSQ gradient for their steps.
         """
         grads = {}
-        grad_outputs = np.asarray(grad_logits)
+        grad_outputs, shape = array("grad_logits", grad_logits), cache[-1]["outputs"].shape
+        if grad_outputs.shape != shape:
+            raise ValueError(f"grad_logits must have the shape of the logits, {shape}, got {grad_outputs.shape}")
+        if not np.isfinite(grad_outputs).all():
+            raise ValueError(f"grad_logits must be finite, got {grad_outputs[~np.isfinite(grad_outputs)][0]}")
         for i in reversed(range(self.num_layers)):
             saved = cache[i]
             grads[f"layers.{i}.weight"], grads[f"layers.{i}.weight_quantizer.step"] = self._quantizer_backward(
                 f"layers.{i}.weight_quantizer.step",
                 grad_outputs.T @ saved["quantized_inputs"],
                 self.parameters[f"layers.{i}.weight"],
-                integer_range(self.weight_bits[i]) if self.weight_bits[i] < 32 else None,
+                self.weight_bits[i],
+                signed=True,
                 count=self.parameters[f"layers.{i}.weight"].size,
             )
             grads[f"layers.{i}.bias"] = grad_outputs.sum(axis=0)
@@ -116,7 +138,8 @@ class QuantizedMLP:
                 f"layers.{i}.activation_quantizer.step",
                 grad_outputs @ saved["quantized_weight"],
                 saved["inputs"],
-                self._activation_range(i) if self.activation_bits[i] < 32 else None,
+                self.activation_bits[i],
+                signed=self._signed(i),
                 count=saved["inputs"].shape[1],
             )
             if i > 0:
@@ -129,13 +152,9 @@ class QuantizedMLP:
 
     def _layer_forward(self, i, values):
         weight, bias = self.parameters[f"layers.{i}.weight"], self.parameters[f"layers.{i}.bias"]
-        quantized_inputs, quantized_weight = values, weight
-        if self.activation_bits[i] < 32:
-            step = self._step(f"layers.{i}.activation_quantizer.step")
-            quantized_inputs = fake_quantize(values, step, *self._activation_range(i))
-        if self.weight_bits[i] < 32:
-            step = self._step(f"layers.{i}.weight_quantizer.step")
-            quantized_weight = fake_quantize(weight, step, *integer_range(self.weight_bits[i]))
+        activation_step, weight_step = (f"layers.{i}.{kind}_quantizer.step" for kind in ("activation", "weight"))
+        quantized_inputs = self._quantize(activation_step, values, self.activation_bits[i], self._signed(i))
+        quantized_weight = self._quantize(weight_step, weight, self.weight_bits[i], signed=True)
         return {
             "inputs": values,
             "quantized_inputs": quantized_inputs,
@@ -143,22 +162,34 @@ class QuantizedMLP:
             "outputs": quantized_inputs @ quantized_weight.T + bias,
         }
 
-    def _quantizer_backward(self, step_name, grad_out, x, q_range, count):
-        if q_range is None:
+    def _quantize(self, step_name, x, bits, signed):
+        if bits == 32:
+            return x
+        if bits == "binary" and signed:
+            return binarize(x, self._step(step_name))
+        return fake_quantize(x, self._step(step_name), *integer_range(bits, signed))
+
+    def _quantizer_backward(self, step_name, grad_out, x, bits, signed, count):
+        if bits == 32:
             return grad_out, None
-        scale = step_gradient_scale(count, q_range[1])
-        grad_x, grad_step = fake_quantize_backward(grad_out, x, self._step(step_name), *q_range, scale)
+        q_min, q_max = integer_range(bits, signed)
+        step, scale = self._step(step_name), step_gradient_scale(count, q_max)
+        if bits == "binary" and signed:
+            grad_x, grad_step = binarize_backward(grad_out, x, step, scale)
+        else:
+            grad_x, grad_step = fake_quantize_backward(grad_out, x, step, q_min, q_max, scale)
         return grad_x, np.array(grad_step * np.sign(self.parameters[step_name]))
 
-    def _activation_range(self, i):
-        return integer_range(self.activation_bits[i], signed=i == 0 and bool(self.signed_inputs))
+    def _signed(self, i):
+        """Whether the codes of a layer's inputs take both signs; after a ReLU they do not."""
+        return i == 0 and bool(self.signed_inputs)
 
     def _step(self, name):
         # a step that training pushed below zero counts by its magnitude; at zero it must stay a divisor
         return max(abs(float(self.parameters[name])), np.finfo(np.float64).tiny)
 
     def _checked_inputs(self, inputs):
-        inputs = np.asarray(inputs)
+        inputs = array("inputs", inputs)
         width = self.parameters["layers.0.weight"].shape[1]
         if not np.issubdtype(inputs.dtype, np.floating):
             raise TypeError(f"inputs must be floating point, got dtype {inputs.dtype}")
@@ -167,6 +198,11 @@ class QuantizedMLP:
         if not np.isfinite(inputs).all():
             raise ValueError(f"inputs must be finite, got {inputs[~np.isfinite(inputs)][0]}")
         return inputs.astype(np.float64)
+
+
+def _first_step(x, bits, signed):
+    two_signs = bits == "binary" and signed
+    return np.array(initial_binary_step(x) if two_signs else initial_step(x, integer_range(bits, signed)[1]))
 
 
 @dataclass(frozen=True)
@@ -223,8 +259,10 @@ def oeu_step(
     Source: the OEU algorithm of arXiv 2602.00567: d = g_r + beta g_perp.
     """
     checks.one_of("layer", layer, checks.LAYERS)
+    checks.instance("network", network, QuantizedMLP)
     forget_logits, forget_cache = network.forward(forget_inputs)
     retain_logits, retain_cache = network.forward(retain_inputs)
+    retain_labels = checked_labels("retain_labels", retain_labels, *retain_logits.shape)
     forget_loss, grad_forget_logits = entropy_loss(forget_logits)
     retain_loss, grad_retain_logits = cross_entropy(retain_logits, retain_labels)
     forget_grads = network.backward(forget_cache, grad_forget_logits)
@@ -263,16 +301,32 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
     parameters, grads: dicts name -> array; learning_rate > 0; momentum in [0, 1); weight_decay >= 0; velocity: the dict
     that the previous step returned, None at first.
     Returns (parameters, velocity), new dicts:  v <- momentum v + (g + weight_decay w),  w <- w - learning_rate v.
-    Raises TypeError or ValueError for a setting outside its range.
+    Raises TypeError or ValueError for a setting outside its range, or gradients that do not match the parameters.
     """
-    checks.positive("learning_rate", learning_rate)
-    checks.number("momentum", momentum, 0, 1)
-    checks.number("weight_decay", weight_decay, 0)
+    _check_settings(learning_rate, momentum, weight_decay)
+    _check_alike("grads", grads, parameters)
+    if velocity:
+        _check_alike("velocity", velocity, parameters)
     velocity = velocity or {name: np.zeros_like(value) for name, value in parameters.items()}
     velocity = {
         name: momentum * velocity[name] + grads[name] + weight_decay * value for name, value in parameters.items()
     }
     return {name: np.asarray(value - learning_rate * velocity[name]) for name, value in parameters.items()}, velocity
+
+
+def _check_settings(learning_rate, momentum, weight_decay):
+    checks.positive("learning_rate", learning_rate)
+    checks.number("momentum", momentum, 0, 1)
+    checks.number("weight_decay", weight_decay, 0)
+
+
+def _check_alike(name, arrays, parameters):
+    for key, parameter in parameters.items():
+        if key not in arrays:
+            raise ValueError(f"{name} must hold an array for each parameter, lacks {key}")
+        if np.shape(arrays[key]) != np.shape(parameter):
+            wanted, found = np.shape(parameter), np.shape(arrays[key])
+            raise ValueError(f"{name}[{key!r}] must have the shape of its parameter, {wanted}, got {found}")
 
 
 def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, momentum=0.9, weight_decay=5e-4, seed=0):
@@ -282,12 +336,13 @@ def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, mom
     float; labels (N,) integers; epochs, batch_size >= 1; the rest as in `sgd_step`; seed: of the shuffling.
     Returns the mean loss of each epoch, a list of floats in nats.  Raises TypeError or ValueError for bad arguments.
     """
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    # all of it before anything moves: a network that stopped in the middle of an epoch is of no use
     checks.integer("epochs", epochs, 1)
     checks.integer("batch_size", batch_size, 1)
-    if len(labels) != len(inputs):
-        raise ValueError(f"labels must be one for each input: {len(inputs)} inputs, {len(labels)} labels")
-    rng = np.random.default_rng(seed)
+    _check_settings(learning_rate, momentum, weight_decay)
+    inputs = checks.instance("network", network, QuantizedMLP)._checked_inputs(inputs)
+    labels = checked_labels("labels", labels, len(inputs), network.num_classes)
+    rng = np.random.default_rng(checks.integer("seed", seed, 0))
     batches = -(-len(inputs) // batch_size)
     velocity, losses = None, []
     for epoch in range(epochs):

@@ -6,6 +6,7 @@ Notation of arXiv 2602.00567: g_f forget gradient, g_r retain gradient, hats for
 import numpy as np
 
 from .. import checks
+from ._checks import array
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64.
 COLLINEAR = 1e-12
@@ -62,19 +63,27 @@ def project_vector(g_f, g_r, alpha=1.0, rescale="undo"):
     Source: arXiv 2602.00567 normalizes both gradients and multiplies by |g_f| at the end; for g_f the two cancel.
     """
     unit_r, _ = unit(g_r)  # zero for a zero g_r, which then takes nothing out of g_f
+    g_f, size = _near_one(g_f)  # in a unit in which no sum overflows
     along = g_f @ unit_r
     g_perp = g_f - alpha * along * unit_r
     # Second pass. The first leaves a share of about eps |g_f| of the retain direction behind, which is nothing next to
     # g_f but not next to g_perp when the gradients are nearly parallel; what is left too much is measured and removed.
     g_perp -= (g_perp @ unit_r - (1 - alpha) * along) * unit_r
-    return _rescaled(g_perp, norm(g_f), rescale)
+    return size * _rescaled(g_perp, norm(g_f), rescale)
+
+
+def _near_one(g):
+    """(g / size, size): size a power of two, so that no bit is lost, by which the largest magnitude is in [1, 2)."""
+    size = 2.0 ** (np.frexp(np.abs(g).max(initial=0.0) or 1.0)[1] - 1)
+    return g / size, size
 
 
 def _project_additive(g_f, g_r, alpha, rescale, epsilon):
     """One layer as the paper's text has it: not quite orthogonal, by about 2 epsilon / |g_r| of g_f."""
+    (g_f, size_f), (g_r, size_r) = _near_one(g_f), _near_one(g_r)
     norm_f = norm(g_f)
-    unit_f, unit_r = g_f / (norm_f + epsilon), g_r / (norm(g_r) + epsilon)
-    return _rescaled((unit_f - alpha * (unit_f @ unit_r) * unit_r) * norm_f, norm_f, rescale)
+    unit_f, unit_r = g_f / (norm_f + epsilon / size_f), g_r / (norm(g_r) + epsilon / size_r)
+    return size_f * _rescaled((unit_f - alpha * (unit_f @ unit_r) * unit_r) * norm_f, norm_f, rescale)
 
 
 def _rescaled(g_perp, norm_f, rescale):
@@ -145,7 +154,7 @@ def _checked(first_name, first, second_name, second):
         )
     arrays = []
     for name, grads in ((first_name, first), (second_name, second)):
-        grads = [np.asarray(g) for g in grads]
+        grads = [array(f"{name}[{i}]", g) for i, g in enumerate(grads)]
         for i, g in enumerate(grads):
             if not np.issubdtype(g.dtype, np.floating):
                 raise TypeError(f"{name}[{i}] must be floating point, got dtype {g.dtype}")

@@ -11,7 +11,7 @@ from ... import checks
 # the question that each study answers, as --help shows it; a study's module has its name, with underscores
 STUDIES = {
     "integer": "what a device runs: which weight codes did unlearning change, and does the integer network forget?",
-    "bits": "how do OEU, Q-MUL and random labels fare at 1-bit, ternary, 2-, 4- and 8-bit networks?",
+    "bits": "how do OEU, Q-MUL and random labels fare on binary, ternary, 2-, 4- and 8-bit networks?",
     "sequential": "one forget request after another: how do gaps to Retrain add up, and does the forgotten come back?",
     "first-order": "below which step does nothing move, above which does first order end, and what does curvature say?",
     "subspace": "does it help to project off the last m retain gradients instead of one?",
