@@ -139,8 +139,8 @@ def _add_export(commands):
     command = commands.add_parser(
         "export",
         help="write a kept image model as integer codes and scales, what a device runs, and check it",
-        description="Turns a .pt file of an output folder into the integer network that a device runs: one .npz without "
-        "pickle, read back and compared with PyTorch's forward on random images.",
+        description="Turns a .pt file of an output folder into the integer network that a device runs: one .npz "
+        "without pickle, read back and compared with PyTorch's forward on random images.",
         epilog="example: python -m oeu_ref export results/cifar10-10-cpu/seed-1/original.pt --out original.npz",
     )
     command.add_argument("model", metavar="FILE", help="a .pt file that table, ablation or run kept")
@@ -200,7 +200,9 @@ def _add_selftest(commands):
         help="folder, made if it is missing (default: results/selftest)",
     )
     command.add_argument(
-        "--only", metavar="LIST", help="comma-separated checks, such as kills,repeats; a wrong one lists all (default: all)"
+        "--only",
+        metavar="LIST",
+        help="comma-separated checks, such as kills,repeats; a wrong one lists them (default: all)",
     )
     command.add_argument("--quick", action="store_true", help="fewer kills and steps; about a minute")
     command.set_defaults(run=_selftest)

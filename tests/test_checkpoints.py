@@ -10,8 +10,8 @@ from oeu_ref.core.baselines import METHODS, Settings
 from oeu_ref.core.checkpoints import Checkpoint
 from oeu_ref.core.data import Batches, Samples, digits, stream
 from oeu_ref.core.models import QuantMLP
+from oeu_ref.core.stop_rule import EntropyStop
 from oeu_ref.core.training import TrainConfig, build, train, unlearn
-from oeu_ref.core.unlearner import EntropyStop
 
 
 class Interrupted(Exception):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from oeu_ref.core import OEU, EntropyStop, NonFiniteError, QuantLinear, QuantMLP, quantize_model
-from oeu_ref.core.unlearner import mean_entropy
+from oeu_ref.core.stop_rule import mean_entropy
 
 
 def batches(features=6, classes=4, seed=0):

@@ -1,4 +1,4 @@
-"""What an OEU step does beyond the paper's: a memory of retain gradients, and a bound on the rise of the retain loss."""
+"""What an OEU step does beyond the paper: a memory of retain gradients, and a bound on the rise of the retain loss."""
 
 import copy
 

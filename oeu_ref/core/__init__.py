@@ -6,8 +6,9 @@ from .monitor import Monitor
 from .projection import oeu_direction, project
 from .quantizer import QuantConv2d, Quantizer, QuantLinear, fake_quantize, fake_quantize_backward
 from .signatures import UnlearningWarning
+from .stop_rule import EntropyStop
 from .subspace import project_subspace
-from .unlearner import OEU, EntropyStop, NonFiniteError, StepReport
+from .unlearner import OEU, NonFiniteError, StepReport
 from .updates import OrthogonalUpdates
 
 __all__ = [

@@ -19,8 +19,8 @@ from . import distributed
 from .fast import cosines_and_norms
 from .projection import wide
 from .quantizer import Quantizer
-from .undo import is_quantizer
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
+from .undo import is_quantizer
 
 __all__ = ["SIGNATURES", "Monitor", "Thresholds", "UnlearningWarning", "Watch", "monitored"]
 

@@ -1,4 +1,4 @@
-"""The OEU step on any PyTorch model and optimizer, and a stop rule that needs no retrained model."""
+"""The OEU step on any PyTorch model and optimizer."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from .. import checks
 from . import distributed, subspace
 from ._checks import with_data
 from .curvature import curvature, largest_learning_rate
-from .entropy import check_logits_shape, checked_labels, entropy
+from .entropy import check_logits_shape, checked_labels
 from .fast import cosines_and_norms, projected
 from .monitor import monitored
 from .projection import Layers, wide
@@ -337,63 +337,6 @@ class OEU:
         finally:
             for module, training in modes:
                 module.training = training
-
-
-class EntropyStop:
-    """Stop rule: the forget set is forgotten when its mean entropy reaches that of data the model has never seen.
-
-    model: as in `OEU`; forget_inputs, unseen_inputs: (N, ...), what the model takes, unseen ones neither trained on nor
-    used for testing (a validation split); batch_size: samples for each forward pass; every >= 1: `reached` measures on
-    its first call and on each `every`-th after it, the others answer False at once.
-    history: list of (forget entropy, unseen entropy), in nats, one pair for each measurement.
-    Raises TypeError or ValueError for empty inputs.
-    Source: ours. The paper trains for a fixed number of steps; entropy pushed to its end over-forgets, which
-    the forget-vs-test AUC shows.
-    """
-
-    def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024, every=1):
-        self.model = checks.instance("model", model, nn.Module, "torch.nn.Module")
-        self.forget_inputs, self.unseen_inputs = forget_inputs, unseen_inputs
-        self.batch_size = checks.integer("batch_size", batch_size, 1)
-        self.every, self.calls = checks.integer("every", every, 1), 0
-        for name, inputs in (("forget_inputs", forget_inputs), ("unseen_inputs", unseen_inputs)):
-            if not isinstance(inputs, torch.Tensor):
-                raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
-            if len(inputs) == 0:
-                raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
-        self.history = []
-
-    def reached(self):
-        """Measure both entropies on the model as it is now; True once the forget set's is at least the unseen one's."""
-        self.calls += 1
-        if (self.calls - 1) % self.every:
-            return False
-        pair = tuple(mean_entropy(self.model, x, self.batch_size) for x in (self.forget_inputs, self.unseen_inputs))
-        self.history.append(pair)
-        return pair[0] >= pair[1]
-
-    def state_dict(self):
-        """Calls and measurements so far, for `load_state_dict` of an object that goes on from there."""
-        return {"calls": self.calls, "history": [list(pair) for pair in self.history]}
-
-    def load_state_dict(self, state):
-        """Go on where the object stood whose `state_dict` this is."""
-        self.calls, self.history = state["calls"], [tuple(pair) for pair in state["history"]]
-
-
-@torch.no_grad()
-def mean_entropy(model, inputs, batch_size=1024):
-    """Mean entropy of the model's predictions, in eval mode; the mode is put back afterwards.
-
-    model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
-    Returns a float in [0, log K], in nats.  Raises ValueError for non-finite logits.
-    """
-    training = model.training
-    model.eval()
-    try:
-        return sum(entropy(model(batch)).sum().item() for batch in inputs.split(batch_size)) / len(inputs)
-    finally:
-        model.train(training)
 
 
 def _called_with(model, parameters, inputs):

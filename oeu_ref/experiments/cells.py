@@ -20,8 +20,9 @@ from ..core.data import Samples, class_indices, forget_split, split_at, stream
 from ..core.datasets import load_images
 from ..core.images import ImageClassifier, augment, channel_statistics
 from ..core.models import quantize_model
+from ..core.stop_rule import EntropyStop
 from ..core.training import build, predictions, train, unlearn
-from ..core.unlearner import EntropyStop, NonFiniteError
+from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
 from . import results

@@ -18,8 +18,8 @@ from .. import checks
 from ..core import baselines
 from ..core.data import Splits, digits, stream
 from ..core.models import QuantMLP
+from ..core.stop_rule import EntropyStop
 from ..core.training import TrainConfig, build, predictions, train, unlearn
-from ..core.unlearner import EntropyStop
 from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
 from . import results

@@ -178,7 +178,9 @@ def about(document):
     else:
         forgotten = f"those of {e['forget_file']} to forget"
     widths = {32: "unquantized", "binary": "binary", "ternary": "ternary"}
-    weights, activations = (widths.get(e[f"{part}_bits"], f"{e[f'{part}_bits']}-bit") for part in ("weight", "activation"))
+    weights, activations = (
+        widths.get(e[f"{part}_bits"], f"{e[f'{part}_bits']}-bit") for part in ("weight", "activation")
+    )
     bits = f"{weights} weights and {activations} activations"
     seeds = document["seeds"]
     spread = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"

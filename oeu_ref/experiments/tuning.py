@@ -44,9 +44,9 @@ def tune(
 ):
     """Try every point of the grid with every method, and choose each one's best by either rule.
 
-    out, experiment, source, device, jobs, progress, determinism: as in `schedule.run_cells`; methods: names, None: all; seeds:
-    distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight", "steps"}, None: GRID;
-    widen >= 0: how often learning rate and weight are extended beyond an end that some method's best lies on, for all
+    out, experiment, source, device, jobs, progress, determinism: as in `schedule.run_cells`; methods: names,
+    None: all; seeds: distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight",
+    "steps"}, None: GRID; widen >= 0: how often learning rate and weight are extended beyond an end that some method's best lies on, for all
     methods alike. The steps are a budget and stay.
     Returns the contents of OUT/tuning.json: for each rule and method the best point, whether it lies on an end of the
     grid, and the median and the worst AG over the grid.  Restartable.  Raises as `run_cells`, and TypeError or
@@ -61,9 +61,7 @@ def tune(
         cells = _cells(methods, seeds, grid)
         retrain = [Cell(seed, "retrain", folder="tuning") for seed in seeds]
         wanted = retrain + list(cells)
-        done = run_cells(
-            out, experiment, source, device, wanted, jobs, progress=progress, determinism=determinism
-        )
+        done = run_cells(out, experiment, source, device, wanted, jobs, progress=progress, determinism=determinism)
         gaps = {rule: {name: {} for name in methods} for rule in RULES}
         for cell, point in cells.items():
             for steps in grid["steps"]:

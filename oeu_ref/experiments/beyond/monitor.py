@@ -14,8 +14,9 @@ import torch
 from ...core.data import Batches, Samples, stream
 from ...core.models import QuantMLP, quantize_model, resnet18
 from ...core.monitor import Monitor, UnlearningWarning
+from ...core.stop_rule import mean_entropy
 from ...core.training import build, train
-from ...core.unlearner import OEU, NonFiniteError, mean_entropy
+from ...core.unlearner import OEU, NonFiniteError
 from ...reference import metrics
 from .. import figures, results
 from ..digits import QUICK, DemoConfig, checked_seeds, load_settings, measure, one_thread, prepare, progress_bar

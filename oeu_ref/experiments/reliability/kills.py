@@ -17,8 +17,9 @@ PATIENCE = 120  # seconds until something that should have happened counts as no
 def killed(folder, kills=24, seed=0):
     """Kill a table's run by SIGKILL until `kills` are reached, let it go on each time, and compare what it ends with.
 
-    folder: for the runs, may be shared with the functions below; kills >= 1: half of them at random moments, half in the middle of writing a file; seed: of
-    moments and places.  A run that comes to its end is compared with one that nobody disturbed; then a new one starts.
+    folder: for the runs, may be shared with the functions below; kills >= 1: half of them at random moments, half in
+    the middle of writing a file; seed: of moments and places.  A run that comes to its end is compared with one that
+    nobody disturbed; then a new one starts.
     Returns {"kills", "in_writes", "runs", "differences": lines, "seconds_of_a_run"}.
     """
     folder, generator = pathlib.Path(folder), stream(seed, "kills")

@@ -11,8 +11,9 @@ from ...core.baselines import OrthogonalEntropy, Settings
 from ...core.checkpoints import Checkpoint
 from ...core.data import Batches, digits, stream
 from ...core.models import QuantMLP
+from ...core.stop_rule import EntropyStop
 from ...core.training import TrainConfig, build, train
-from ...core.unlearner import OEU, EntropyStop
+from ...core.unlearner import OEU
 from ..digits import one_thread
 
 

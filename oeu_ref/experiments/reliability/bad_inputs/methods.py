@@ -10,7 +10,7 @@ from .... import core
 from ....core import baselines, data, subspace, training
 from ....core.monitor import Monitor
 from ....core.signatures import Thresholds
-from ....core.unlearner import mean_entropy
+from ....core.stop_rule import mean_entropy
 from ....core.updates import OrthogonalUpdates
 from .row import rows
 from .world import with_first
