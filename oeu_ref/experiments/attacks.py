@@ -35,6 +35,7 @@ class SupportVectorAttack:
             chosen = np.random.default_rng(self.seed).permutation(len(members))[: len(non_members)]
             members = members[chosen]
         is_member = np.repeat([1, 0], [len(members), len(non_members)])
-        classifier = SVC(C=3, gamma="auto", kernel="rbf")
+        # unused here, but without it scikit-learn draws from NumPy's global generator
+        classifier = SVC(C=3, gamma="auto", kernel="rbf", random_state=self.seed)
         classifier.fit(np.concatenate([members, non_members])[:, None], is_member)
         return classifier.predict(targets[:, None]) == 0
