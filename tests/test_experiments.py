@@ -5,12 +5,8 @@ import contextvars
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import re
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -485,69 +481,6 @@ def test_halves_of_files_are_cleared_away(tmp_path, source):
     half.write_text("{")
     schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "original")], progress=False)
     assert not half.exists()
-
-
-def test_a_table_killed_at_any_moment_ends_with_the_same_bits(tmp_path, root):
-    """SIGKILL at three random moments, two processes side by side; then every file is that of an undisturbed run."""
-    arguments = (
-        "run --method oeu --seeds 1,2 --learning-rate 0.01 --weight 1 --steps 60 --dataset tiny --width 4".split()
-    )
-    arguments += "--epochs 3 --validation-size 40 --device cpu --jobs 2 --data-root".split() + [str(root), "--out"]
-    command = [sys.executable, "-m", "oeu_ref", *arguments]
-    rng = np.random.default_rng()
-    moments = rng.uniform(3, 9, 3)
-    for moment in moments:
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        time.sleep(moment)
-        process.kill()
-        process.communicate()  # until the workers, who hold the pipe, are gone too
-    for name in ("killed", "whole"):
-        subprocess.run([*command, str(tmp_path / name)], check=True, stdout=subprocess.DEVNULL)
-    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*") if path.is_file())
-    assert files == sorted(
-        p.relative_to(tmp_path / "killed") for p in (tmp_path / "killed").rglob("*.*") if p.is_file()
-    )
-    for file in files:
-        whole, killed = tmp_path / "whole" / file, tmp_path / "killed" / file
-        if file.suffix == ".json":
-            first, second = json.loads(whole.read_text()), json.loads(killed.read_text())
-            assert without_times(first) == without_times(second), (file, moments)
-        elif file.suffix == ".pt":
-            first, second = (torch.load(path)["state"]["model"] for path in (whole, killed))
-            assert all(torch.equal(first[key], second[key]) for key in first), (file, moments)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-def test_ctrl_c_is_one_line_and_ends_the_workers(tmp_path, root):
-    command = [
-        sys.executable,
-        "-m",
-        "oeu_ref",
-        "run",
-        "--method",
-        "oeu",
-        "--seeds",
-        "1,2",
-        "--epochs",
-        "2000",
-        "--jobs",
-    ]
-    command += ["2", "--dataset", "tiny", "--width", "4", "--validation-size", "40", "--device", "cpu", "--data-root"]
-    process = subprocess.Popen(
-        [*command, str(root), "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.time() + 60
-    while not list(tmp_path.rglob("*.partial.pt")) and time.time() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    start = time.time()
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.strip() == "oeu_ref run: interrupted"
-    assert time.time() - start < 10
-    assert list(tmp_path.rglob("*.partial.pt"))
 
 
 # Tables and their settings

@@ -173,10 +173,11 @@ def test_momentum_remembers_the_update_that_was_taken():
         torch.testing.assert_close(oeu.optimizer.state[p]["momentum_buffer"], (old - p.detach()) / 5.0)
 
 
-def test_an_update_of_infinite_effect_is_taken_back():
-    """A learning rate that sends the parameters to infinity raises, and leaves them where they were."""
+@pytest.mark.parametrize(("learning_rate", "beta"), [(1e200, 5.0), (1e308, 1e6)])
+def test_an_update_of_infinite_effect_is_taken_back(learning_rate, beta):
+    """A learning rate whose update has an infinite effect, or is infinite, raises, and all stays where it was."""
     model = smooth_net()
-    oeu, before = unlearner(model, 1e200, beta=5.0, max_retain_increase=0.1), parameters(model)
+    oeu, before = unlearner(model, learning_rate, beta=beta, max_retain_increase=0.1), parameters(model)
     with pytest.raises(NonFiniteError, match="lower the learning rate; the parameters are as before"):
         oeu.step(*batches(0))
     assert all(map(torch.equal, model.parameters(), before))

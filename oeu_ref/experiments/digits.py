@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import math
+import threading
 import time
 from pathlib import Path
 
@@ -184,6 +185,8 @@ def progress_bar(total, progress, unit="step"):
     """A bar on stderr over `total` steps or other units, silent where progress is false or stderr is no terminal."""
     from tqdm import tqdm
 
+    # tqdm's own lock is for several processes with a bar each, and a killed run would leave its semaphore behind
+    tqdm.set_lock(threading.RLock())
     # None leaves it to tqdm to look for a terminal: in a log file a bar would be thousands of characters
     return tqdm(
         total=total,

@@ -42,7 +42,8 @@ def report(out):
         raise ValueError(f"out must be a folder with one of {names}, got {out}")
     text, pictures = [], []
     for document in documents.values():
-        text += [f"# {TITLES[document['kind']]}: {document['name'] or document['experiment']['dataset']}", ""]
+        name = results.escaped(document["name"] or document["experiment"]["dataset"])
+        text += [f"# {TITLES[document['kind']]}: {name}", ""]
         text += [about(document), ""]
         for rule in (*RULES, "given"):
             rows = [row for row in document["rows"] if row["rule"] == rule]
@@ -176,7 +177,7 @@ def about(document):
     elif e["forget_classes"] is not None:
         forgotten = f"classes {', '.join(map(str, e['forget_classes']))} to forget"
     else:
-        forgotten = f"those of {e['forget_file']} to forget"
+        forgotten = f"those of {results.escaped(e['forget_file'])} to forget"
     widths = {32: "unquantized", "binary": "binary", "ternary": "ternary"}
     weights, activations = (
         widths.get(e[f"{part}_bits"], f"{e[f'{part}_bits']}-bit") for part in ("weight", "activation")
@@ -189,7 +190,7 @@ def about(document):
     moved = ", their steps scaled to as many passes over the forget set, and not searched anew for this experiment"
     versions = first["versions"]
     lines = [
-        f"{e['dataset']}, {size}, {forgotten}; {e['arch']}"
+        f"{results.escaped(e['dataset'])}, {size}, {forgotten}; {e['arch']}"
         f"{'' if e['width'] is None else ' of width ' + str(e['width'])}, {bits}, {e['epochs']} epochs"
         f"{'' if e['augmented'] else ' without augmentation'}; {spread}.",
         f"FA, RA, TA: accuracy on forget, retain and test images; MIA: share of forget images that a {first['attack']} "

@@ -27,7 +27,7 @@ from ..search import digest
 from .study import document, write
 from .updates_views import figure, markdown
 
-__all__ = ["OrthogonalEntropyUpdates", "ProtectedOEU", "Watched", "figure", "markdown", "run"]
+__all__ = ["OrthogonalEntropyUpdates", "Watched", "figure", "markdown", "run"]
 
 QUESTION = "Momentum and Adam turn an orthogonal gradient into another update: does projecting that update help?"
 REPORTED_SEEDS = tuple(range(1, 9))
@@ -82,7 +82,7 @@ class OrthogonalEntropyUpdates:
         kind, options = OPTIMIZERS[optimizer][:2]
         self.model = model
         self.optimizer = Watched(kind(model.parameters(), rate, **options), word)
-        self.oeu = ProtectedOEU(model, self.optimizer, beta=weight)
+        self.oeu = OEU(model, self.optimizer, beta=weight)
 
     def relabel(self, forget):
         """Forget samples as they are: OEU has no use for their labels."""
@@ -91,18 +91,6 @@ class OrthogonalEntropyUpdates:
     def step(self, forget, retain):
         """One step of OEU: its report."""
         return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
-
-
-class ProtectedOEU(OEU):
-    """OEU that tells its optimizer before each step what to protect."""
-
-    def _layers_of(self, parameters):
-        self._moving = list(parameters.values())
-        return super()._layers_of(parameters)
-
-    def _report(self, inputs_finite, losses, g_f, g_r, g_perp, layers, names):
-        self.optimizer.protect(self._moving, g_r, layers)
-        return super()._report(inputs_finite, losses, g_f, g_r, g_perp, layers, names)
 
 
 def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):

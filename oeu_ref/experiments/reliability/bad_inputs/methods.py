@@ -169,7 +169,7 @@ METHODS = [
     *rows(
         "OEU.step, joint",
         _step(partial(_ready, forward="joint")),
-        ("forget_inputs", "another width", torch.rand(5, 4), ValueError, "(4,)", "(6,)"),
+        ("forget_inputs", "another width", torch.zeros(5, 4), ValueError, "(4,)", "(6,)"),
         ("forget_inputs", "NaN", _first("forget", NAN), core.NonFiniteError, "NaN", "finite"),
     ),
     *rows(
