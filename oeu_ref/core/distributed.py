@@ -190,7 +190,8 @@ def synchronized(model):
             new.weight, new.bias = module.weight, module.bias
             new.running_mean, new.running_var = module.running_mean, module.running_var
             new.num_batches_tracked, new.training = module.num_batches_tracked, module.training
-            model.set_submodule(name, new)
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, new)
     return model
 
 
