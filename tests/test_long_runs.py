@@ -41,18 +41,19 @@ def test_checkpoints_leave_no_tensor_and_no_open_file(tmp_path):
 
 
 def test_open_files_and_memory_are_counted(tmp_path):
-    """The control: five files and 64 MiB that are kept."""
+    """The control: files and 64 MiB a call that are kept, four of each."""
     kept = []
 
     def work(i):
-        kept.append((open(tmp_path / str(i), "w"), torch.ones(4 * MIB)))
+        # above 32 MiB memory comes from the system: smaller pieces may be what earlier tests have left to the allocator
+        kept.append((open(tmp_path / str(i), "w"), torch.ones(16 * MIB)))
 
     found = long_runs.growth(work, 1, 5)
     for file, _ in kept:
         file.close()
     assert found["tensors"] == 4
     assert found["handles"] in (4, None)
-    assert found["memory"] is None or 60 * MIB < found["memory"] < 70 * MIB
+    assert found["memory"] is None or 250 * MIB < found["memory"] < 262 * MIB
 
 
 def test_the_stop_rule_s_history_grows_by_a_pair_of_numbers():
