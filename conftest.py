@@ -6,8 +6,13 @@ would look for options there and above only. A file outside this folder needs th
 
 import collections
 import os
+import signal
 
 import pytest
+
+# a shell starts background jobs such that they ignore Ctrl-C, and so would all processes that the tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # before NumPy and PyTorch are imported: on tensors as small as the tests' more threads only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")

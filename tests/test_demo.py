@@ -32,9 +32,10 @@ def without_times(data):
     return {key: value for key, value in data.items() if key != "seconds"}
 
 
-def test_demo_writes_its_three_files_and_nothing_else(quick):
+def test_demo_writes_its_three_files_and_an_empty_lock(quick):
     files = {quick[kind] for kind in ("json", "markdown", "picture")}
-    assert set(quick["json"].parent.iterdir()) == files
+    lock = quick["json"].parent / ".lock"
+    assert set(quick["json"].parent.iterdir()) == {*files, lock} and not lock.read_bytes()
     assert quick["markdown"].read_text().strip() == quick["table"]
 
 

@@ -36,6 +36,6 @@ class SupportVectorAttack:
             members = members[chosen]
         is_member = np.repeat([1, 0], [len(members), len(non_members)])
         # unused here, but without it scikit-learn draws from NumPy's global generator
-        classifier = SVC(C=3, gamma="auto", kernel="rbf", random_state=self.seed)
+        classifier = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)
         classifier.fit(np.concatenate([members, non_members])[:, None], is_member)
         return classifier.predict(targets[:, None]) == 0
