@@ -59,7 +59,6 @@ def _parser():
     _add_beyond(commands)
     _add_export(commands)
     _add_bench(commands)
-    _add_selftest(commands)
     _add_check(commands)
     _add_template(commands)
     _add_vectors(commands)
@@ -185,29 +184,6 @@ def _add_bench(commands):
     command.set_defaults(run=_bench)
 
 
-def _add_selftest(commands):
-    command = commands.add_parser(
-        "selftest",
-        help="reliability in figures: kills, interrupts, repeats, bad input and attacks, counted; several minutes",
-        description="Kills, repeats, crowds and attacks small runs, and writes selftest.json and selftest.md: what was "
-        "measured beside what is wanted. Exit code 0 if all of it holds, 1 if not.",
-        epilog="example: python -m oeu_ref selftest --only kills,interrupts",
-    )
-    command.add_argument(
-        "--out",
-        default="results/selftest",
-        metavar="DIR",
-        help="folder, made if it is missing (default: results/selftest)",
-    )
-    command.add_argument(
-        "--only",
-        metavar="LIST",
-        help="comma-separated checks, such as kills,repeats; a wrong one lists them (default: all)",
-    )
-    command.add_argument("--quick", action="store_true", help="fewer kills and steps; about a minute")
-    command.set_defaults(run=_selftest)
-
-
 def _add_check(commands):
     command = commands.add_parser(
         "check",
@@ -316,15 +292,6 @@ def _bench(args):
     written = bench(args.out, command_line.checked_device(args.device), only, args.quick)
     print(written["table"], "", written["json"], sep="\n")
     return 0
-
-
-def _selftest(args):
-    from .experiments import selftest
-
-    only = None if args.only is None else [name.strip() for name in args.only.split(",")]
-    written = selftest.run(args.out, args.quick, only)
-    _show(written)
-    return 0 if written["ok"] else 1
 
 
 def _check(args):

@@ -8,13 +8,11 @@ Python, NumPy and PyTorch are neither used nor changed. The names, with <> for a
 - original and Retrain: "<> weights", and "<> batches" for the order of samples and for augmentation
 - unlearning: "method" (random labels), "forget batches", "retain batches" (order and augmentation)
 - studies: "requests", "stage <>" (sequential); "held out", "<> batches of <>" (subspace)
-- where figures are times, megabytes or counts of survivors: "bench", "cost", "images", "long run", "kills",
-  "kills of parents"
+- where figures are times: "bench", "cost", "images"
 
 Beside these, from generators made of a seed on the spot: the membership attack's choice of members (the run's seed);
 weights and batches of the NumPy reference's network (its argument seed); the cases of the laws (Hypothesis), the test
-vectors, the benchmark's inputs, the images on which an exported network is compared and the inputs of the selftest
-(fixed seeds). PyTorch's layers take no generator for their first weights: `training.build` borrows the global one, and
+vectors, the benchmark's inputs and the images on which an exported network is compared (fixed seeds). PyTorch's layers take no generator for their first weights: `training.build` borrows the global one, and
 puts it back.
 """
 

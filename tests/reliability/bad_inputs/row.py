@@ -54,7 +54,7 @@ def command(world, *argv):
 
     Raises `Refusal` with its line if it ends as one must with bad input: exit code 2, one line on stderr.
     """
-    from ....__main__ import main
+    from oeu_ref.__main__ import main
 
     errors = io.StringIO()
     with redirect_stderr(errors), redirect_stdout(io.StringIO()):

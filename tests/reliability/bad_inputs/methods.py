@@ -6,12 +6,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from .... import core
-from ....core import baselines, data, subspace, training
-from ....core.monitor import Monitor
-from ....core.signatures import Thresholds
-from ....core.stop_rule import mean_entropy
-from ....core.updates import OrthogonalUpdates
+from oeu_ref import core
+from oeu_ref.core import baselines, data, subspace, training
+from oeu_ref.core.monitor import Monitor
+from oeu_ref.core.signatures import Thresholds
+from oeu_ref.core.stop_rule import mean_entropy
+from oeu_ref.core.updates import OrthogonalUpdates
+
 from .row import rows
 from .world import with_first
 

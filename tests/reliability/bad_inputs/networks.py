@@ -5,11 +5,12 @@ import math
 import numpy as np
 import torch
 
-from .... import core
-from ....core import data, images, models
-from ....core.agreement import compare
-from ....core.export import export
-from ....reference import network
+from oeu_ref import core
+from oeu_ref.core import data, images, models
+from oeu_ref.core.agreement import compare
+from oeu_ref.core.export import export
+from oeu_ref.reference import network
+
 from .row import rows
 from .world import with_first
 

@@ -20,7 +20,8 @@ from oeu_ref.core import archives, cifar
 from oeu_ref.core.checkpoints import Checkpoint
 from oeu_ref.core.datasets import load_images
 from oeu_ref.experiments import results
-from oeu_ref.experiments.reliability import intruders
+
+from . import intruders
 
 PACKAGE = pathlib.Path(oeu_ref.__file__).parent
 # calls that run what a text or a file says, or that hand text to a shell; of loading functions those without the word

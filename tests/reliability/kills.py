@@ -8,7 +8,8 @@ import time
 
 import torch
 
-from ...core.data import stream
+from oeu_ref.core.data import stream
+
 from . import runs
 
 PATIENCE = 120  # seconds until something that should have happened counts as not happening

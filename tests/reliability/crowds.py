@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 
-from ... import locks
-from ...__main__ import main
-from ...core.datasets import load_images
+from oeu_ref import locks
+from oeu_ref.__main__ import main
+from oeu_ref.core.datasets import load_images
+
 from . import runs
 
 # what is started while another run is at work in the same folder

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
-from ... import attacks, demo, report, results, search, tables, tuning
-from ...digits import load_settings
-from ...experiment import Experiment
+from oeu_ref.experiments import attacks, demo, report, results, search, tables, tuning
+from oeu_ref.experiments.digits import load_settings
+from oeu_ref.experiments.experiment import Experiment
+
 from .row import Row, rows, without
 
 NAN, INF, HUGE = math.nan, math.inf, 10**12

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ....conformance import vectors
-from ....core import checkpoints
-from ....core.checkpoints import Checkpoint
-from ... import results, tables, tuning
+from oeu_ref.conformance import vectors
+from oeu_ref.core import checkpoints
+from oeu_ref.core.checkpoints import Checkpoint
+from oeu_ref.experiments import results, tables, tuning
 
 
 def write_files(files, checkpoint, model):

@@ -11,7 +11,8 @@ import oeu_ref
 from oeu_ref.core import data
 from oeu_ref.core.data import stream
 from oeu_ref.experiments import schedule
-from oeu_ref.experiments.reliability import repeats, runs
+
+from . import repeats, runs
 
 PACKAGE = pathlib.Path(oeu_ref.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
@@ -106,7 +107,6 @@ GENERATORS = {
     "experiments/attacks.py": "the run's seed",
     "experiments/bench.py": "fixed seeds: what is measured is time",
     "experiments/export.py": "fixed: images on which two networks are compared",
-    "experiments/reliability/": "fixed seeds: the selftest's inputs",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
     "conformance/": "cases of the laws, from Hypothesis' seeds, and fixed test vectors",
 }
@@ -209,7 +209,7 @@ def test_an_operation_without_a_deterministic_variant_is_an_error_where_it_is_as
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_no_operation_of_a_table_lacks_a_deterministic_variant_on_cuda(tmp_path):
     """Under "error" a table runs to its end."""
-    from .test_experiments import SETTINGS, TINY
+    from ..test_experiments import SETTINGS, TINY
 
     source = {"data_root": str(runs.make_data(tmp_path / "data")), "cache_dir": None, "download": False}
     wanted = [schedule.Cell(1, name, SETTINGS, 3) for name in ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")]

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ...core.checkpoints import read
-from .. import results, tables
-from ..experiment import METHODS
+from oeu_ref.core.checkpoints import read
+from oeu_ref.experiments import results, tables
+from oeu_ref.experiments.experiment import METHODS
 
 TIMES = ("seconds", "time")
 SIZE = {"dataset": "tiny", "width": 4, "epochs": 4, "train_size": 120, "validation_size": 40}
@@ -87,7 +87,7 @@ def finish(arguments, log):
 
 
 def _run(arguments, log, death, threads):
-    from ...__main__ import main
+    from oeu_ref.__main__ import main
 
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o666)
     os.dup2(descriptor, 1), os.dup2(descriptor, 2)

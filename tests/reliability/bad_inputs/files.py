@@ -7,14 +7,15 @@ import pathlib
 from contextlib import contextmanager
 from unittest import mock
 
-from .... import conformance
-from ....conformance import vectors
-from ....core import checkpoints
-from ....core.checkpoints import Checkpoint
-from ....core.datasets import load_images
-from ....files import write_text
-from ....reference import integer_file
-from ... import results
+from oeu_ref import conformance
+from oeu_ref.conformance import vectors
+from oeu_ref.core import checkpoints
+from oeu_ref.core.checkpoints import Checkpoint
+from oeu_ref.core.datasets import load_images
+from oeu_ref.experiments import results
+from oeu_ref.files import write_text
+from oeu_ref.reference import integer_file
+
 from .row import Refusal, Row, rows
 
 NPZ = [

@@ -2,9 +2,9 @@
 
 import pytest
 
-from oeu_ref.experiments.reliability import bad_inputs
-from oeu_ref.experiments.reliability.bad_inputs import ROWS, Row, World, judge
-from oeu_ref.experiments.reliability.bad_inputs.row import Refusal
+from . import bad_inputs
+from .bad_inputs import ROWS, Row, World, judge
+from .bad_inputs.row import Refusal
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_command_must_end_with_2_and_one_line(world):
 
 
 def test_run_counts(monkeypatch):
-    """What the selftest calls: passed, total, and the failures by name."""
+    """What the table of figures calls: passed, total, and the failures by name."""
     bad = Row("control", "alpha", "accepted", _raise(None), ValueError, "2", "[0, 1]")
     monkeypatch.setattr(bad_inputs, "ROWS", (*ROWS[:3], bad))
     assert bad_inputs.run() == (3, 4, {"control/alpha: accepted": "nothing was raised"})

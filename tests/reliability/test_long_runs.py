@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from oeu_ref import locks
-from oeu_ref.experiments import selftest
-from oeu_ref.experiments.reliability import crowds, long_runs
+
+from . import crowds, figures, long_runs
 
 MIB = 2**20
 
@@ -18,7 +18,7 @@ MIB = 2**20
 def assert_nothing_grows(found):
     assert found["tensors"] == 0
     assert found["handles"] in (0, None)
-    assert (found["memory"] or 0) < selftest.SLACK
+    assert (found["memory"] or 0) < figures.SLACK
 
 
 def test_a_thousand_steps_hold_what_ten_held():
@@ -140,26 +140,3 @@ def test_a_file_system_without_locks_still_keeps_runs_of_one_machine_apart(tmp_p
             contextvars.Context().run(enter, tmp_path)
     with pytest.warns(UserWarning), locks.alone(tmp_path):
         pass
-
-
-# The selftest's table
-
-
-def test_the_selftest_says_what_fails(tmp_path, monkeypatch):
-    row = selftest.row
-    checks = {"good": lambda folder, quick: [row("a", 1, 1, True), row("b", "–", 1, None)]}
-    monkeypatch.setattr(selftest, "CHECKS", checks)
-    found = selftest.run(tmp_path, progress=False)
-    assert found["ok"] and found["table"].splitlines()[2:4] == ["| a | 1 | 1 | yes |", "| b | – | 1 | – |"]
-    checks["bad"] = lambda folder, quick: [row("c", 2, 1, False)]
-    found = selftest.run(tmp_path, progress=False)
-    assert not found["ok"] and "| c | 2 | 1 | **no** |" in found["markdown"].read_text()
-    assert '"ok": false' in found["json"].read_text()
-    assert selftest.run(tmp_path, only=["good"], progress=False)["ok"]
-    with pytest.raises(ValueError, match="only must be one of 'good', 'bad', got 'ugly'"):
-        selftest.run(tmp_path, only=["ugly"])
-
-
-def test_a_check_that_needs_no_process_runs_and_is_written_down(tmp_path):
-    found = selftest.run(tmp_path, quick=True, only=["intruders", "long runs"], progress=False)
-    assert found["ok"] and "malicious files refused" in found["table"]

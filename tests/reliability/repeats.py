@@ -9,7 +9,8 @@ import random
 import numpy as np
 import torch
 
-from ...__main__ import main
+from oeu_ref.__main__ import main
+
 from . import runs
 
 

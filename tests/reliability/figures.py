@@ -1,19 +1,12 @@
-"""Reliability in figures: `python -m oeu_ref selftest` kills, repeats, crowds and attacks small runs, and counts.
+"""Reliability in figures: small runs are killed, repeated, crowded and attacked, and counted.
 
-Each check is a function in CHECKS, called with (an empty folder, quick), that returns rows made by `row`. To add one,
-write its measuring function in `reliability/`, and a check here that says what is wanted.
+Each check is a function in CHECKS, called with an empty folder, that returns rows made by `row`. To add one, write its
+measuring function in a module beside this one, and a check here that says what is wanted.
 """
 
 import os
-import platform
-import tempfile
-import time
-from pathlib import Path
 
-from .. import locks
-from . import results
-from .digits import progress_bar
-from .reliability import bad_inputs, crowds, intruders, kills, long_runs, repeats
+from . import bad_inputs, crowds, intruders, kills, long_runs, repeats
 
 MIB = 2**20
 LATENCY = 1.0  # seconds that Ctrl-C may take on a quiet machine
@@ -26,13 +19,13 @@ def row(what, measured, wanted, ok):
     return {"what": what, "measured": str(measured), "wanted": str(wanted), "ok": ok}
 
 
-def check_kills(folder, quick):
+def check_kills(folder):
     """Runs that are killed and go on."""
-    found = kills.killed(folder, 4 if quick else 24)
+    found = kills.killed(folder, 24)
     n, lost = found["kills"], found["differences"]
     what = f"a table killed by SIGKILL, {found['in_writes']} times while writing: files that differ in the end"
     rows = [row(what, f"{len(lost)} after {n} kills in {found['runs']} runs", 0, not lost)]
-    found = kills.killed_with_workers(folder, 1 if quick else 4)
+    found = kills.killed_with_workers(folder, 4)
     lost, slowest = found["differences"], max(found["seconds"], default=0.0)
     what = "the same with two processes side by side: files that differ in the end"
     rows.append(row(what, f"{len(lost)} after {found['kills']} kills", 0, not lost))
@@ -41,16 +34,15 @@ def check_kills(folder, quick):
     return rows
 
 
-def check_interrupts(folder, quick):
+def check_interrupts(folder):
     """Ctrl-C."""
     rows = []
-    for jobs in (1,) if quick else (1, 2):
+    for jobs in (1, 2):
         found = kills.interrupted(folder, jobs)
         rows += _interrupt_rows(f"a table, {jobs} process{'es' if jobs > 1 else ''}", found)
         lost = found["differences"]
         rows.append(row("... files that differ once it has gone on", len(lost), 0, not lost))
-    if not quick:
-        rows += _interrupt_rows("a table, while its processes start", kills.interrupted_at_start(folder))
+    rows += _interrupt_rows("a table, while its processes start", kills.interrupted_at_start(folder))
     found = kills.interrupted_demo(folder)
     rows += _interrupt_rows("the demo", found)
     return [*rows, row("... files that it left", len(found["files"]), 0, not found["files"])]
@@ -74,12 +66,11 @@ def _load():
     return os.getloadavg()[0] / os.cpu_count() if hasattr(os, "getloadavg") else 0.0
 
 
-def check_repeats(folder, quick):
+def check_repeats(folder):
     """The same seed again."""
     names = {"restart": "in a new process", "threads": "offered four threads for one", "jobs": "two cells side by side"}
-    ways = ("threads",) if quick else tuple(names)
-    found = repeats.repeated(folder / "table", ways)
-    rows = [row(f"a table again, {names[w]}: files that differ", len(found[w]), 0, not found[w]) for w in ways]
+    found = repeats.repeated(folder / "table", tuple(names))
+    rows = [row(f"a table again, {names[w]}: files that differ", len(found[w]), 0, not found[w]) for w in names]
     other = len(found["another seed"])
     rows.append(row("... and with another seed, the control", other, "more than 0", other > 0))
     lines = repeats.repeated_demo(folder)
@@ -89,9 +80,9 @@ def check_repeats(folder, quick):
     return [*rows, row(what, ", ".join(touched) or 0, 0, not touched)]
 
 
-def check_crowds(folder, quick):
+def check_crowds(folder):
     """Several runs in one folder."""
-    found = crowds.second_runs(folder / "second", ("table", "report") if quick else tuple(crowds.COMMANDS))
+    found = crowds.second_runs(folder / "second", tuple(crowds.COMMANDS))
     refused = sum(verdict == "refused" for verdict in found.values())
     what = f"a second run in the same folder refused by one line: {', '.join(found)}"
     rows = [row(what, f"{refused} of {len(found)}", f"{len(found)} of {len(found)}", refused == len(found))]
@@ -107,7 +98,7 @@ def check_crowds(folder, quick):
     return [*rows, row("four processes that fill one cache: what they saw", measured, "1 data set, 0 files left", ok)]
 
 
-def check_intruders(folder, quick):
+def check_intruders(folder):
     """Files that were made to do harm."""
     (folder / "control").mkdir()
     works = intruders.control(folder / "control")
@@ -120,18 +111,17 @@ def check_intruders(folder, quick):
     ]
 
 
-def check_bad_inputs(folder, quick):
+def check_bad_inputs(folder):
     """Bad input of every kind."""
     passed, total, failures = bad_inputs.run()
     what = "bad inputs answered in words, with nothing changed" + "".join(f"; {n}: {w}" for n, w in failures.items())
     return [row(what, f"{passed} of {total}", f"all {total}", not failures)]
 
 
-def check_long_runs(folder, quick):
+def check_long_runs(folder):
     """What grows."""
-    late = 100 if quick else 1000
     grown = {
-        f"{late} OEU steps against 10": long_runs.steps(10, late),
+        "1000 OEU steps against 10": long_runs.steps(10, 1000),
         "training epochs with a checkpoint each, 60 against 5": long_runs.epochs(folder),
         "checkpoints written and read, 200 against 10": long_runs.checkpoints(folder),
     }
@@ -164,48 +154,10 @@ CHECKS = {
 }
 
 
-def run(out_dir, quick=False, only=None, progress=True):
-    """Measure everything, and write selftest.json and selftest.md.
-
-    out_dir: directory for the two files, made if need be; quick: fewer kills and steps, a minute or so in place of
-    several; only: names of CHECKS, None: all; progress: show a bar on stderr.
-    Returns {"table": str, "json": Path, "markdown": Path, "ok": whether no row fails}.
-    Raises ValueError for an unknown name or a directory that cannot be written to.
-    """
-    from ..checks import one_of
-
-    names = [one_of("only", name, tuple(CHECKS)) for name in (CHECKS if only is None else only)]
-    out_dir, found = results.output_directory("out_dir", out_dir), {}
-    with locks.alone(out_dir), progress_bar(len(names), progress, "check") as bar:
-        for name in names:
-            bar.set_description(name)
-            start = time.perf_counter()
-            with tempfile.TemporaryDirectory(prefix="oeu_ref-selftest-", ignore_cleanup_errors=True) as folder:
-                rows = CHECKS[name](Path(folder), quick)
-            found[name] = {"rows": rows, "seconds": time.perf_counter() - start}
-            bar.update()
-    ok = not any(r["ok"] is False for check in found.values() for r in check["rows"])
-    machine = {"system": platform.system(), "machine": platform.machine()}
-    data = {"quick": quick, "ok": ok, "checks": found, "versions": results.versions(), **machine}
-    text = markdown(data)
-    return {
-        "table": text,
-        "json": results.write_json(out_dir / "selftest.json", data),
-        "markdown": results.write_text(out_dir / "selftest.md", text + "\n"),
-        "ok": ok,
-    }
-
-
-def markdown(data):
-    """The table, from the contents of selftest.json alone."""
+def markdown(rows):
+    """The table of what was measured beside what was wanted; rows: of `row`."""
     lines = ["| what | measured | wanted | ok |", "| --- | ---: | ---: | --- |"]
-    for check in data["checks"].values():
-        for r in check["rows"]:
-            verdict = {True: "yes", False: "**no**", None: "–"}[r["ok"]]
-            lines.append(f"| {r['what']} | {r['measured']} | {r['wanted']} | {verdict} |".replace("\n", " "))
-    seconds = sum(check["seconds"] for check in data["checks"].values())
-    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
-    lines += ["", f"{data['system']}, {data['machine']}; {versions}; {seconds:.0f} seconds."]
-    if data["quick"]:
-        lines.append("Quick: fewer kills and steps than the full test.")
+    for r in rows:
+        verdict = {True: "yes", False: "**no**", None: "–"}[r["ok"]]
+        lines.append(f"| {r['what']} | {r['measured']} | {r['wanted']} | {verdict} |".replace("\n", " "))
     return "\n".join(lines)

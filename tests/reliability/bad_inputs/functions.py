@@ -5,12 +5,13 @@ import math
 import numpy as np
 import torch
 
-from ....core import curvature, entropy, projection, quantizer, subspace
-from ....core.images import augment, channel_statistics
-from ....reference import entropy as reference_entropy
-from ....reference import metrics
-from ....reference import projection as reference_projection
-from ....reference.quantizer import integer_range, pack_codes, unpack_codes
+from oeu_ref.core import curvature, entropy, projection, quantizer, subspace
+from oeu_ref.core.images import augment, channel_statistics
+from oeu_ref.reference import entropy as reference_entropy
+from oeu_ref.reference import metrics
+from oeu_ref.reference import projection as reference_projection
+from oeu_ref.reference.quantizer import integer_range, pack_codes, unpack_codes
+
 from .row import rows
 from .world import with_first
 

@@ -14,10 +14,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from ...core import archives, datasets
-from ...core.checkpoints import FORMAT, Checkpoint
-from ...core.cifar import Cifar
-from .. import results
+from oeu_ref.core import archives, datasets
+from oeu_ref.core.checkpoints import FORMAT, Checkpoint
+from oeu_ref.core.cifar import Cifar
+from oeu_ref.experiments import results
 
 MARK = "intruder-was-here"
 

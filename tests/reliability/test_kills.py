@@ -16,9 +16,9 @@ from oeu_ref import files
 from oeu_ref.core import archives
 from oeu_ref.experiments import cells, schedule
 from oeu_ref.experiments.cells import Cell, run_cell
-from oeu_ref.experiments.reliability import kills, runs
 
-from .test_experiments import SETTINGS, TINY
+from ..test_experiments import SETTINGS, TINY
+from . import kills, runs
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks are POSIX's")
 
@@ -79,7 +79,7 @@ def test_a_write_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path, poi
     path = tmp_path / "a.json"
     files.write_json(path, {"old": 1})
     program = (
-        "import pathlib, sys\nfrom oeu_ref import files\nfrom oeu_ref.experiments.reliability import runs\n"
+        "import pathlib, sys\nfrom oeu_ref import files\nfrom tests.reliability import runs\n"
         "runs.die_at(sys.argv[1], 1)\nfiles.write_json(sys.argv[2], {'new': list(range(1000))})\n"
         "pathlib.Path(sys.argv[2]).unlink()"
     )
@@ -96,7 +96,7 @@ def test_a_write_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path, poi
     assert {p.name for p in tmp_path.iterdir()} - {"a.json"} == {other.name}
 
 
-# Ctrl-C. Latency is 0.3 seconds or so on a quiet machine; a busy one gets more time here, `selftest` says how long.
+# Ctrl-C. Latency is 0.3 seconds or so on a quiet machine; a busy one gets more time here, `figures` says how long.
 
 
 def tidy(found):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from .... import core
-from ....core import baselines, checkpoints, data, subspace, training
-from ....core.quantizer import Quantizer
-from ....reference import network
+from oeu_ref import core
+from oeu_ref.core import baselines, checkpoints, data, subspace, training
+from oeu_ref.core.quantizer import Quantizer
+from oeu_ref.reference import network
+
 from .bad_files import write_files
 
 

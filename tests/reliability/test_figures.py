@@ -1,0 +1,18 @@
+"""What is promised of reliability, measured on real runs; the table of figures comes at the end of the run."""
+
+import pytest
+
+from .figures import CHECKS, markdown, row
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_figure_is_as_it_is_wanted(name, tmp_path, record_figures):
+    """No row of the table says no; one that this machine cannot measure says nothing."""
+    rows = CHECKS[name](tmp_path)
+    record_figures(rows)
+    assert rows and not [r for r in rows if r["ok"] is False]
+
+
+def test_the_table_tells_yes_no_and_unknown_apart():
+    rows = [row("a", 1, 1, True), row("b", "–", 1, None), row("c", 2, 1, False)]
+    assert [line.split(" | ")[-1] for line in markdown(rows).splitlines()[2:]] == ["yes |", "– |", "**no** |"]
