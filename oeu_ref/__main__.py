@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from . import locks
-from .experiments import beyond, command_line
+from . import studies as beyond
+from .lab import command_line
 
 USAGE_ERROR = 2
 
@@ -89,7 +90,7 @@ def _add_demo(commands):
         "--search",
         action="store_true",
         help="search every method's settings anew first, on seeds 101 to 105 (about 10 minutes), and overwrite "
-        "oeu_ref/experiments/demo_settings.json",
+        "oeu_ref/lab/demo_settings.json",
     )
     command.set_defaults(run=_demo)
 
@@ -237,7 +238,7 @@ def _add_check_vectors(commands):
 
 
 def _demo(args):
-    from .experiments import demo
+    from .lab import demo
 
     seeds = _seeds(args.seeds)
     if args.search:
@@ -246,7 +247,7 @@ def _demo(args):
 
 
 def _beyond(args):
-    from .experiments.digits import checked_seeds
+    from .lab.digits import checked_seeds
 
     study = beyond.load(args.study)
     seeds = study.REPORTED_SEEDS if args.seeds is None else checked_seeds(_seeds(args.seeds))
@@ -256,7 +257,7 @@ def _beyond(args):
 
 
 def _export(args):
-    from .experiments.export import export_file
+    from .lab.export import export_file
 
     print(export_file(args.model, args.out, args.image_size, args.value_bits))
     return 0
@@ -279,14 +280,14 @@ def _show(written):
 
 
 def _variants(args):
-    from .experiments import variants
+    from .lab import variants
 
     with locks.alone(args.out, "out_dir"):
         return _show(variants.run(args.out))
 
 
 def _bench(args):
-    from .experiments.bench import bench
+    from .lab.bench import bench
 
     only = None if args.only is None else [name.strip() for name in args.only.split(",")]
     written = bench(args.out, command_line.checked_device(args.device), only, args.quick)
@@ -295,7 +296,7 @@ def _bench(args):
 
 
 def _check(args):
-    from .checks import integer
+    from .boundary import integer
     from .conformance import check, load
 
     cases = integer("--cases", args.cases, 1)

@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import warnings
 
-from . import checks
+from . import boundary
 
 try:
     import fcntl
@@ -29,7 +29,7 @@ def alone(folder, name="out", busy="refuse", work=""):
     (`.<work>.lock`) stays in the folder.
     Raises ValueError where another run is at work, or the folder cannot be written to.
     """
-    checks.one_of("busy", busy, BUSY)
+    boundary.one_of("busy", busy, BUSY)
     folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

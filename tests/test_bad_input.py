@@ -8,9 +8,9 @@ import torch
 
 from oeu_ref import core, reference
 from oeu_ref.core import entropy as core_entropy
-from oeu_ref.core import models
 from oeu_ref.core import projection as core_projection
 from oeu_ref.core import quantizer as core_quantizer
+from oeu_ref.core.network import quantize_model
 from oeu_ref.reference import entropy, metrics, network, projection, quantizer
 
 NUMPY, TORCH = "reference", "core"
@@ -208,8 +208,8 @@ def test_there_are_enough_cases():
         (lambda: core.QuantLinear(4, 3, mask="all"), ValueError, "mask must be one of 'clip', 'round'"),
         (lambda: core.QuantConv2d(4, 3, 1, weight_bits=16), ValueError, "weight_bits must be 1 to 8, or 32"),
         (lambda: core.Quantizer(32), ValueError, "bits must be in [1, 8]"),
-        (lambda: models.quantize_model(torch.nn.ReLU()), ValueError, "at least one Conv2d or Linear layer"),
-        (lambda: models.quantize_model("resnet18"), TypeError, "model must be a torch.nn.Module"),
+        (lambda: quantize_model(torch.nn.ReLU()), ValueError, "at least one Conv2d or Linear layer"),
+        (lambda: quantize_model("resnet18"), TypeError, "model must be a torch.nn.Module"),
         (lambda: core_quantizer.fake_quantize(torch.ones(2), torch.ones(2), 0, 1), ValueError, "a 0-d tensor"),
         (lambda: core.entropy_loss([[1.0, 2.0]]), TypeError, "logits must be a tensor"),
     ],

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from oeu_ref.core.baselines import (
+from oeu_ref.core.network import QuantMLP
+from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.lab.baselines import (
     METHODS,
     FineTuning,
     Method,
@@ -17,10 +19,8 @@ from oeu_ref.core.baselines import (
     SimilarLabels,
     similar_labels,
 )
-from oeu_ref.core.data import Samples, digits, other_labels, stream
-from oeu_ref.core.models import QuantMLP
-from oeu_ref.core.training import TrainConfig, build, train, unlearn
-from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.lab.data import Samples, digits, other_labels, stream
+from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference.entropy import cross_entropy, entropy_loss
 from oeu_ref.reference.projection import project
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from oeu_ref.__main__ import main
-from oeu_ref.experiments import bench
+from oeu_ref.lab import bench
 
 
 def test_every_figure_is_measured_and_written_down(tmp_path, capsys):

@@ -6,12 +6,12 @@ import pickle
 import pytest
 import torch
 
-from oeu_ref.core.baselines import METHODS, Settings
-from oeu_ref.core.checkpoints import Checkpoint
-from oeu_ref.core.data import Batches, Samples, digits, stream
-from oeu_ref.core.models import QuantMLP
+from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
-from oeu_ref.core.training import TrainConfig, build, train, unlearn
+from oeu_ref.lab.baselines import METHODS, Settings
+from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.lab.data import Batches, Samples, digits, stream
+from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 
 
 class Interrupted(Exception):

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from oeu_ref.core import datasets
-from oeu_ref.core.datasets import load_images
+from oeu_ref.lab import datasets
+from oeu_ref.lab.datasets import load_images
 
 RNG = np.random.default_rng(0)
 

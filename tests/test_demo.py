@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.experiments import demo, digits, figures, results, search
-from oeu_ref.experiments.attacks import SupportVectorAttack
+from oeu_ref.lab import demo, digits, figures, results, search
+from oeu_ref.lab.attacks import SupportVectorAttack
 from oeu_ref.reference.metrics import average_gap, membership_inference
 
 KINDS = ("FA", "RA", "TA", "MIA", "forget_vs_test_auc")

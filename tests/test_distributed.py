@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.core import baselines, distributed
-from oeu_ref.core.data import Samples, stream
-from oeu_ref.core.models import QuantMLP, quantize_model
-from oeu_ref.core.training import TrainConfig, build, train, unlearn
+from oeu_ref.core import distributed
+from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import OEU, NonFiniteError
+from oeu_ref.lab import baselines
+from oeu_ref.lab.data import Samples, stream
+from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference import projection as reference
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")

@@ -17,12 +17,12 @@ from sklearn.svm import SVC
 
 from oeu_ref import files, locks
 from oeu_ref.__main__ import main
-from oeu_ref.core.baselines import Settings
-from oeu_ref.core.data import stream
-from oeu_ref.core.datasets import load_images
-from oeu_ref.experiments import cells, command_line, experiment, report, report_figures, schedule, tables, tuning
-from oeu_ref.experiments.cells import Cell, load_model, proxy_average_gap, run_cell, split_images
-from oeu_ref.experiments.experiment import METHODS, Experiment
+from oeu_ref.lab import cells, command_line, experiment, report, report_figures, schedule, tables, tuning
+from oeu_ref.lab.baselines import Settings
+from oeu_ref.lab.cells import Cell, load_model, proxy_average_gap, run_cell, split_images
+from oeu_ref.lab.data import stream
+from oeu_ref.lab.datasets import load_images
+from oeu_ref.lab.experiment import METHODS, Experiment
 from oeu_ref.reference import metrics
 
 SETTINGS = Settings(0.02, 0.5)
@@ -829,9 +829,9 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, root, capsys, arguments
 
 
 def test_more_classes_than_outputs_are_refused():
-    from oeu_ref.core.data import Samples
-    from oeu_ref.core.models import QuantMLP
-    from oeu_ref.core.training import TrainConfig, train
+    from oeu_ref.core.network import QuantMLP
+    from oeu_ref.lab.data import Samples
+    from oeu_ref.lab.training import TrainConfig, train
 
     samples = Samples(torch.rand(8, 4), torch.tensor([0, 1, 2, 3] * 2))
     with pytest.raises(ValueError, match="labels below 3, the model's outputs, got 3"):

@@ -8,12 +8,13 @@ import torch
 import torchvision
 from torch import nn
 
-from oeu_ref.core import images as images_module
-from oeu_ref.core.data import stream
-from oeu_ref.core.images import ImageClassifier, augment, channel_statistics
-from oeu_ref.core.models import mobilenet_v2, quantize_model, resnet18
+from oeu_ref.core.network import quantize_model
 from oeu_ref.core.quantizer import QuantConv2d, QuantLinear
-from oeu_ref.core.training import build
+from oeu_ref.lab import images as images_module
+from oeu_ref.lab.data import stream
+from oeu_ref.lab.images import ImageClassifier, augment, channel_statistics
+from oeu_ref.lab.models import mobilenet_v2, resnet18
+from oeu_ref.lab.training import build
 
 
 def raw(count, side=8, seed=0):

@@ -17,19 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from oeu_ref.core import QuantConv2d, QuantLinear, QuantMLP, agreement, export, quantize_model
-from oeu_ref.core.checkpoints import Checkpoint
-from oeu_ref.core.data import digits, stream
-from oeu_ref.core.fixed_point import Plan
-from oeu_ref.core.images import ImageClassifier
-from oeu_ref.core.models import ARCHITECTURES
-from oeu_ref.experiments.beyond import integer as study
-from oeu_ref.experiments.experiment import Experiment
-from oeu_ref.experiments.export import export_file
-from oeu_ref.reference import integer, integer_file
-from oeu_ref.reference import integer_ops as ops
-from oeu_ref.reference.integer import Input, IntegerNetwork, Node
+from oeu_ref.core import QuantConv2d, QuantLinear, QuantMLP, quantize_model
+from oeu_ref.integer import agreement, export
+from oeu_ref.integer import arithmetic as ops
+from oeu_ref.integer import file as integer_file
+from oeu_ref.integer import network as integer
+from oeu_ref.integer.fixed_point import Plan
+from oeu_ref.integer.network import Input, IntegerNetwork, Node
+from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.lab.data import digits, stream
+from oeu_ref.lab.experiment import Experiment
+from oeu_ref.lab.export import export_file
+from oeu_ref.lab.images import ImageClassifier
+from oeu_ref.lab.models import ARCHITECTURES
 from oeu_ref.reference.quantizer import fake_quantize
+from oeu_ref.studies import integer as study
 
 SHAPE = (3, 12, 12)
 

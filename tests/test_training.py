@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from oeu_ref.core.data import (
+from oeu_ref.core.network import QuantMLP
+from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.lab.data import (
     Batches,
     Samples,
     class_indices,
@@ -15,9 +17,7 @@ from oeu_ref.core.data import (
     stream,
     with_label_noise,
 )
-from oeu_ref.core.models import QuantMLP
-from oeu_ref.core.training import TrainConfig, build, predictions, probabilities, train, unlearn
-from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.lab.training import TrainConfig, build, predictions, probabilities, train, unlearn
 
 
 def small_model(seed=0):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from oeu_ref.core import OEU, NonFiniteError, QuantMLP
-from oeu_ref.core.baselines import OrthogonalEntropy, Settings
 from oeu_ref.core.curvature import largest_learning_rate
-from oeu_ref.core.data import Samples, stream
+from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
+from oeu_ref.lab.data import Samples, stream
 
 
 def smooth_net():

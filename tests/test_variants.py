@@ -5,9 +5,8 @@ import json
 
 import pytest
 
-from oeu_ref.core import baselines
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.experiments import digits, variants
+from oeu_ref.lab import baselines, digits, variants
 
 RUN = functools.partial(
     variants.run,

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 
 SIGNATURES = {
     "entropy_loss": "entropy_loss(logits) -> (loss, grad): a float and a float array (N, K)",
@@ -48,7 +48,7 @@ class Implementation:
         self.target = target
         self.name = name or getattr(target, "__name__", type(target).__name__)
         self.dtype = np.dtype(_declared(target, self.name, "DTYPE", DTYPES))
-        self.mask = _declared(target, self.name, "QUANTIZER_MASK", checks.MASKS)
+        self.mask = _declared(target, self.name, "QUANTIZER_MASK", boundary.MASKS)
         if not any(self.has(operation) for operation in (*SIGNATURES, STEP)):
             raise LoadError(
                 f"{self.name} must define at least one of {', '.join(SIGNATURES)} or a class {STEP}, found none: "

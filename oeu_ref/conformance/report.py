@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from .. import checks
+from .. import boundary
 from .implementation import Implementation
 from .law import LAWS, try_law
 
@@ -70,7 +70,7 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     if not isinstance(implementation, Implementation):
         kind = type(implementation).__name__
         raise TypeError(f"implementation must be an Implementation, as load(name) gives it, got {kind}")
-    results, cases = [], checks.integer("cases", cases, 1)
+    results, cases = [], boundary.integer("cases", cases, 1)
     for law in LAWS:
         results.append(try_law(law, implementation, cases, shrink=not stop_at_first))
         progress(results[-1])

@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from ..files import write_text
 from . import exact, vector_cases
 from .implementation import SIGNATURES
@@ -100,7 +100,7 @@ class VectorReport:
 def operations():
     """Names of the operations that have test vectors, in the order of the contract."""
     names = [name for name in SIGNATURES if name != "fake_quantize_backward"]
-    names[3:3] = [f"fake_quantize_backward_{mask}" for mask in checks.MASKS]
+    names[3:3] = [f"fake_quantize_backward_{mask}" for mask in boundary.MASKS]
     return names
 
 
@@ -202,7 +202,7 @@ def _read_answers(operation, path):
         raise ValueError(f"{wanted}, got no 'results'")
     if not isinstance(answers["results"], dict):
         raise ValueError(f"{wanted}, got the results {answers['results']!r}")
-    return checks.one_of("dtype", answers.get("dtype", "float64"), tuple(DTYPES)), answers["results"]
+    return boundary.one_of("dtype", answers.get("dtype", "float64"), tuple(DTYPES)), answers["results"]
 
 
 def _check_case(operation, case, answer, widening):

@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import checks
+from .. import boundary
 from ._checks import finite
 from .projection import Layers, check_gradients, wide
 
@@ -96,7 +96,7 @@ def curvature(gradient, parameters, direction, granularity="global", layer_ids=N
     ValueError for an unknown word or another number of labels.
     Source: the second order of Theorem 4.3 of arXiv 2602.00567.
     """
-    checks.one_of("granularity", granularity, checks.GRANULARITIES)
+    boundary.one_of("granularity", granularity, boundary.GRANULARITIES)
     product = hessian_vector_product(gradient, parameters, direction)
     return Layers(layer_ids, list(direction), granularity).dots(wide(direction), wide(product))
 
@@ -106,7 +106,7 @@ def _checked(arguments):
     values = []
     for name, value, *low in arguments:
         if not isinstance(value, Tensor):
-            value = torch.tensor(checks.number(name, value), dtype=torch.float64)
+            value = torch.tensor(boundary.number(name, value), dtype=torch.float64)
         elif value.dtype == torch.bool or value.is_complex():
             raise TypeError(f"{name} must be real numbers, got dtype {value.dtype}")
         value = finite(name, value.double())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import checks
+from .. import boundary
 from ._checks import finite, floating, with_data
 
 
@@ -84,9 +84,9 @@ def label_manipulation_optimum(wrong_labels, num_classes):
     Raises TypeError for labels that are not integers, ValueError for another rank or range.
     Source: Theorem 4.1 of arXiv 2602.00567: the minimum over p of -log p_y is 0, at p_y = 1.
     """
-    num_classes = checks.integer("num_classes", num_classes, 2)
+    num_classes = boundary.integer("num_classes", num_classes, 2)
     wrong_labels = checked_labels("wrong_labels", wrong_labels, None, num_classes)
-    checks.size("num_classes", len(wrong_labels) * num_classes, "probabilities")
+    boundary.size("num_classes", len(wrong_labels) * num_classes, "probabilities")
     return functional.one_hot(wrong_labels, num_classes).double()
 
 

@@ -15,7 +15,7 @@ import math
 
 import torch
 
-from .. import checks
+from .. import boundary
 from . import projection
 from .projection import Layers, wide
 
@@ -47,7 +47,7 @@ def projected(
     if not _worthwhile(forget_grads, small) or normalization != "exact":
         options = alpha, rescale, normalization, epsilon
         return projection.projected(forget_grads, retain_grads, layers, *options)
-    alpha, rescale = checks.alpha(alpha), checks.one_of("rescale", rescale, checks.RESCALES)
+    alpha, rescale = boundary.alpha(alpha), boundary.one_of("rescale", rescale, boundary.RESCALES)
     g_f, g_r = wide(forget_grads), wide(retain_grads)
     ids = layers.ids.tolist()
     ff, rr, fr = _products(g_f, g_r, ids, layers.count)

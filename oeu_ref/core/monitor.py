@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .. import checks
+from .. import boundary
 from . import distributed
 from .fast import cosines_and_norms
 from .projection import wide
@@ -64,11 +64,11 @@ class Monitor:
     """
 
     def __init__(self, target_entropy=None, thresholds=None, every=1, max_records=1000):
-        self.target_entropy = None if target_entropy is None else checks.positive("target_entropy", target_entropy)
+        self.target_entropy = None if target_entropy is None else boundary.positive("target_entropy", target_entropy)
         self.thresholds = Thresholds() if thresholds is None else thresholds
         if not isinstance(self.thresholds, Thresholds):
             raise TypeError(f"thresholds must be a Thresholds, got {type(thresholds).__name__}")
-        self.every, self.max_records = checks.integer("every", every, 1), checks.integer("max_records", max_records, 16)
+        self.every, self.max_records = boundary.integer("every", every, 1), boundary.integer("max_records", max_records, 16)
         self.records, self.warnings, self.first, self.last = [], [], None, None
         self.steps = self.measured = 0
         self.keep_every, self.sizes = 1, {}

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from .. import checks
+from .. import boundary
 from ._checks import finite, floating
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64, ~8 eps of float32.
@@ -52,10 +52,10 @@ def project(
 
 def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", normalization="exact", epsilon=1e-8):
     """`project` without the checks of tensors, which wait for the device; layers: a `Layers` of the same tensors."""
-    alpha = checks.alpha(alpha)
-    checks.one_of("rescale", rescale, checks.RESCALES)
-    checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
-    epsilon = checks.positive("epsilon", epsilon) if normalization == "additive" else 0.0
+    alpha = boundary.alpha(alpha)
+    boundary.one_of("rescale", rescale, boundary.RESCALES)
+    boundary.one_of("normalization", normalization, boundary.NORMALIZATIONS)
+    epsilon = boundary.positive("epsilon", epsilon) if normalization == "additive" else 0.0
     g_f, unit_r = wide(forget_grads), wide(retain_grads)
     # in units in which no product or sum overflows: powers of two, so that not a bit of an ordinary gradient is lost
     size_f = layers.sizes(g_f)
@@ -91,7 +91,7 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     Returns a list of P new tensors.  Raises as `project`, and for a beta below 0.
     Source: the OEU update of arXiv 2602.00567.
     """
-    beta = checks.beta(beta)
+    beta = boundary.beta(beta)
     g_perp = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
     return torch._foreach_add(list(retain_grads), g_perp, alpha=beta)
 
@@ -116,7 +116,7 @@ class Layers:
     """
 
     def __init__(self, layer_ids, tensors, granularity="layer"):
-        ids = checks.layer_ids(layer_ids, len(tensors), granularity)
+        ids = boundary.layer_ids(layer_ids, len(tensors), granularity)
         self.count = max(ids) + 1
         self.ids = torch.tensor(ids, device=tensors[0].device)
 

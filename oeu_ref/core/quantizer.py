@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import checks
+from .. import boundary
 from ..reference.quantizer import integer_range, step_gradient_scale
 from . import distributed
 from ._checks import finite, floating
@@ -43,8 +43,8 @@ def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     q_min >= q_max or an unknown mask.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
     """
     x, step, q_min, q_max = _checked(x, step, q_min, q_max)
-    grad_scale = checks.number("grad_scale", grad_scale, 0)
-    return _FakeQuantize.apply(x, step, q_min, q_max, grad_scale, checks.one_of("mask", mask, checks.MASKS))
+    grad_scale = boundary.number("grad_scale", grad_scale, 0)
+    return _FakeQuantize.apply(x, step, q_min, q_max, grad_scale, boundary.one_of("mask", mask, boundary.MASKS))
 
 
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
@@ -64,8 +64,8 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
     x, step, q_min, q_max = _checked(x, step, q_min, q_max)
     if finite("grad_out", floating("grad_out", grad_out)).shape != x.shape:
         raise ValueError(f"grad_out must have the shape of x, {tuple(x.shape)}, got {tuple(grad_out.shape)}")
-    grad_scale = checks.number("grad_scale", grad_scale, 0)
-    return _backward(grad_out, x, step, q_min, q_max, grad_scale, checks.one_of("mask", mask, checks.MASKS))
+    grad_scale = boundary.number("grad_scale", grad_scale, 0)
+    return _backward(grad_out, x, step, q_min, q_max, grad_scale, boundary.one_of("mask", mask, boundary.MASKS))
 
 
 def integer_codes(x, step, q_min, q_max):
@@ -84,7 +84,7 @@ def dequantize(codes, step):
     """
     if codes.is_floating_point():
         raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
-    checks.positive("step", float(step))
+    boundary.positive("step", float(step))
     return codes.to(step.dtype if isinstance(step, Tensor) else torch.float32) * step
 
 
@@ -98,7 +98,7 @@ def binarize(x, step, grad_scale=1.0):
     a negative x so small that x - s is rounded to -s.
     """
     x, step, *_ = _checked(x, step, -1, 1)
-    return _Binarize.apply(x, step, checks.number("grad_scale", grad_scale, 0))
+    return _Binarize.apply(x, step, boundary.number("grad_scale", grad_scale, 0))
 
 
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
@@ -116,7 +116,7 @@ def binarize_backward(grad_out, x, step, grad_scale=1.0):
     x, step, *_ = _checked(x, step, -1, 1)
     if finite("grad_out", floating("grad_out", grad_out)).shape != x.shape:
         raise ValueError(f"grad_out must have the shape of x, {tuple(x.shape)}, got {tuple(grad_out.shape)}")
-    return _binary_backward(grad_out, x, step, checks.number("grad_scale", grad_scale, 0))
+    return _binary_backward(grad_out, x, step, boundary.number("grad_scale", grad_scale, 0))
 
 
 def binary_codes(x):
@@ -163,8 +163,8 @@ class Quantizer(nn.Module):
 
     def __init__(self, bits, signed=True, mask="clip", per_sample=False):
         super().__init__()
-        self.bits = checks.width("bits", bits)
-        self.mask = checks.one_of("mask", mask, checks.MASKS)
+        self.bits = boundary.width("bits", bits)
+        self.mask = boundary.one_of("mask", mask, boundary.MASKS)
         if bits == "binary" and mask != "clip":
             raise ValueError(f"mask must be 'clip' for binary codes, which do not round, got {mask!r}")
         self.per_sample = per_sample
@@ -206,7 +206,7 @@ class Quantizer(nn.Module):
 
         step: float or 0-d tensor, finite and not 0: its magnitude counts.  Raises TypeError or ValueError for another.
         """
-        if checks.number("step", float(step)) == 0:
+        if boundary.number("step", float(step)) == 0:
             raise ValueError("step must be another number than 0, which would divide")
         with torch.no_grad():
             self.step.copy_(torch.as_tensor(step))
@@ -255,9 +255,9 @@ class _QuantizedLayer:
 
     def _add_quantizers(self, weight_bits, activation_bits, mask):
         self.weight_quantizer = self.activation_quantizer = None
-        if checks.bits("weight_bits", weight_bits) != 32:
+        if boundary.bits("weight_bits", weight_bits) != 32:
             self.weight_quantizer = Quantizer(weight_bits, True, mask).to(self.weight)
-        if checks.bits("activation_bits", activation_bits) != 32:
+        if boundary.bits("activation_bits", activation_bits) != 32:
             self.activation_quantizer = Quantizer(activation_bits, None, mask, per_sample=True).to(self.weight)
 
     def quantized(self, inputs):
@@ -373,6 +373,6 @@ def _checked(x, step, q_min, q_max):
     finite("x", floating("x", x))
     if isinstance(step, Tensor) and step.ndim != 0:
         raise ValueError(f"step must be a float or a 0-d tensor, got shape {tuple(step.shape)}")
-    checks.positive("step", step.item() if isinstance(step, Tensor) else step)
+    boundary.positive("step", step.item() if isinstance(step, Tensor) else step)
     step = step if isinstance(step, Tensor) else torch.tensor(step, dtype=_wide(x).dtype, device=x.device)
-    return x, step, *checks.integer_range(q_min, q_max)
+    return x, step, *boundary.integer_range(q_min, q_max)

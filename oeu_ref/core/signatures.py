@@ -9,7 +9,7 @@ quantizer steps that jump or collapse, weight codes that do not move. Each is a 
 import math
 from dataclasses import dataclass
 
-from .. import checks
+from .. import boundary
 
 
 class UnlearningWarning(UserWarning):
@@ -54,12 +54,12 @@ class Thresholds:
     still: float = 1e-4
 
     def __post_init__(self):
-        checks.integer("window", self.window, 1)
-        checks.integer("patience", self.patience, self.window)
+        boundary.integer("window", self.window, 1)
+        boundary.integer("patience", self.patience, self.window)
         for name in ("retain_rise", "step_factor"):
-            checks.number(name, getattr(self, name), 1)
+            boundary.number(name, getattr(self, name), 1)
         for name in ("uniform", "beyond_target", "stuck", "retain_floor", "cosine", "climb", "still"):
-            checks.number(name, getattr(self, name), 0, 1)
+            boundary.number(name, getattr(self, name), 0, 1)
 
 
 def _over_forgetting(monitor):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .. import checks
+from .. import boundary
 from .entropy import entropy
 
 
@@ -20,10 +20,10 @@ class EntropyStop:
     """
 
     def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024, every=1):
-        self.model = checks.instance("model", model, nn.Module, "torch.nn.Module")
+        self.model = boundary.instance("model", model, nn.Module, "torch.nn.Module")
         self.forget_inputs, self.unseen_inputs = forget_inputs, unseen_inputs
-        self.batch_size = checks.integer("batch_size", batch_size, 1)
-        self.every, self.calls = checks.integer("every", every, 1), 0
+        self.batch_size = boundary.integer("batch_size", batch_size, 1)
+        self.every, self.calls = boundary.integer("every", every, 1), 0
         for name, inputs in (("forget_inputs", forget_inputs), ("unseen_inputs", unseen_inputs)):
             if not isinstance(inputs, torch.Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")

@@ -10,7 +10,7 @@ from collections import deque
 
 import torch
 
-from .. import checks
+from .. import boundary
 from ._checks import finite
 from .projection import COLLINEAR, Layers, check_gradients, wide
 
@@ -49,8 +49,8 @@ def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
     Time: about 4 D m^2 multiplications and as many additions for a layer of D elements, and a singular value
     decomposition of m x m for each layer. Memory on the way: 3 m copies of the largest layer in float64.
     """
-    alpha = checks.alpha(alpha)
-    checks.one_of("rescale", rescale, checks.RESCALES)
+    alpha = boundary.alpha(alpha)
+    boundary.one_of("rescale", rescale, boundary.RESCALES)
     collinear = COLLINEAR[wide(forget_grads[:1])[0].dtype]
     ids, result = layers.ids.tolist(), [None] * len(forget_grads)
     for layer in range(layers.count):
@@ -107,7 +107,7 @@ class RetainMemory:
     """
 
     def __init__(self, size):
-        self.size = checks.integer("size", size, 1)
+        self.size = boundary.integer("size", size, 1)
         self._gradients = deque(maxlen=self.size)
 
     def __len__(self):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import checks
+from .. import boundary
 from . import distributed, subspace
 from ._checks import with_data
 from .curvature import curvature, largest_learning_rate
@@ -109,22 +109,22 @@ class OEU:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         self.model, self.optimizer = model, optimizer
-        self.alpha, self.beta = checks.alpha(alpha), checks.beta(beta)
-        self.granularity = checks.one_of("granularity", granularity, checks.GRANULARITIES)
-        self.rescale = checks.one_of("rescale", rescale, checks.RESCALES)
-        self.layer = checks.one_of("layer", layer, checks.LAYERS)
-        self.forward = checks.one_of("forward", forward, FORWARDS)
-        self.mode = checks.one_of("mode", mode, MODES)
-        self.normalization = checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
-        self.epsilon = checks.positive("epsilon", epsilon)
-        self.forget_loss = checks.function("forget_loss", forget_loss)
-        memory = checks.integer("memory", memory, 1)
+        self.alpha, self.beta = boundary.alpha(alpha), boundary.beta(beta)
+        self.granularity = boundary.one_of("granularity", granularity, boundary.GRANULARITIES)
+        self.rescale = boundary.one_of("rescale", rescale, boundary.RESCALES)
+        self.layer = boundary.one_of("layer", layer, boundary.LAYERS)
+        self.forward = boundary.one_of("forward", forward, FORWARDS)
+        self.mode = boundary.one_of("mode", mode, MODES)
+        self.normalization = boundary.one_of("normalization", normalization, boundary.NORMALIZATIONS)
+        self.epsilon = boundary.positive("epsilon", epsilon)
+        self.forget_loss = boundary.function("forget_loss", forget_loss)
+        memory = boundary.integer("memory", memory, 1)
         if memory > 1 and self.normalization != "exact":
             raise ValueError(f"normalization must be 'exact' for a memory above 1, got {normalization!r}")
         self.remembered = subspace.RetainMemory(memory - 1) if memory > 1 else None
         self.max_retain_increase = max_retain_increase
         if max_retain_increase is not None:
-            self.max_retain_increase = checks.number("max_retain_increase", max_retain_increase, 0)
+            self.max_retain_increase = boundary.number("max_retain_increase", max_retain_increase, 0)
             if self.forward != "separate":
                 raise ValueError(f"forward must be 'separate' for max_retain_increase, got {forward!r}")
         self.monitor = monitored(monitor)

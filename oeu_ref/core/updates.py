@@ -22,7 +22,7 @@ negative.
 
 import torch
 
-from .. import checks
+from .. import boundary
 from .fast import cosines_and_norms, projected
 from .projection import Layers, check_gradients, wide
 
@@ -52,7 +52,7 @@ class OrthogonalUpdates(torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         # not the base's __init__, which makes groups and a state of its own; this is how it restores a copy
         self.__setstate__(
-            {"optimizer": optimizer, "component": checks.one_of("component", component, COMPONENTS), "cosines": None}
+            {"optimizer": optimizer, "component": boundary.one_of("component", component, COMPONENTS), "cosines": None}
         )
 
     def __getstate__(self):

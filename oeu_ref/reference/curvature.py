@@ -10,7 +10,7 @@ for d = g_perp, alpha = 1; its O(eta^2) is eta^2 / 2 g_perp'H g_perp.
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from .projection import norm
 
 
@@ -79,7 +79,7 @@ def difference_hessian_vector_product(gradient_of, parameters, vector, distance=
         return [np.zeros_like(v) for v in vector]
     if distance is None:
         distance = np.cbrt(np.finfo(np.float64).eps) * max(1.0, size)
-    h = checks.positive("distance", distance) / length
+    h = boundary.positive("distance", distance) / length
     ahead, behind = (gradient_of([p + sign * h * v for p, v in zip(parameters, vector)]) for sign in (1, -1))
     return [(a - b) / (2 * h) for a, b in zip(ahead, behind)]
 

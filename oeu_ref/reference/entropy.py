@@ -5,7 +5,7 @@ Notation of arXiv 2602.00567: logits z (N, K), p = softmax(z), entropy H(p) = -s
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from ._checks import array
 
 
@@ -96,9 +96,9 @@ def label_manipulation_optimum(wrong_labels, num_classes):
     Raises TypeError for labels that are not integers, ValueError for another rank or range.
     Source: Theorem 4.1 of arXiv 2602.00567: the minimum over p of -log p_y is 0, at p_y = 1.
     """
-    num_classes = checks.integer("num_classes", num_classes, 2)
+    num_classes = boundary.integer("num_classes", num_classes, 2)
     wrong_labels = checked_labels("wrong_labels", wrong_labels, None, num_classes)
-    checks.size("num_classes", len(wrong_labels) * num_classes, "probabilities")
+    boundary.size("num_classes", len(wrong_labels) * num_classes, "probabilities")
     optimum = np.zeros((len(wrong_labels), num_classes))
     optimum[np.arange(len(wrong_labels)), wrong_labels] = 1.0
     return optimum

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from ._checks import array
 from .entropy import checked_labels, checked_probabilities, entropy_of_probabilities
 
@@ -82,11 +82,11 @@ def membership_inference(retain, test, forget, attack=threshold_attack):
     (non-members) and judges forget.
     attack(members, non_members, targets) -> bool array (C,), True for a non-member, all on confidences. The choice
     moves the figure by points, so name it: `threshold_attack` here, the support vector classifier of SalUn in
-    `oeu_ref.experiments`.
+    `oeu_ref.lab`.
     Returns a float in [0, 100] (percent).  Raises TypeError or ValueError for bad arrays.
     Source: SalUn's MIA on confidence.
     """
-    checks.instance("attack", attack, Callable, "function")
+    boundary.instance("attack", attack, Callable, "function")
     named = ("retain", retain), ("test", test), ("forget", forget)
     members, non_members, targets = (confidence(*_pair(name, pair)) for name, pair in named)
     judged = np.asarray(attack(members, non_members, targets))
@@ -119,7 +119,7 @@ def average_gap(metrics, retrain_metrics):
     Returns a float >= 0.  Raises TypeError for no mapping, ValueError that names a missing or non-finite metric.
     """
     for name, values in (("metrics", metrics), ("retrain_metrics", retrain_metrics)):
-        checks.instance(name, values, Mapping, "mapping")
+        boundary.instance(name, values, Mapping, "mapping")
         for key in METRICS:
             if not isinstance(values.get(key), numbers.Real) or not np.isfinite(values[key]):
                 raise ValueError(f"{name} must hold a finite {key} (percent), got {values.get(key)}")

@@ -1,14 +1,14 @@
 """A quantized multilayer perceptron differentiated by hand, and one whole OEU step that can be looked at.
 
 Every layer is x -> fake_quantize(x) @ fake_quantize(W).T + b, with a ReLU between layers and no BatchNorm. Parameters
-carry the names that `oeu_ref.core.models.QuantMLP` gives them, so that weights travel between the two by name.
+carry the names that `oeu_ref.core.network.QuantMLP` gives them, so that weights travel between the two by name.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from ._checks import array
 from .entropy import checked_labels, cross_entropy, entropy, entropy_loss, softmax
 from .projection import cosines, oeu_direction, project
@@ -38,19 +38,19 @@ class QuantizedMLP:
     """
 
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, seed=0):
-        sizes = checks.sequence("sizes", sizes, "integers")
+        sizes = boundary.sequence("sizes", sizes, "integers")
         if len(sizes) < 2:
             raise ValueError(f"sizes must name at least input and output width, got {sizes}")
-        sizes = [checks.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
-        checks.size("sizes", max(a * b for a, b in zip(sizes, sizes[1:])), "weights in a layer")
+        sizes = [boundary.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        boundary.size("sizes", max(a * b for a, b in zip(sizes, sizes[1:])), "weights in a layer")
         last = len(sizes) - 2
-        first_last_bits = checks.bits("first_last_bits", first_last_bits)
+        first_last_bits = boundary.bits("first_last_bits", first_last_bits)
         self.weight_bits, self.activation_bits = (
             [first_last_bits if bits != 32 and i in (0, last) else bits for i in range(last + 1)]
-            for bits in (checks.bits("weight_bits", weight_bits), checks.bits("activation_bits", activation_bits))
+            for bits in (boundary.bits("weight_bits", weight_bits), boundary.bits("activation_bits", activation_bits))
         )
         self.signed_inputs = None  # whether the first layer's inputs take both signs: `calibrate` finds out
-        rng = np.random.default_rng(checks.integer("seed", seed, 0))
+        rng = np.random.default_rng(boundary.integer("seed", seed, 0))
         self.parameters = {}
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
             weight = rng.normal(0, np.sqrt(2 / fan_in), (fan_out, fan_in))
@@ -258,8 +258,8 @@ def oeu_step(
     Raises TypeError or ValueError, naming the argument.
     Source: the OEU algorithm of arXiv 2602.00567: d = g_r + beta g_perp.
     """
-    checks.one_of("layer", layer, checks.LAYERS)
-    checks.instance("network", network, QuantizedMLP)
+    boundary.one_of("layer", layer, boundary.LAYERS)
+    boundary.instance("network", network, QuantizedMLP)
     forget_logits, forget_cache = network.forward(forget_inputs)
     retain_logits, retain_cache = network.forward(retain_inputs)
     retain_labels = checked_labels("retain_labels", retain_labels, *retain_logits.shape)
@@ -315,9 +315,9 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
 
 
 def _check_settings(learning_rate, momentum, weight_decay):
-    checks.positive("learning_rate", learning_rate)
-    checks.number("momentum", momentum, 0, 1)
-    checks.number("weight_decay", weight_decay, 0)
+    boundary.positive("learning_rate", learning_rate)
+    boundary.number("momentum", momentum, 0, 1)
+    boundary.number("weight_decay", weight_decay, 0)
 
 
 def _check_alike(name, arrays, parameters):
@@ -337,12 +337,12 @@ def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, mom
     Returns the mean loss of each epoch, a list of floats in nats.  Raises TypeError or ValueError for bad arguments.
     """
     # all of it before anything moves: a network that stopped in the middle of an epoch is of no use
-    checks.integer("epochs", epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
+    boundary.integer("epochs", epochs, 1)
+    boundary.integer("batch_size", batch_size, 1)
     _check_settings(learning_rate, momentum, weight_decay)
-    inputs = checks.instance("network", network, QuantizedMLP)._checked_inputs(inputs)
+    inputs = boundary.instance("network", network, QuantizedMLP)._checked_inputs(inputs)
     labels = checked_labels("labels", labels, len(inputs), network.num_classes)
-    rng = np.random.default_rng(checks.integer("seed", seed, 0))
+    rng = np.random.default_rng(boundary.integer("seed", seed, 0))
     batches = -(-len(inputs) // batch_size)
     velocity, losses = None, []
     for epoch in range(epochs):

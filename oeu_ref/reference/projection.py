@@ -5,7 +5,7 @@ Notation of arXiv 2602.00567: g_f forget gradient, g_r retain gradient, hats for
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from ._checks import array
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64.
@@ -36,11 +36,11 @@ def project(
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
     forget, retain = _checked("forget_grads", forget_grads, "retain_grads", retain_grads)
-    alpha = checks.alpha(alpha)
-    checks.one_of("rescale", rescale, checks.RESCALES)
-    checks.one_of("normalization", normalization, checks.NORMALIZATIONS)
-    epsilon = checks.positive("epsilon", epsilon)
-    ids = checks.layer_ids(layer_ids, len(forget), granularity)
+    alpha = boundary.alpha(alpha)
+    boundary.one_of("rescale", rescale, boundary.RESCALES)
+    boundary.one_of("normalization", normalization, boundary.NORMALIZATIONS)
+    epsilon = boundary.positive("epsilon", epsilon)
+    ids = boundary.layer_ids(layer_ids, len(forget), granularity)
 
     projected = [None] * len(forget)
     for layer in sorted(set(ids)):
@@ -100,7 +100,7 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     Returns a list of P new float64 arrays.  Raises as `project`, and for a beta below 0.
     Source: the OEU update of arXiv 2602.00567.
     """
-    beta = checks.beta(beta)
+    beta = boundary.beta(beta)
     projected = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
     # asarray: NumPy turns a sum of 0-d arrays into a scalar
     return [np.asarray(g_r + beta * g_perp) for g_r, g_perp in zip(retain_grads, projected)]
@@ -114,7 +114,7 @@ def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     gradient is zero.  Raises as `project`.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
     first, second = _checked("first_grads", first_grads, "second_grads", second_grads)
-    ids = np.array(checks.layer_ids(layer_ids, len(first), granularity))
+    ids = np.array(boundary.layer_ids(layer_ids, len(first), granularity))
     values = []
     for layer in range(ids.max() + 1):
         members = np.flatnonzero(ids == layer)

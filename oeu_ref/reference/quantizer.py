@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 
 
 def integer_range(bits, signed=True):
@@ -20,7 +20,7 @@ def integer_range(bits, signed=True):
     `binarize` and not for `fake_quantize`; unsigned {0, 1}, the same as one bit.
     Raises TypeError or ValueError for other bits.  Source: LSQ, section 2; the words are ours.
     """
-    bits = checks.width("bits", bits)
+    bits = boundary.width("bits", bits)
     if isinstance(bits, str):
         levels = {"binary": 2, "ternary": 3}[bits]
         return (-1, 1) if signed else (0, levels - 1)
@@ -56,9 +56,9 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
     grad_out = _checked_floats("grad_out", grad_out)
     if grad_out.shape != x.shape:
         raise ValueError(f"grad_out must have the shape of x, {x.shape}, got {grad_out.shape}")
-    grad_scale = checks.number("grad_scale", grad_scale, 0)
+    grad_scale = boundary.number("grad_scale", grad_scale, 0)
     v = x / step
-    tested = v if checks.one_of("mask", mask, checks.MASKS) == "clip" else np.round(v)
+    tested = v if boundary.one_of("mask", mask, boundary.MASKS) == "clip" else np.round(v)
     below, above = tested < q_min, tested > q_max
     slope_of_step = np.where(below, q_min, np.where(above, q_max, np.round(v) - v))
     return np.where(below | above, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
@@ -81,7 +81,7 @@ def dequantize(codes, step):
     codes = np.asarray(codes)
     if not np.issubdtype(codes.dtype, np.integer):
         raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
-    return checks.positive("step", step) * codes.astype(np.float64)
+    return boundary.positive("step", step) * codes.astype(np.float64)
 
 
 def binarize(x, step):
@@ -92,7 +92,7 @@ def binarize(x, step):
     and codes {-1, 0}, moved by s: fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for
     a negative x so small that x - s is rounded to -s.
     """
-    x, step = _checked_floats("x", x), checks.positive("step", step)
+    x, step = _checked_floats("x", x), boundary.positive("step", step)
     return np.where(x >= 0, step, -step)
 
 
@@ -110,11 +110,11 @@ def binarize_backward(grad_out, x, step, grad_scale=1.0):
     Raises as `fake_quantize_backward`.  Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et
     al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
     """
-    x, step = _checked_floats("x", x), checks.positive("step", step)
+    x, step = _checked_floats("x", x), boundary.positive("step", step)
     grad_out = _checked_floats("grad_out", grad_out)
     if grad_out.shape != x.shape:
         raise ValueError(f"grad_out must have the shape of x, {x.shape}, got {grad_out.shape}")
-    grad_scale = checks.number("grad_scale", grad_scale, 0)
+    grad_scale = boundary.number("grad_scale", grad_scale, 0)
     v = x / step
     outside = np.abs(v) > 1
     slope_of_step = np.where(v >= 0, 1.0, -1.0) - np.where(outside, 0.0, v)
@@ -206,7 +206,7 @@ def step_gradient_scale(count, q_max):
     count: number of weights, or of features of one sample for activations; q_max >= 0 (0 counts as 1).
     Returns a float > 0.  Raises TypeError or ValueError for a count below 1.  Source: LSQ, section 2.2.
     """
-    return 1 / math.sqrt(checks.integer("count", count, 1) * max(q_max, 1))
+    return 1 / math.sqrt(boundary.integer("count", count, 1) * max(q_max, 1))
 
 
 def _stored(bits, signed):
@@ -223,7 +223,7 @@ def _mean_magnitude(x):
 
 
 def _checked(x, step, q_min, q_max):
-    return _checked_floats("x", x), checks.positive("step", step), *checks.integer_range(q_min, q_max)
+    return _checked_floats("x", x), boundary.positive("step", step), *boundary.integer_range(q_min, q_max)
 
 
 def _checked_floats(name, values):

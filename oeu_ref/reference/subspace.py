@@ -8,7 +8,7 @@ Notation as there; B: orthonormal basis of the span of a layer's m retain gradie
 
 import numpy as np
 
-from .. import checks
+from .. import boundary
 from .projection import COLLINEAR, _checked, norm, unit
 
 
@@ -34,9 +34,9 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
         _checked("forget_grads", forget_grads, f"retain_history[{j}]", grads) for j, grads in enumerate(retain_history)
     ]
     forget, history = pairs[0][0], [grads for _, grads in pairs]
-    alpha = checks.alpha(alpha)
-    checks.one_of("rescale", rescale, checks.RESCALES)
-    ids = checks.layer_ids(layer_ids, len(forget), granularity)
+    alpha = boundary.alpha(alpha)
+    boundary.one_of("rescale", rescale, boundary.RESCALES)
+    ids = boundary.layer_ids(layer_ids, len(forget), granularity)
 
     projected = [None] * len(forget)
     for layer in sorted(set(ids)):

@@ -14,10 +14,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from oeu_ref.core import archives, datasets
-from oeu_ref.core.checkpoints import FORMAT, Checkpoint
-from oeu_ref.core.cifar import Cifar
-from oeu_ref.experiments import results
+from oeu_ref.lab import archives, datasets, results
+from oeu_ref.lab.checkpoints import FORMAT, Checkpoint
+from oeu_ref.lab.cifar import Cifar
 
 MARK = "intruder-was-here"
 

@@ -7,14 +7,14 @@ import sys
 
 import torch
 
-from oeu_ref.core.baselines import OrthogonalEntropy, Settings
-from oeu_ref.core.checkpoints import Checkpoint
-from oeu_ref.core.data import Batches, digits, stream
-from oeu_ref.core.models import QuantMLP
+from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
-from oeu_ref.core.training import TrainConfig, build, train
 from oeu_ref.core.unlearner import OEU
-from oeu_ref.experiments.digits import one_thread
+from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
+from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.lab.data import Batches, digits, stream
+from oeu_ref.lab.digits import one_thread
+from oeu_ref.lab.training import TrainConfig, build, train
 
 
 def snapshot():

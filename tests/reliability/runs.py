@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from oeu_ref.core.checkpoints import read
-from oeu_ref.experiments import results, tables
-from oeu_ref.experiments.experiment import METHODS
+from oeu_ref.lab import results, tables
+from oeu_ref.lab.checkpoints import read
+from oeu_ref.lab.experiment import METHODS
 
 TIMES = ("seconds", "time")
 SIZE = {"dataset": "tiny", "width": 4, "epochs": 4, "train_size": 120, "validation_size": 40}
@@ -72,7 +72,7 @@ def fork(arguments, log, death=None, threads=1):
     Returns the `multiprocessing.Process`, started.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["oeu_ref.experiments.tuning", "oeu_ref.experiments.report", "sklearn.svm"])
+    context.set_forkserver_preload(["oeu_ref.lab.tuning", "oeu_ref.lab.report", "sklearn.svm"])
     process = context.Process(target=_run, args=(arguments, str(log), death, threads))
     process.start()
     return process

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import oeu_ref
-from oeu_ref.core import data
-from oeu_ref.core.data import stream
-from oeu_ref.experiments import schedule
+from oeu_ref.lab import data, schedule
+from oeu_ref.lab.data import stream
 
 from . import repeats, runs
 
@@ -102,11 +101,11 @@ def test_every_stream_is_in_the_list_and_the_list_has_no_other():
 
 # generators that are made on the spot, and the one place that borrows the global one, each with its reason
 GENERATORS = {
-    "core/data.py": "`stream` itself",
-    "core/training.py": "`build` borrows PyTorch's global generator, seeded, and puts it back",
-    "experiments/attacks.py": "the run's seed",
-    "experiments/bench.py": "fixed seeds: what is measured is time",
-    "experiments/export.py": "fixed: images on which two networks are compared",
+    "lab/data.py": "`stream` itself",
+    "lab/training.py": "`build` borrows PyTorch's global generator, seeded, and puts it back",
+    "lab/attacks.py": "the run's seed",
+    "lab/bench.py": "fixed seeds: what is measured is time",
+    "lab/export.py": "fixed: images on which two networks are compared",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
     "conformance/": "cases of the laws, from Hypothesis' seeds, and fixed test vectors",
 }

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from oeu_ref import files
-from oeu_ref.core import archives
-from oeu_ref.experiments import cells, schedule
-from oeu_ref.experiments.cells import Cell, run_cell
+from oeu_ref.lab import archives, cells, schedule
+from oeu_ref.lab.cells import Cell, run_cell
 
 from ..test_experiments import SETTINGS, TINY
 from . import kills, runs

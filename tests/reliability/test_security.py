@@ -16,10 +16,9 @@ import pytest
 import torch
 
 import oeu_ref
-from oeu_ref.core import archives, cifar
-from oeu_ref.core.checkpoints import Checkpoint
-from oeu_ref.core.datasets import load_images
-from oeu_ref.experiments import results
+from oeu_ref.lab import archives, cifar, results
+from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.lab.datasets import load_images
 
 from . import intruders
 
@@ -40,8 +39,7 @@ ALLOWED = {
     ("conformance/implementation.py", "importlib.import_module"): "--impl and check run other people's code, by design",
     ("conformance/implementation.py", "importlib.util.spec_from_file_location"): "the same, of a file",
     ("conformance/implementation.py", "importlib.util.module_from_spec"): "the same, of a file",
-    ("experiments/beyond/__init__.py", "importlib.import_module"): "one of our own modules, from a list",
-    ("experiments/reliability/intruders.py", "pickle.loads"): "the control: its own object, made a line before",
+    ("studies/__init__.py", "importlib.import_module"): "one of our own modules, from a list",
 }
 
 

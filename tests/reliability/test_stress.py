@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from oeu_ref import core, reference
-from oeu_ref.core import baselines, entropy, fast, projection
-from oeu_ref.core.baselines import Settings
-from oeu_ref.core.data import Samples, stream
+from oeu_ref.core import entropy, fast, projection
 from oeu_ref.core.projection import Layers
+from oeu_ref.lab import baselines
+from oeu_ref.lab.baselines import Settings
+from oeu_ref.lab.data import Samples, stream
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import projection as reference_projection
 

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 from oeu_ref.conformance import vectors
-from oeu_ref.core import checkpoints
-from oeu_ref.core.checkpoints import Checkpoint
-from oeu_ref.experiments import results, tables, tuning
+from oeu_ref.lab import checkpoints, results, tables, tuning
+from oeu_ref.lab.checkpoints import Checkpoint
 
 
 def write_files(files, checkpoint, model):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from oeu_ref.core import curvature, entropy, projection, quantizer, subspace
-from oeu_ref.core.images import augment, channel_statistics
+from oeu_ref.lab.images import augment, channel_statistics
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import metrics
 from oeu_ref.reference import projection as reference_projection

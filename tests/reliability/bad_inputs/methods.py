@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from oeu_ref import core
-from oeu_ref.core import baselines, data, subspace, training
+from oeu_ref.core import subspace
 from oeu_ref.core.monitor import Monitor
 from oeu_ref.core.signatures import Thresholds
 from oeu_ref.core.stop_rule import mean_entropy
 from oeu_ref.core.updates import OrthogonalUpdates
+from oeu_ref.lab import baselines, data, training
 
 from .row import rows
 from .world import with_first

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from oeu_ref import core
-from oeu_ref.core import data, images, models
-from oeu_ref.core.agreement import compare
-from oeu_ref.core.export import export
+from oeu_ref.core.network import quantize_model
+from oeu_ref.integer.agreement import compare
+from oeu_ref.integer.export import export
+from oeu_ref.lab import data, images, models
 from oeu_ref.reference import network
 
 from .row import rows
@@ -107,7 +108,7 @@ NETWORKS = [
     ),
     *rows(
         "quantize_model",
-        lambda w, **bad: models.quantize_model(**{"model": w.linear, **bad}),
+        lambda w, **bad: quantize_model(**{"model": w.linear, **bad}),
         ("model", "a dict", {}, TypeError, "dict", "torch.nn.Module"),
         ("weight_bits", "sixteen", 16, ValueError, "16", "1 to 8, or 32"),
         ("activation_bits", "word", "half", ValueError, "'half'", "'binary', 'ternary'"),

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from oeu_ref.experiments import attacks, demo, report, results, search, tables, tuning
-from oeu_ref.experiments.digits import load_settings
-from oeu_ref.experiments.experiment import Experiment
+from oeu_ref.lab import attacks, demo, report, results, search, tables, tuning
+from oeu_ref.lab.digits import load_settings
+from oeu_ref.lab.experiment import Experiment
 
 from .row import Row, rows, without
 

@@ -1,0 +1,93 @@
+"""Networks: a small quantized perceptron, and quantized layers for any classifier."""
+
+import copy
+
+import torch
+from torch import nn
+
+from .. import boundary
+from .quantizer import QuantConv2d, Quantizer, QuantLinear
+
+
+class QuantMLP(nn.Module):
+    """Multilayer perceptron with quantized weights and activations. Twin of the reference's `QuantizedMLP`.
+
+    sizes: widths from inputs to classes, at least two; weight_bits, activation_bits: 1 to 8, "ternary", "binary", or 32
+    for no quantization; first_last_bits: the width for first and last layer where quantized; batch_norm: whether a
+    BatchNorm stands before each ReLU (the reference has none).
+    forward: (N, in) float -> logits (N, K).  Raises TypeError or ValueError for sizes below 1, fewer than two sizes,
+    or unknown bit widths.
+    """
+
+    def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, batch_norm=False):
+        super().__init__()
+        if len(sizes) < 2:
+            raise ValueError(f"sizes must name at least input and output width, got {tuple(sizes)}")
+        sizes = [boundary.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        boundary.size("sizes", sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:])), "weights")
+        last = len(sizes) - 2
+        self.layers = nn.ModuleList()
+        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
+            bits = _bits(weight_bits, activation_bits, first_last_bits if i in (0, last) else None)
+            self.layers.append(QuantLinear(fan_in, fan_out, **bits))
+        norms = (nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in sizes[1:-1])
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, inputs):
+        for layer, norm in zip(self.layers, self.norms):
+            inputs = torch.relu(norm(layer(inputs)))
+        return self.layers[-1](inputs)
+
+    def load_reference(self, network):
+        """Take over weights, steps and input range of a reference `QuantizedMLP` of the same shape; returns self."""
+        arrays = {name: torch.as_tensor(value) for name, value in network.parameters.items()}
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(arrays[name])
+        for name, module in self.named_modules():
+            if isinstance(module, Quantizer):
+                weight = name.endswith("weight_quantizer")
+                module.set(arrays[f"{name}.step"], weight or (name.startswith("layers.0.") and network.signed_inputs))
+        return self
+
+
+def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, mask="clip"):
+    """Copy of a float classifier whose Conv2d and Linear layers are quantized; all else, shortcuts too, stays.
+
+    model: any `nn.Module`; weight_bits, activation_bits: 1 to 8, "ternary", "binary", or 32 for no quantization;
+    first_last_bits: the width for the first and the last of these layers, in the order of `model.modules()`, where they
+    are quantized at all; mask as in `oeu_ref.core.quantizer.Quantizer`.
+    Returns a new module; weights are copied.  Raises TypeError for no module, ValueError for a model without Conv2d or
+    Linear layers or unknown bits or mask.
+    Source: 8 bits at both ends is the practice of the field (LSQ, ICLR 2020, section 3).
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    model = copy.deepcopy(model)
+    kinds = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
+    found = [name for name, module in model.named_modules() if type(module) in kinds]
+    if not found:
+        raise ValueError("model must have at least one Conv2d or Linear layer to quantize")
+    if found == [""]:
+        return _quantized_copy(model, kinds, _bits(weight_bits, activation_bits, first_last_bits), mask)
+    for name in found:
+        bits = _bits(weight_bits, activation_bits, first_last_bits if name in (found[0], found[-1]) else None)
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, _quantized_copy(model.get_submodule(name), kinds, bits, mask))
+    return model
+
+
+def _bits(weight_bits, activation_bits, override):
+    """Bit widths of one layer; override: that of first and last layers where quantized, None for the others."""
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    for name, value in bits.items():
+        if boundary.bits(name, value) != 32 and override is not None:
+            bits[name] = boundary.bits("first_last_bits", override)
+    return bits
+
+
+def _quantized_copy(layer, kinds, bits, mask):
+    # the float layer's own object changes class, so that all its settings, hooks and weights stay
+    layer.__class__ = kinds[type(layer)]
+    layer._add_quantizers(**bits, mask=mask)
+    return layer

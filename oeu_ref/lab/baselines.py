@@ -1,0 +1,356 @@
+"""Unlearning methods behind one interface, for the one loop `oeu_ref.lab.training.unlearn`.
+
+A method is built from (model, forget, settings, generator) and then turns pairs of batches into updates of the model.
+Notation: theta parameters, theta_o the original model's, eta learning rate, w `Settings.weight`; forget batch
+(x_f, y_f), retain batch (x_r, y_r); CE mean cross-entropy, L_r = CE(x_r, y_r) with gradient g_r; "SGD along d" is
+theta <- theta - eta d, with momentum and weight decay. Both batches are forwarded in train mode, one after the other.
+Retrain, which all are measured against, is `oeu_ref.lab.training.train` on the retain set.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import boundary
+from ..core import distributed
+from ..core.entropy import checked_labels
+from ..core.undo import undone_on_error
+from ..core.unlearner import OEU, NonFiniteError, StepReport
+from .data import Samples, other_labels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every method can be tuned by.
+
+    learning_rate > 0; weight >= 0: of forgetting against retaining, what it multiplies is each method's own; momentum
+    in [0, 1]; weight_decay >= 0.  Raises TypeError or ValueError, naming the field, for a value out of range.
+    """
+
+    learning_rate: float
+    weight: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self):
+        boundary.positive("learning_rate", self.learning_rate)
+        boundary.number("weight", self.weight, 0)
+        boundary.number("momentum", self.momentum, 0, 1)
+        boundary.number("weight_decay", self.weight_decay, 0)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one step measured before it changed the model, batch means in nats; None where a method has no such loss."""
+
+    forget_loss: float | None
+    retain_loss: float | None
+
+
+class Method:
+    """What all methods share: an optimizer, and SGD along a direction that the subclass computes.
+
+    model: maps (N, ...) to logits (N, K), changed in place; forget: `Samples` to be forgotten, all of them, for
+    methods that look at the original model first; settings: `Settings`; generator: of the method's own random numbers.
+    Raises TypeError for anything else, ValueError for a model without a parameter that can learn.
+    """
+
+    Report = Losses  # what `step` returns
+
+    def __init__(self, model, forget, settings, generator):
+        boundary.instance("model", model, nn.Module, "torch.nn.Module")
+        boundary.instance("forget", forget, Samples, "Samples")
+        boundary.instance("settings", settings, Settings)
+        self.model, self.settings = model, settings
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError("model must have at least one parameter that requires a gradient")
+        self.generator = boundary.instance("generator", generator, torch.Generator, "torch.Generator")
+        self.optimizer = torch.optim.SGD(
+            self.parameters, settings.learning_rate, settings.momentum, weight_decay=self.weight_decay()
+        )
+
+    def weight_decay(self):
+        """Weight decay of the optimizer."""
+        return self.settings.weight_decay
+
+    def state_dict(self):
+        """All that steps change: model, optimizer and generator. What a method knows beforehand it computes anew."""
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**parts, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        """Go on where the method stood whose `state_dict` this is; this one was made from the same original model."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+
+    def relabel(self, forget):
+        """Forget samples with the labels that this method teaches; asked for once, before the first step."""
+        return forget
+
+    def losses(self, forget, retain):
+        """(forget loss, retain loss), scalars of which descent lowers both; None for one that the method ignores."""
+        raise NotImplementedError
+
+    def direction(self, forget_loss, retain_loss):
+        """Gradient that the optimizer follows downhill, one tensor a parameter: that of L_r + w L_f by default."""
+        parts = [] if retain_loss is None else [retain_loss]
+        parts += [] if forget_loss is None else [self.settings.weight * forget_loss]
+        return self.gradient(sum(parts))
+
+    def gradient(self, loss):
+        """Gradient of a loss, one tensor a parameter, zeros where the loss does not depend on it."""
+        grads = distributed.gradients(loss, self.parameters)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, grads)]
+
+    def step(self, forget, retain):
+        """Update the model once.
+
+        forget, retain: batches, `Samples`.  Returns `Losses`.
+        Raises TypeError or ValueError for bad batches, `NonFiniteError` (a ValueError) for inputs, a loss or a gradient
+        that are not finite; model, optimizer and generator are then as before.
+        """
+        _check_batches(forget, retain)
+        with undone_on_error(self.model, self.generator):
+            self.model.train()
+            forget_loss, retain_loss = self.losses(forget, retain)
+            losses = (forget_loss, retain_loss)
+            values = [None if loss is None else distributed.total(loss.detach()).item() for loss in losses]
+            for name, value in zip(("forget", "retain"), values):
+                if value is not None and not abs(value) < float("inf"):
+                    raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
+            direction = self.direction(forget_loss, retain_loss)
+            if not torch.stack(torch._foreach_norm(direction, float("inf"))).isfinite().all():
+                raise NonFiniteError("the gradient must be finite, got NaN or infinity: lower learning_rate or weight")
+        for parameter, d in zip(self.parameters, direction):
+            parameter.grad = d
+        self.optimizer.step()
+        return Losses(*values)
+
+    def cross_entropy(self, batch):
+        """Mean cross-entropy of a batch, in nats; over several processes, this one's part of it."""
+        mine = distributed.shard(batch)
+        logits = self.model(mine.inputs)
+        loss = functional.cross_entropy(logits, checked_labels("labels", mine.labels, *logits.shape))
+        return distributed.part(loss, len(mine), len(batch))
+
+
+def _check_batches(forget, retain):
+    """Raise unless both are `Samples` with finite inputs."""
+    for name, batch in (("forget", forget), ("retain", retain)):
+        inputs = boundary.instance(name, batch, Samples, "Samples").inputs
+        if inputs.is_floating_point() and not inputs.isfinite().all():
+            raise NonFiniteError(f"{name} must hold finite inputs, got NaN or infinity; nothing was changed")
+
+
+class FineTuning(Method):
+    """FT: go on training on what is kept, and hope that the rest fades.
+
+    Update: SGD along g_r, with w times the weight decay: the decay is what forgets, so the weight goes there.
+    Source: the fine-tuning baseline of Golatkar et al., CVPR 2020, and of Warnecke et al., NDSS 2023.
+    """
+
+    def weight_decay(self):
+        return self.settings.weight * self.settings.weight_decay
+
+    def losses(self, forget, retain):
+        return None, self.cross_entropy(retain)
+
+
+class L1Sparse(FineTuning):
+    """l1-sparse: fine-tuning that pushes weights to zero, since a sparse network remembers less.
+
+    Update: SGD along g_r + w gamma sign(theta), gamma = 5e-4, the default of the authors' code; sign(0) = 0. All
+    parameters are penalized, as there; the penalty stays what it is (theirs may fade with the epochs).
+    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, equation 4.
+    """
+
+    gamma = 5e-4
+
+    def weight_decay(self):
+        return self.settings.weight_decay
+
+    def direction(self, forget_loss, retain_loss):
+        gradient, signs = self.gradient(retain_loss), [p.detach().sign() for p in self.parameters]
+        return torch._foreach_add(gradient, signs, alpha=self.settings.weight * self.gamma)
+
+
+class GradientAscent(Method):
+    """GA: climb the loss of the forget samples; the retain set is not used.
+
+    Update: SGD along -w grad CE(x_f, y_f).
+    Source: Thudi et al., "Unrolling SGD", EuroS&P 2022; Graves et al., AAAI 2021.
+    """
+
+    def losses(self, forget, retain):
+        return -self.cross_entropy(forget), None
+
+
+class RandomLabels(Method):
+    """RL: teach a random wrong label for each forget sample, drawn anew at each step, while training on the rest.
+
+    Update: SGD along g_r + w grad CE(x_f, y'), y' uniform over the classes other than y_f.
+    Source: Golatkar et al., CVPR 2020; SalUn (Fan et al., ICLR 2024), equation 6, without its mask. (SalUn's code
+    draws over all classes, the true one included; its equation excludes it, and so do we.)
+    """
+
+    def losses(self, forget, retain):
+        mine = distributed.shard(forget)
+        logits = self.model(mine.inputs)
+        # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
+        wrong = distributed.shard(other_labels(forget.labels, logits.shape[1], self.generator))
+        loss = distributed.part(functional.cross_entropy(logits, wrong), len(mine), len(forget))
+        return loss, self.cross_entropy(retain)
+
+
+class SalUn(RandomLabels):
+    """SalUn: random labels, but only the parameters that matter for the forget set move.
+
+    Mask: m = 1 for the `share` of all parameters (one ranking for the whole model) at which |grad CE(x_f, y_f)|, taken
+    over the whole forget set on the original model in eval mode, is largest.
+    Update: theta <- m * (SGD along g_r + w grad CE(x_f, y')) + (1 - m) * theta_o, y' as in `RandomLabels`.
+    share in (0, 1]: 0.5 is the paper's.
+    Source: SalUn (Fan et al., ICLR 2024), equations 3 to 6.
+    """
+
+    def __init__(self, model, forget, settings, generator, share=0.5):
+        super().__init__(model, forget, settings, generator)
+        self.originals = [p.detach().clone() for p in self.parameters]
+        self.masks = self.saliency_masks(forget, share)
+
+    def saliency_masks(self, forget, share, batch_size=1024):
+        """Boolean masks, one a parameter, True at the share of parameters with the largest gradient."""
+        if not 0 < boundary.number("share", share, 0, 1):
+            raise ValueError(f"share must be greater than 0, got {share}")
+        # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
+        self.model.eval()
+        gradient = [torch.zeros_like(p) for p in self.parameters]
+        for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
+            part = self.gradient(self.cross_entropy(forget[chunk]))
+            torch._foreach_add_(gradient, part, alpha=len(chunk) / len(forget))
+        sizes = [p.numel() for p in self.parameters]
+        saliency = torch.cat([g.flatten().abs() for g in gradient])
+        # ranked, not thresholded: of equal gradients (zeros, at dead units) some may be in and some out
+        chosen = torch.zeros_like(saliency, dtype=torch.bool)
+        chosen[saliency.argsort(descending=True, stable=True)[: max(1, round(share * sum(sizes)))]] = True
+        return [mask.view_as(p) for mask, p in zip(chosen.split(sizes), self.parameters)]
+
+    def step(self, forget, retain):
+        losses = super().step(forget, retain)
+        with torch.no_grad():
+            # put back after the step, not masked before it: momentum and weight decay would move them all the same
+            for parameter, mask, original in zip(self.parameters, self.masks, self.originals):
+                parameter.copy_(torch.where(mask, parameter, original))
+        return losses
+
+
+class SimilarLabels(Method):
+    """Q-MUL: teach each forget sample the most likely wrong class, with gradients that are balanced.
+
+    Labels: y' = argmax over k != y_f of p_k(x_f) under the original model, fixed before the first step.
+    Update: SGD along 2 (l_r g_r + w l_f g_f), g_f = grad CE(x_f, y'), l_f = |g_r| / (|g_f| + |g_r|),
+    l_r = |g_f| / (|g_f| + |g_r|): both parts have the same norm, the harmonic mean of |g_f| and |g_r|, at w = 1.
+    What of Q-MUL is included: its two ideas, similar labels and adaptive gradient reweighting, the latter in the form
+    above, which is our reading of "balance"; not its training schedule.
+    Source: Tong et al., "Robust Machine Unlearning for Quantized Neural Networks via Adaptive Gradient Reweighting with
+    Similar Labels", arXiv 2503.13917.
+    """
+
+    def __init__(self, model, forget, settings, generator):
+        super().__init__(model, forget, settings, generator)
+        self.similar = similar_labels(model, forget)
+
+    def relabel(self, forget):
+        return Samples(forget.inputs, self.similar)
+
+    def losses(self, forget, retain):
+        return self.cross_entropy(forget), self.cross_entropy(retain)
+
+    def direction(self, forget_loss, retain_loss):
+        g_f, g_r = self.gradient(forget_loss), self.gradient(retain_loss)
+        norm_f, norm_r = (torch.stack(torch._foreach_norm(g)).norm() for g in (g_f, g_r))
+        total = norm_f + norm_r
+        # both zero: any weights do, since there is nothing to weigh
+        total = torch.where(total > 0, total, torch.ones_like(total))
+        scaled_r = torch._foreach_mul(g_r, 2 * norm_f / total)
+        return torch._foreach_add(scaled_r, torch._foreach_mul(g_f, 2 * self.settings.weight * norm_r / total))
+
+
+@torch.no_grad()
+def similar_labels(model, samples, batch_size=1024):
+    """The most likely class other than each sample's own label, in eval mode; the mode is put back afterwards.
+
+    model: maps (N, ...) to logits (N, K); samples: `Samples`.  Returns (N,) int64, never equal to `samples.labels`.
+    Source: the similar labels of Q-MUL, arXiv 2503.13917.
+    """
+    training = model.training
+    model.eval()
+    logits = torch.cat([model(batch) for batch in samples.inputs.split(batch_size)])
+    model.train(training)
+    return logits.scatter(1, samples.labels[:, None], -torch.inf).argmax(dim=1)
+
+
+class OrthogonalEntropy(Method):
+    """OEU: raise the entropy of the forget predictions, at right angles to what the retain set needs.
+
+    Update: SGD along g_r + w g_perp, g_perp the gradient of -mean H(p(x_f)) with its component along g_r removed layer
+    by layer (`oeu_ref.core.unlearner.OEU`, whose beta is w); forget labels are not used. options: of that class.
+    Steps return its `StepReport`.  With a stop rule the loop ends early: pass `EntropyStop(...).reached` as `stop`.
+    Source: arXiv 2602.00567.
+    """
+
+    Report = StepReport
+
+    def __init__(self, model, forget, settings, generator, **options):
+        super().__init__(model, forget, settings, generator)
+        self.oeu = OEU(model, self.optimizer, beta=settings.weight, **options)
+
+    def state_dict(self):
+        remembered = self.oeu.remembered
+        return {**super().state_dict(), **({} if remembered is None else {"remembered": remembered.state_dict()})}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        if self.oeu.remembered is not None:
+            self.oeu.remembered.load_state_dict(state["remembered"])
+
+    def step(self, forget, retain):
+        _check_batches(forget, retain)
+        forget, retain = distributed.shard(forget), distributed.shard(retain)
+        with undone_on_error(self.model, self.generator):
+            return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
+
+
+class OrthogonalRandomLabels(OrthogonalEntropy):
+    """Ablation of OEU: random wrong labels in place of entropy, everything else as it is.
+
+    Update: SGD along g_r + w g_perp, g_perp the gradient of CE(x_f, y'), y' as in `RandomLabels`, with its component
+    along g_r removed layer by layer. options: as in `OrthogonalEntropy`.  Steps return its `StepReport`.
+    Source: the ablation of arXiv 2602.00567 that takes the entropy out.
+    """
+
+    def __init__(self, model, forget, settings, generator, **options):
+        super().__init__(model, forget, settings, generator, forget_loss=self._teach_wrong_labels, **options)
+
+    def step(self, forget, retain):
+        self._forget_labels = forget.labels
+        return super().step(forget, retain)
+
+    def _teach_wrong_labels(self, logits):
+        wrong = other_labels(self._forget_labels, logits.shape[1], self.generator)
+        return functional.cross_entropy(logits, distributed.shard(wrong))
+
+
+METHODS = {
+    "oeu": OrthogonalEntropy,
+    "ft": FineTuning,
+    "ga": GradientAscent,
+    "rl": RandomLabels,
+    "salun": SalUn,
+    "qmul": SimilarLabels,
+    "l1": L1Sparse,
+    "oeu_random_labels": OrthogonalRandomLabels,
+}

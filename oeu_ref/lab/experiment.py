@@ -1,0 +1,159 @@
+"""What an image experiment is: data, network, training and budget; the paper's experiments by name; the methods."""
+
+import dataclasses
+import functools
+
+from .. import boundary
+from . import baselines
+from .images import PRECISIONS
+from .models import ARCHITECTURES, STANDARD_WIDTHS
+from .training import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All that a result depends on, but for the seed, a method's settings, and the kind of device.
+
+    dataset, image_size: as in `oeu_ref.lab.datasets.load_images`.
+    forget_ratio in (0, 1), or forget_classes, or forget_file (a text file with one index of a training image in each
+    line, before any subset is drawn): what is to be forgotten; exactly one of the three.
+    train_size, test_size: images drawn at random from those that there are, None: all (but for the validation images);
+    validation_size: images held out of the training images, for the stop rule, the proxy and nothing else.
+    arch: "resnet18" or "mobilenet_v2"; width, stem_stride: as in `oeu_ref.lab.models`, None: the standard width;
+    weight_bits, activation_bits: 1 to 8, "ternary", "binary", 32: not quantized; first_last_bits: of the first and the
+    last layer.
+    epochs, batch_size, learning_rate, weight_decay: of original and Retrain; augmented: whether images are shifted and
+    mirrored, in training and in unlearning; forget_batch, retain_batch: images in each unlearning step's two batches.
+    precision: "float32" or "bfloat16"; compiled: whether `torch.compile` is tried.
+    Raises TypeError or ValueError, naming the field, for a value out of range.
+    """
+
+    dataset: str = "cifar10"
+    image_size: int | None = None
+    forget_ratio: float | None = 0.1
+    forget_classes: tuple | None = None
+    forget_file: str | None = None
+    train_size: int | None = None
+    validation_size: int = 5000
+    test_size: int | None = None
+    arch: str = "resnet18"
+    width: int | None = None
+    stem_stride: int = 1
+    weight_bits: int | str = 4
+    activation_bits: int | str = 4
+    first_last_bits: int | str = 8
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    augmented: bool = True
+    forget_batch: int = 128
+    retain_batch: int = 128
+    precision: str = "float32"
+    compiled: bool = False
+
+    def __post_init__(self):
+        chosen = [n for n in ("forget_ratio", "forget_classes", "forget_file") if getattr(self, n) is not None]
+        if len(chosen) != 1:
+            chosen = ", ".join(chosen) or "none"
+            raise ValueError(
+                f"one of forget_ratio, forget_classes and forget_file must be given, got {chosen or 'none'}"
+            )
+        if self.forget_ratio is not None:
+            boundary.number("forget_ratio", self.forget_ratio, 0, 1, "the part of the training images to forget")
+            if self.forget_ratio in (0, 1):
+                raise ValueError(
+                    "forget_ratio must lie strictly between 0 and 1, so that there are images to forget and to keep, "
+                    f"got {self.forget_ratio}"
+                )
+        boundary.one_of("arch", self.arch, tuple(ARCHITECTURES))
+        boundary.one_of("precision", self.precision, PRECISIONS)
+        for name, least in (("train_size", 2), ("test_size", 2), ("width", 1), ("image_size", 1)):
+            if getattr(self, name) is not None:
+                boundary.integer(name, getattr(self, name), least)
+        boundary.integer("validation_size", self.validation_size, 4)
+        boundary.integer("stem_stride", self.stem_stride, 1, 2)
+        for name in ("weight_bits", "activation_bits", "first_last_bits"):
+            boundary.bits(name, getattr(self, name))
+        for name in ("forget_batch", "retain_batch"):
+            boundary.integer(name, getattr(self, name), 1)
+        self.training()
+
+    def training(self):
+        """How original and Retrain are trained: a `TrainConfig`."""
+        return TrainConfig(self.epochs, self.batch_size, self.learning_rate, weight_decay=self.weight_decay)
+
+    def make_network(self, num_classes):
+        """The float network, with the global generator's initial weights."""
+        width = STANDARD_WIDTHS[self.arch] if self.width is None else self.width
+        return ARCHITECTURES[self.arch](num_classes, width, self.stem_stride)
+
+
+# The paper's settings where it gives them (data, share, network, bits); the schedule is ours.
+TABLES = {
+    "cifar10-10": Experiment(dataset="cifar10", forget_ratio=0.1),
+    "cifar100-30": Experiment(dataset="cifar100", forget_ratio=0.3),
+    "svhn-10": Experiment(dataset="svhn", forget_ratio=0.1),
+    # 64 x 64 pixels: a stem of stride 2 gives the stages the sizes that they have on CIFAR
+    "tinyimagenet-10": Experiment(dataset="tinyimagenet", forget_ratio=0.1, stem_stride=2, validation_size=10000),
+}
+
+# A size that a laptop carries: the whole table in half an hour on four cores. Without augmentation, since with it so
+# short a training memorizes next to nothing, and there would be nothing to forget.
+PRESETS = {
+    "full": {},
+    "cpu": {
+        "train_size": 10000,
+        "validation_size": 2000,
+        "test_size": 2000,
+        "width": 16,
+        "stem_stride": 2,
+        "epochs": 12,
+        "learning_rate": 0.2,
+        "augmented": False,
+    },
+}
+
+# What the paper reports: {table: {method: {metric: percent}}}.
+PAPER = {"cifar100-30": {"oeu": {"AG": 1.98}, "qmul": {"AG": 3.90}, "oeu_global": {"AG": 5.40}}}
+PAPER_SOURCE = "arXiv 2602.00567, CIFAR-100, 30 % forgotten at random, full-size ResNet-18, 4 bit"
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodInfo:
+    """A method as the tables know it.
+
+    label: what to call it; make(model, forget, settings, generator) -> `oeu_ref.lab.baselines.Method`; stops: whether
+    the entropy stop rule may end it early.
+    """
+
+    label: str
+    make: object
+    stops: bool = False
+
+
+def _oeu(**options):
+    return functools.partial(baselines.OrthogonalEntropy, **options)
+
+
+METHODS = {
+    "oeu": MethodInfo("OEU", baselines.OrthogonalEntropy),
+    "ft": MethodInfo("FT (fine-tuning)", baselines.FineTuning),
+    "ga": MethodInfo("GA (gradient ascent)", baselines.GradientAscent),
+    "rl": MethodInfo("RL (random labels)", baselines.RandomLabels),
+    "salun": MethodInfo("SalUn", baselines.SalUn),
+    "qmul": MethodInfo("Q-MUL (similar labels)", baselines.SimilarLabels),
+    "l1": MethodInfo("l1-sparse", baselines.L1Sparse),
+    "oeu_stop": MethodInfo("OEU + stop rule", baselines.OrthogonalEntropy, stops=True),
+    "oeu_no_projection": MethodInfo("OEU without projection", _oeu(alpha=0.0)),
+    "oeu_global": MethodInfo("OEU, global projection", _oeu(granularity="global")),
+    "oeu_random_labels": MethodInfo("OEU, random labels for entropy", baselines.OrthogonalRandomLabels),
+}
+BASELINES = ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")
+ABLATIONS = ("oeu", "oeu_stop", "oeu_no_projection", "oeu_global", "oeu_random_labels")
+LABELS = {"original": "original", "retrain": "Retrain", **{name: info.label for name, info in METHODS.items()}}
+
+
+def checked_method(name):
+    """Return a method's name if there is such a method; raise ValueError that lists them otherwise."""
+    return boundary.one_of("method", name, tuple(METHODS))

@@ -1,0 +1,190 @@
+"""Making many cells: in the right order, side by side where there are several jobs, never one twice."""
+
+import concurrent.futures
+import concurrent.futures.process
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import threading
+
+import torch
+
+from .. import boundary, files, locks
+from ..core import distributed
+from .cells import load_data, run_cell, split_images
+from .digits import one_thread, progress_bar
+
+DETERMINISM = ("warn", "error", "off")
+
+
+def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progress=True, determinism="warn"):
+    """Make cells and what they start from: original models first, then everything that is ready.
+
+    out, experiment, source, device: as in `cells.run_cell`; cells: the `Cell`s wanted; jobs >= 1: processes side by
+    side, each on one thread (on a CPU four such processes make twice what one with four threads makes); redo: make
+    the wanted cells again though they are finished; progress: show a bar, in images and images a second; determinism:
+    as in `deterministic`.
+    Under `torchrun` all its processes make one cell together after the other, and jobs must be 1.
+    Returns {cell: contents of its JSON file}, for the wanted cells and their originals.
+    Raises what a cell raises; ValueError if another run is at work in the same folder; ChildProcessError if a process
+    that it started was ended from outside.
+    """
+    jobs = boundary.integer("jobs", jobs, 1)
+    if jobs > 1 and distributed.size() > 1:
+        raise ValueError(f"jobs must be 1 where {distributed.size()} processes work on each cell together, got {jobs}")
+    progress = progress and distributed.rank() == 0
+    wanted = list(dict.fromkeys(cells))
+    needed = list(dict.fromkeys([cell.original() for cell in wanted] + wanted))
+    again = set(wanted) if redo else set()
+    with _alone(out), deterministic(device, determinism):
+        if distributed.rank() == 0:
+            # halves of files that a killed run was writing
+            for folder in {pathlib.Path(out), *(cell.path(out).parent for cell in needed)}:
+                files.clear_halves(folder)
+        # before any process is started: what is wrong with the data or the splits is said once, and at once
+        with _first_alone():
+            data = load_data(experiment, source)
+        sizes = split_images(experiment, data, wanted[0].seed)
+        work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
+        done = {}
+        with progress_bar(sum(work.values()), progress, "images") as bar:
+            if jobs == 1:
+                with one_thread() if str(device) == "cpu" else contextlib.nullcontext():
+                    for cell in needed:
+                        bar.set_description(_name(cell))
+                        before = bar.n
+                        done[cell] = run_cell(out, experiment, source, device, cell, cell in again, bar.update)
+                        bar.update(work[cell] - (bar.n - before))
+            else:
+                arguments = (determinism, out, experiment, source, device)
+                for cell, found in _side_by_side(arguments, needed, again, jobs):
+                    done[cell] = found
+                    bar.set_description(_name(cell))
+                    bar.update(work[cell])
+    return done
+
+
+def _side_by_side(arguments, needed, again, jobs):
+    """(cell, contents) as they are finished; a cell is started when its original model is there."""
+    context = multiprocessing.get_context("spawn")
+    waiting, running, made = list(needed), {}, set()
+    others = set(multiprocessing.active_children())
+    executor = concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker)
+    try:
+        while waiting or running:
+            ready = [c for c in waiting if c.name in ("original", "retrain") or c.original() in made]
+            for cell in ready:
+                waiting.remove(cell)
+                with _without_interrupts():
+                    running[executor.submit(_work, *arguments, cell, cell in again)] = cell
+            finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in finished:
+                cell = running.pop(future)
+                made.add(cell)
+                yield cell, future.result()
+    except BaseException as error:
+        # the others are ended, not waited for: what they did so far is in their checkpoints
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, concurrent.futures.process.BrokenProcessPool):
+            raise ChildProcessError(
+                "a process that made a cell was ended from outside, for want of memory perhaps: the same command goes "
+                "on where it was, and with fewer --jobs it needs less memory"
+            ) from None
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts():
+    """Ctrl-C waits until the end of this; processes that are started meanwhile never get it.
+
+    A terminal sends it to all of them, and one that is still importing would answer with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker():
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends its workers
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent():
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(determinism, out, experiment, source, device, cell, redo):
+    with deterministic(device, determinism):
+        return run_cell(out, experiment, source, device, cell, redo)
+
+
+@contextlib.contextmanager
+def deterministic(device, determinism="warn"):
+    """Have CUDA compute the same bits each time; a CPU does so on one thread.
+
+    determinism: "warn": an operation that has no deterministic variant is named in a warning, not the end of a
+    night's run; "error": it is the end, so that what is finished is sure to repeat; "off": whatever is fastest.
+    PyTorch promises this for one version on one kind of device, with as many threads; for nothing beyond.
+    Raises ValueError for another word, and under "error" for such an operation.
+    """
+    boundary.one_of("determinism", determinism, DETERMINISM)
+    if not str(device).startswith("cuda") or determinism == "off":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=determinism == "warn")
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ValueError(
+            f"determinism must be 'warn' or 'off' for this experiment: {str(error).splitlines()[0][:150]}"
+        ) from None
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def _first_alone():
+    """Of several processes the first goes ahead: it may have to fetch what the others then find."""
+    if distributed.rank() > 0:
+        distributed.barrier()
+    yield
+    if distributed.rank() == 0:
+        distributed.barrier()
+
+
+def _alone(out):
+    """The output folder's lock; under `torchrun` the first process holds it for all."""
+    return locks.alone(out) if distributed.rank() == 0 else contextlib.nullcontext()
+
+
+def _images_of(cell, experiment, splits):
+    """Images that the cell reads in training steps, for the progress bar."""
+    if cell.name == "original":
+        return experiment.epochs * len(splits.train)
+    if cell.name == "retrain":
+        return experiment.epochs * len(splits.retain)
+    return cell.steps * (experiment.forget_batch + experiment.retain_batch)
+
+
+def _name(cell):
+    return f"seed {cell.seed}: {cell.name}"

@@ -1,0 +1,219 @@
+"""Training of a quantized network, the one loop that all unlearning methods share, and evaluation."""
+
+import contextlib
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .. import boundary
+from ..core import distributed
+from ..core.undo import undone_on_error
+from ..core.unlearner import NonFiniteError
+from .checkpoints import Checkpoint
+from .data import Batches, Samples
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained: SGD with Nesterov momentum and a one-cycle learning rate.
+
+    epochs, batch_size >= 1; learning_rate > 0: the cycle's peak; momentum in [0, 1]; weight_decay >= 0.
+    Raises TypeError or ValueError, naming the field, for a value out of range.
+    Source: Smith and Topin, "Super-Convergence", 2018, for the one-cycle learning rate.
+    """
+
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self):
+        boundary.integer("epochs", self.epochs, 1)
+        boundary.integer("batch_size", self.batch_size, 1)
+        boundary.positive("learning_rate", self.learning_rate)
+        boundary.number("momentum", self.momentum, 0, 1)
+        boundary.number("weight_decay", self.weight_decay, 0)
+
+
+def build(make, seed):
+    """Make a model whose initial weights are a function of the seed, without touching PyTorch's global generator.
+
+    make: callable without arguments that returns a model; seed: integer >= 0.  Returns the model.
+    """
+    # PyTorch's layers draw from the global generator and take no other: it is borrowed, seeded, and put back
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        torch.manual_seed(boundary.integer("seed", seed, 0))
+        return make()
+
+
+def train(model, samples, config, generator, on_epoch=None, augment=None, checkpoint=None):
+    """Quantization-aware training by cross-entropy, in place. Retrain is this, on the retain set alone.
+
+    model: maps (N, ...) to logits (N, K); samples: `Samples`; config: `TrainConfig`; generator: of the order of
+    samples and of what augment draws; on_epoch: called with (epochs done, mean loss) after each epoch; augment: as in
+    `Batches`; checkpoint: a `oeu_ref.lab.checkpoints.Checkpoint`, to which each epoch is saved and from which an
+    interrupted training goes on, to the same weights bit for bit.
+    Returns the mean loss of each epoch, in nats: a list of `config.epochs` floats.  The model is left in eval mode.
+    Raises TypeError or ValueError, naming the argument, for bad arguments, no samples, a label that the model has no
+    output for, or a checkpoint that does not belong to it, and `NonFiniteError` (a ValueError) for inputs that are not
+    finite: the model is then as before; `NonFiniteError` too as soon as an epoch's loss is not finite.
+    """
+    boundary.instance("model", model, nn.Module, "torch.nn.Module")
+    boundary.instance("config", config, TrainConfig)
+    _check_samples("samples", samples)
+    _check_helpers(checkpoint, generator=generator, augment=augment, on_epoch=on_epoch)
+    lowest, highest = int(samples.labels.min()), int(samples.labels.max())
+    if lowest < 0:
+        raise ValueError(f"samples must have labels of at least 0, got {lowest}")
+    steps = max(1, len(samples) // config.batch_size)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("model must have at least one parameter that requires a gradient")
+    optimizer = torch.optim.SGD(
+        parameters,
+        config.learning_rate,
+        config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=steps * config.epochs, cycle_momentum=False
+    )
+    source, losses = Batches(samples, config.batch_size, generator, augment), []
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": source}
+    if checkpoint is not None and (saved := checkpoint.restore(**parts)) is not None:
+        losses = saved["losses"]
+    untouched = undone_on_error(model, generator)  # until the first update
+    for epoch in range(len(losses), config.epochs):
+        total = 0.0
+        for _ in range(steps):
+            with untouched:
+                model.train()
+                batch = next(source)
+                mine = distributed.shard(batch)
+                logits = model(mine.inputs)
+                if highest >= logits.shape[1]:
+                    raise ValueError(
+                        f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
+                    )
+            untouched = contextlib.nullcontext()
+            loss = distributed.part(functional.cross_entropy(logits, mine.labels), len(mine), len(batch))
+            optimizer.zero_grad()
+            distributed.backward(loss, parameters)
+            optimizer.step()
+            schedule.step()
+            total += distributed.total(loss.detach())  # stays on the device: reading it at each step would wait
+        losses.append(float(total) / steps)
+        if not math.isfinite(losses[-1]):
+            raise NonFiniteError(f"the training loss must be finite, got {losses[-1]} in epoch {epoch + 1}")
+        if on_epoch is not None:
+            on_epoch(epoch + 1, losses[-1])
+        if checkpoint is not None:
+            checkpoint.save(**parts, losses=losses)
+    model.eval()
+    return losses
+
+
+def unlearn(
+    method,
+    forget,
+    retain,
+    steps,
+    forget_batch,
+    retain_batch,
+    generators,
+    stop=None,
+    on_step=None,
+    augment=None,
+    checkpoint=None,
+    save_every=50,
+):
+    """The loop of every unlearning method: draw two batches, let the method update the model, until told to stop.
+
+    method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
+    as in `oeu_ref.lab.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; forget_batch, retain_batch
+    >= 1: samples in each batch; generators: two, for the order of forget and of retain samples; stop: callable without
+    arguments, asked before each step, True ends the loop; on_step: called with (steps done, report) after each step;
+    augment: as in `oeu_ref.lab.data.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is saved
+    after each `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`, newly
+    made from the original model.
+    Returns the reports, one for each step taken.  The model is left in eval mode.
+    Raises what the method raises; TypeError or ValueError, naming the argument, for others, or a foreign checkpoint.
+    """
+    if not (hasattr(method, "relabel") and hasattr(method, "step")):
+        raise TypeError(f"method must have the functions relabel and step, got {type(method).__name__}")
+    _check_samples("forget", forget), _check_samples("retain", retain)
+    boundary.integer("forget_batch", forget_batch, 1), boundary.integer("retain_batch", retain_batch, 1)
+    if len(generators := boundary.sequence("generators", generators, "two torch.Generators")) != 2:
+        raise ValueError(f"generators must be two, of forget and of retain samples, got {len(generators)}")
+    for generator in generators:
+        boundary.instance("generators", generator, torch.Generator, "pair of torch.Generator")
+    _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step)
+    if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
+        raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
+    steps, save_every = boundary.integer("steps", steps, 0), boundary.integer("save_every", save_every, 1)
+    forget_source = Batches(method.relabel(forget), forget_batch, generators[0], augment)
+    retain_source = Batches(retain, retain_batch, generators[1], augment)
+    reports, parts = [], {}
+    if checkpoint is not None:
+        parts = {"method": method, "forget_batches": forget_source, "retain_batches": retain_source}
+        if stop is not None:
+            parts["stop"] = stop.__self__  # of the bound method `EntropyStop.reached`
+        if (saved := checkpoint.restore(**parts)) is not None:
+            reports = [method.Report(**report) for report in saved["reports"]]
+    while len(reports) < steps and not (stop is not None and stop()):
+        reports.append(method.step(next(forget_source), next(retain_source)))
+        if on_step is not None:
+            on_step(len(reports), reports[-1])
+        if checkpoint is not None and len(reports) % save_every == 0:
+            checkpoint.save(**parts, reports=[asdict(report) for report in reports])
+    method.model.eval()
+    return reports
+
+
+def _check_samples(name, samples):
+    if len(boundary.instance(name, samples, Samples, "Samples")) == 0:
+        raise ValueError(f"{name} must hold at least one sample, got none")
+    if samples.inputs.is_floating_point() and not samples.inputs.isfinite().all():
+        raise NonFiniteError(f"{name} must hold finite inputs, got NaN or infinity; nothing was changed")
+
+
+def _check_helpers(checkpoint, **others):
+    """Raise TypeError, naming the argument, unless each is None or what its name says."""
+    if checkpoint is not None:
+        boundary.instance("checkpoint", checkpoint, Checkpoint)
+    for name, value in others.items():
+        if name == "generator":
+            boundary.instance(name, value, torch.Generator, "torch.Generator")
+        else:
+            boundary.function(name, value)
+
+
+@torch.no_grad()
+def probabilities(model, inputs, batch_size=1024):
+    """What the model predicts, in eval mode; the mode is put back afterwards.
+
+    model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
+    Returns a float64 NumPy array (N, K), rows sum to 1, ready for `oeu_ref.reference.metrics`.
+    Raises TypeError or ValueError for other inputs, `NonFiniteError` for logits that are not finite.
+    """
+    if len(boundary.instance("inputs", inputs, torch.Tensor, "tensor")) == 0:
+        raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
+    training = model.training
+    model.eval()
+    try:
+        logits = torch.cat([model(batch) for batch in inputs.split(boundary.integer("batch_size", batch_size, 1))])
+    finally:
+        model.train(training)
+    if not logits.isfinite().all():
+        raise NonFiniteError("the model's logits must be finite: its weights or inputs are not, or are too large")
+    return logits.double().softmax(dim=1).cpu().numpy()
+
+
+def predictions(model, samples, batch_size=1024):
+    """(probabilities (N, K), labels (N,)) as NumPy arrays, the pair that the metrics take."""
+    return probabilities(model, samples.inputs, batch_size), samples.labels.cpu().numpy()

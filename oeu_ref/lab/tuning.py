@@ -1,0 +1,166 @@
+"""Tuning that is fair: one grid for all methods, on seeds that no table reports, by two rules that are kept apart.
+
+"true": by AG, as papers do, though it needs the retrained model that unlearning is meant to avoid. "proxy": by
+`cells.proxy_average_gap`, which needs none.
+"""
+
+import dataclasses
+import itertools
+import math
+import pathlib
+
+from .. import boundary
+from ..core import distributed
+from ..reference import metrics
+from . import baselines, results
+from .cells import Cell, load_data, proxy_average_gap, split_images
+from .digits import checked_seeds
+from .experiment import METHODS, checked_method
+from .schedule import run_cells
+from .search import checked_grid, digest
+
+GRID = {
+    "learning_rate": (0.01, 0.03, 0.1, 0.3),
+    "weight": (0.1, 0.3, 1.0, 3.0),
+    "steps": (10, 20, 40, 80),
+}
+TUNING_SEEDS = (101, 102)
+RULES = ("true", "proxy")
+AXES = tuple(GRID)
+
+
+def tune(
+    out,
+    experiment,
+    source,
+    device,
+    methods=None,
+    seeds=TUNING_SEEDS,
+    grid=None,
+    widen=1,
+    jobs=1,
+    progress=True,
+    determinism="warn",
+):
+    """Try every point of the grid with every method, and choose each one's best by either rule.
+
+    out, experiment, source, device, jobs, progress, determinism: as in `schedule.run_cells`; methods: names,
+    None: all; seeds: distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight",
+    "steps"}, None: GRID; widen >= 0: how often learning rate and weight are extended beyond an end that some method's
+    best lies on, for all methods alike. The steps are a budget and stay.
+    Returns the contents of OUT/tuning.json: for each rule and method the best point, whether it lies on an end of the
+    grid, and the median and the worst AG over the grid.  Restartable.  Raises as `run_cells`, and TypeError or
+    ValueError for other methods, seeds or grids.
+    """
+    methods = checked_methods(METHODS if methods is None else methods)
+    if not methods:
+        raise ValueError("methods must name at least one, got ()")
+    seeds, widen = checked_seeds(seeds), boundary.integer("widen", widen, 0)
+    grid = checked_grid(GRID if grid is None else grid)
+    while True:
+        cells = _cells(methods, seeds, grid)
+        retrain = [Cell(seed, "retrain", folder="tuning") for seed in seeds]
+        wanted = retrain + list(cells)
+        done = run_cells(out, experiment, source, device, wanted, jobs, progress=progress, determinism=determinism)
+        gaps = {rule: {name: {} for name in methods} for rule in RULES}
+        for cell, point in cells.items():
+            for steps in grid["steps"]:
+                found = _gaps(done[cell], steps, done[cell.retrain()], done[cell.original()])
+                for rule in RULES:
+                    gaps[rule][cell.name].setdefault((*point, steps), []).append(found[rule])
+        digests = {rule: {name: digest(points, grid) for name, points in gaps[rule].items()} for rule in RULES}
+        wider = _widened(grid, digests)
+        if widen == 0 or wider == grid:
+            break
+        widen, grid = widen - 1, wider
+    data = results.plain(
+        {
+            "experiment": dataclasses.asdict(experiment),
+            "data": done[retrain[0]]["data"],
+            "device": done[retrain[0]]["device"],
+            "versions": results.versions(),
+            "seeds": seeds,
+            "forget_size": len(split_images(experiment, load_data(experiment, source), seeds[0]).forget),
+            "grid": grid,
+            "rules": digests,
+        }
+    )
+    if distributed.rank() == 0:
+        results.write_json(pathlib.Path(out) / "tuning.json", data)
+    return data
+
+
+def checked_methods(names):
+    """Return the names of methods as a list; raise TypeError for what is no sequence, ValueError for an unknown one."""
+    return [checked_method(name) for name in boundary.sequence("methods", names, "names")]
+
+
+def chosen(tuning, rule, name):
+    """(`Settings`, steps) of a method's best point.
+
+    tuning: contents of a tuning.json; rule: "true" or "proxy".  Raises ValueError for a method that was not tuned, or
+    settings that are none, TypeError or ValueError for one out of range.
+    """
+    boundary.one_of("rule", rule, RULES)
+    rules = tuning.get("rules", {})
+    digests = rules.get(rule, {}) if isinstance(rules, dict) else None
+    if not isinstance(digests, dict):
+        raise ValueError(f"settings must be the contents of a tuning.json, got a {type(rules).__name__} of rules")
+    if name not in digests:
+        raise ValueError(
+            f"settings must hold those of {name} under the rule {rule!r}, has {', '.join(digests) or 'none'}"
+        )
+    best = digests[name].get("best") if isinstance(digests[name], dict) else None
+    if missing := sorted(set(AXES) - set(best or {})):
+        raise ValueError(f"settings must be the contents of a tuning.json, those of {name} lack {', '.join(missing)}")
+    try:
+        steps = boundary.integer("steps", best["steps"], 1)
+        return baselines.Settings(best["learning_rate"], best["weight"]), steps
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"settings must be those of a tuning.json, of {name} they are wrong: {error}") from None
+
+
+def _cells(methods, seeds, grid):
+    """{cell: (learning rate, weight)}; one run gives all numbers of steps, as its prefixes are the shorter runs."""
+    *points, last = grid["steps"]
+    cells = {}
+    for seed, name, (rate, weight) in itertools.product(
+        seeds, methods, itertools.product(grid["learning_rate"], grid["weight"])
+    ):
+        settings = baselines.Settings(rate, weight)
+        suffix = f"_lr{rate:g}_w{weight:g}"
+        cell = Cell(seed, name, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
+        cells[cell] = (rate, weight)
+    return cells
+
+
+def _gaps(found, steps, retrain, original):
+    """{rule: AG after so many steps}, inf if the run diverged before."""
+    points = {point["steps"]: point for point in found["curve"]}
+    if steps not in points and found["diverged"]:
+        return dict.fromkeys(RULES, math.inf)
+    # a run that the stop rule ended would end there with any larger number, too
+    point = points.get(steps) or found["curve"][-1]
+    return {
+        "true": metrics.average_gap(point["metrics"], retrain["metrics"]),
+        "proxy": proxy_average_gap(point["proxy"], original["proxy"]),
+    }
+
+
+def _widened(grid, digests):
+    """The grid with learning rate and weight extended where a best point lies on an end, by about a factor of three."""
+    wider = {axis: list(values) for axis, values in grid.items()}
+    bests = [found["best"] for rule in digests.values() for found in rule.values()]
+    for axis in ("learning_rate", "weight"):
+        low, high = grid[axis][0], grid[axis][-1]
+        if any(best[axis] == low for best in bests):
+            wider[axis].insert(0, _neighbour(low, -1))
+        if any(best[axis] == high for best in bests):
+            wider[axis].append(_neighbour(high, 1))
+    return {axis: tuple(values) for axis, values in wider.items()}
+
+
+def _neighbour(value, direction):
+    """The next of ..., 0.1, 0.3, 1, 3, 10, ..."""
+    half_decades = round(2 * math.log10(value)) + direction
+    return float(f"{(1, 3)[half_decades % 2]}e{half_decades // 2}")

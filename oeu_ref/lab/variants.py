@@ -1,0 +1,103 @@
+"""OEU's own options side by side on the digits: what a layer is, how to rescale, and what projection itself adds."""
+
+import math
+
+from ..core.unlearner import NonFiniteError
+from ..reference import metrics
+from . import baselines, results
+from .digits import (
+    VARIANTS,
+    DemoConfig,
+    checked_seeds,
+    forget,
+    load_settings,
+    measure,
+    one_thread,
+    prepare,
+    progress_bar,
+)
+from .search import search
+
+GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.03, 0.1, 0.3, 1.0, 3.0), "steps": (10, 20, 40, 80)}
+REPORTED_SEEDS = tuple(range(1, 11))
+COLUMNS = ("AG, own best setting", "AG, the demo's OEU setting", "AG in the search, median over the grid")
+
+
+def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None, progress=True):
+    """Search every variant's settings on seeds that are not reported, then measure each on the reported ones.
+
+    out_dir: directory for search.json, variants.json and variants.md; seeds, search_seeds: distinct integers >= 0;
+    grid: as in `search.search`, None: GRID; config: `DemoConfig`, None: the default; progress: show a bar on stderr.
+    Returns {"table": str, "json": Path, "markdown": Path}.  A run that diverges counts as null and is named.
+    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    """
+    seeds, config = checked_seeds(seeds), DemoConfig() if config is None else config
+    out_dir = results.output_directory("out_dir", out_dir)
+    options = {} if search_seeds is None else {"seeds": search_seeds}
+    grid = GRID if grid is None else grid
+    found = search(
+        out_dir / "search.json", grid=grid, methods=list(VARIANTS), config=config, progress=progress, **options
+    )
+    best = {name: found["methods"][name]["best"] for name in VARIANTS}
+    own = {name: (baselines.Settings(b["learning_rate"], b["weight"]), b["steps"]) for name, b in best.items()}
+    common = load_settings(config.max_steps)["oeu"]
+    gaps = {name: {column: [] for column in COLUMNS[:2]} for name in VARIANTS}
+    with one_thread(), progress_bar(len(seeds) * len(VARIANTS), progress) as bar:
+        for seed in seeds:
+            bar.set_description(f"seed {seed}")
+            case = prepare(seed, config)
+            target = measure(case, case.retrain)[0]
+            for name in VARIANTS:
+                for column, (settings, steps) in zip(COLUMNS, (own[name], common)):
+                    gaps[name][column].append(_gap(case, name, settings, steps, target))
+                bar.update()
+    data = results.plain(
+        {
+            "experiment": "variants of OEU on the digits",
+            "seeds": seeds,
+            "search_seeds": found["seeds"],
+            "grid": grid,
+            "versions": results.versions(),
+            "variants": {
+                name: {"options": VARIANTS[name], "best": best[name], "AG": gaps[name], "digest": _short(found, name)}
+                for name in VARIANTS
+            },
+        }
+    )
+    text = markdown(data)
+    return {
+        "table": text,
+        "json": results.write_json(out_dir / "variants.json", data),
+        "markdown": results.write_text(out_dir / "variants.md", text + "\n"),
+    }
+
+
+def markdown(data):
+    """The table, from the contents of variants.json alone."""
+    lines = [f"| variant of OEU | {' | '.join(COLUMNS)} |", "| --- | ---: | ---: | ---: |"]
+    for name, found in data["variants"].items():
+        cells = [_cell(found["AG"][column]) for column in COLUMNS[:2]]
+        lines.append(f"| {name} | {' | '.join(cells)} | {found['digest']['median_AG']:.1f} |")
+    seeds, search_seeds = (", ".join(map(str, data[key])) for key in ("seeds", "search_seeds"))
+    points = math.prod(len(values) for values in data["grid"].values())
+    lines += ["", f"AG in percentage points: mean ± standard deviation over seeds {seeds}; {points} settings for each"]
+    lines += [f"variant, chosen on seeds {search_seeds}."]
+    return "\n".join(lines)
+
+
+def _gap(case, name, settings, steps, target):
+    """AG of one run, None if it diverged."""
+    try:
+        return metrics.average_gap(measure(case, forget(case, name, settings, steps)[0])[0], target)
+    except NonFiniteError:
+        return None
+
+
+def _cell(values):
+    finite = [value for value in values if value is not None]
+    lost = f" ({len(values) - len(finite)} diverged)" if len(finite) < len(values) else ""
+    return (results.format_value(results.mean_and_spread(finite)) if finite else "–") + lost
+
+
+def _short(found, name):
+    return {key: found["methods"][name][key] for key in ("best_at_end_of", "median_AG", "worst_AG", "diverged")}

@@ -1,0 +1,27 @@
+"""Beyond the paper: small studies, each a question with a table and a picture, `python -m oeu_ref beyond NAME`.
+
+A study is a module of this folder with `REPORTED_SEEDS`, `run(out_dir, seeds, quick, progress)`, which measures and
+writes, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds.
+"""
+
+import importlib
+
+from .. import boundary
+
+# the question that each study answers, as --help shows it; a study's module has its name, with underscores
+STUDIES = {
+    "integer": "what a device runs: which weight codes did unlearning change, and does the integer network forget?",
+    "bits": "how do OEU, Q-MUL and random labels fare on binary, ternary, 2-, 4- and 8-bit networks?",
+    "sequential": "one forget request after another: how do gaps to Retrain add up, and does the forgotten come back?",
+    "first-order": "below which step does nothing move, above which does first order end, and what does curvature say?",
+    "subspace": "does it help to project off the last m retain gradients instead of one?",
+    "monitor": "what does each step do to both losses, and which known failure does a run head for?",
+    "updates": "momentum and Adam turn an orthogonal gradient into another update: does projecting that update help?",
+    "any-model": "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all",
+}
+
+
+def load(name):
+    """The module of a study.  Raises ValueError that lists them for an unknown name."""
+    boundary.one_of("study", name, tuple(STUDIES))
+    return importlib.import_module(f".{name.replace('-', '_')}", __name__)

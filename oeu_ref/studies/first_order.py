@@ -1,0 +1,256 @@
+"""Where "first order" begins and ends: steps too short for a code to flip, steps so long that curvature rules, and a
+bound on the step that curvature gives.
+
+Three parts. *Below the first step*: on quantized networks both losses against the step, along the projected and the raw
+forget gradient. *Beyond first order*: on unquantized ones the second-order prediction beside the measured change. *The
+step bound*: OEU with too large a learning rate, with and without a bound on the predicted rise of the retain loss.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import math
+import sys
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core.curvature import loss_change
+from ..core.entropy import cross_entropy, entropy_loss
+from ..core.network import QuantMLP
+from ..core.projection import project
+from ..core.unlearner import NonFiniteError
+from ..lab import results
+from ..lab.baselines import Settings
+from ..lab.data import digits, stream
+from ..lab.digits import QUICK, Case, DemoConfig, checked_seeds, measure, one_thread, progress_bar
+from ..lab.training import build, train
+from ..reference import metrics
+from . import step_bound
+from .first_order_views import figure, markdown
+from .study import document, write
+
+__all__ = ["REPORTED_SEEDS", "figure", "markdown", "run"]
+
+QUESTION = "Below which step does nothing move, above which does first order end, and what does curvature say?"
+REPORTED_SEEDS = (1, 2, 3)
+BITS = (2, 3, 4, 6, 8, 32)
+ACTIVATIONS = {"tanh": nn.Tanh, "GELU": nn.GELU, "ReLU": nn.ReLU}
+BOUNDED = {"GELU, unquantized": "GELU", "ReLU, 4 bits": 4}
+SCOPES = ("weights", "all")  # the quantized weights alone; all parameters
+ETAS = np.geomspace(1e-6, 1, 25)
+SMOOTH_ETAS = np.geomspace(1e-4, 1, 17)
+MAX_INCREASE = 0.03  # nats; of 0.003, 0.03 and 0.3 on seeds 101 and 102: less forgets too little, more lets runs escape
+STEPS, WEIGHT = 20, 0.3  # the demo's for OEU
+# (momentum, learning rate): a moderate rate, and ten times it; the demo's is (0.9, 0.1)
+SPEEDS = ((0.0, 0.3), (0.0, 3.0), (0.9, 0.1), (0.9, 1.0))
+
+
+def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
+    """Measure all three parts and write first-order.json, first-order.md and first-order.png.
+
+    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs, widths
+    and steps only, to see that everything works; progress: show a bar on stderr, if a terminal.
+    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
+    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    """
+    seeds = checked_seeds(seeds)
+    out_dir = results.output_directory("out_dir", out_dir)
+    config, bits, activations, speeds, steps = DemoConfig(), BITS, tuple(ACTIVATIONS), SPEEDS, STEPS
+    if quick:
+        config, bits, activations, speeds, steps = QUICK, (4, 32), ("GELU",), SPEEDS[-1:], 2
+    found = {"staircase": [], "smooth": [], "bound": []}
+    runs = sum(len(_guards(momentum)) for momentum, _ in speeds) * len(BOUNDED)
+    total = len(seeds) * ((len(bits) + len(activations) + len(BOUNDED)) * config.train.epochs + runs * steps)
+    with one_thread(), progress_bar(total, progress) as bar:
+        for seed in seeds:
+            bar.set_description(f"seed {seed}")
+            splits = digits(seed, config.label_noise, config.forget_share, config.validation_size, config.test_size)
+            train_one = functools.partial(_trained, seed, config=config, on_epoch=lambda *_: bar.update())
+            originals = {kind: train_one("original", kind, splits.train) for kind in (*bits, *activations)}
+            for kind in bits:
+                found["staircase"] += [
+                    {"seed": seed, "bits": kind, "scope": scope, **staircase(originals[kind], splits, scope)}
+                    for scope in SCOPES
+                ]
+            for kind in activations:
+                found["smooth"].append({"seed": seed, "activation": kind, **second_order(originals[kind], splits)})
+            for label, kind in BOUNDED.items():
+                retrain = train_one("retrain", kind, splits.retain)
+                case = Case(seed, config, splits, originals[kind], retrain, {})
+                found["bound"] += [{"seed": seed, "network": label, **r} for r in _bounded(case, speeds, steps, bar)]
+    settings = {
+        "network": dataclasses.asdict(config),
+        "etas": ETAS,
+        "smooth_etas": SMOOTH_ETAS,
+        "max_increase": MAX_INCREASE,
+        "steps": steps,
+        "weight": WEIGHT,
+    }
+    settings.update({key: settings[key].tolist() for key in ("etas", "smooth_etas")})
+    return write(out_dir, "first-order", document(QUESTION, settings, seeds, found), sys.modules[__name__])
+
+
+def staircase(model, splits, scope):
+    """Changes of both losses and of the weight codes along the projected and the raw forget gradient.
+
+    model: `QuantMLP`; splits: `Splits`; scope: a word of SCOPES, what is moved: theta - eta d, eta in ETAS, d the
+    gradient on the whole forget set, in eval mode, projected by layer or raw, both over the moved parameters alone.
+    Returns a dict: "codes", the number of weight codes; "length": dict "projected" and "raw" -> |d|; "first_flip":
+    likewise, the exact eta at which the first code flips while the weights alone move, None if none ever does or
+    everything moves; "retain", "forget", "flipped": likewise, lists over ETAS, in nats and in numbers of codes.
+    """
+    model = copy.deepcopy(model).double().eval()
+    named = {n: p for n, p in model.named_parameters() if scope == "all" or _is_quantizable(model, n)}
+    losses = _losses(model, splits)
+    g_f, g_r = (torch.autograd.grad(loss(), list(named.values())) for loss in losses)
+    directions = _directions(named, g_f, g_r)
+    start, codes = [loss().item() for loss in losses], _codes(model)
+    found = {"codes": sum(c.numel() for c in codes), "length": {}, "first_flip": {}}
+    found.update({name: {way: [] for way in directions} for name in ("forget", "retain", "flipped")})
+    for way, d in directions.items():
+        found["length"][way] = _length(d)
+        found["first_flip"][way] = first_flip(model, dict(zip(named, d))) if scope == "weights" else None
+        for eta in ETAS:
+            with _moved(named.values(), d, eta), torch.no_grad():
+                found["forget"][way].append(losses[0]().item() - start[0])
+                found["retain"][way].append(losses[1]().item() - start[1])
+                found["flipped"][way].append(sum(int((a != b).sum()) for a, b in zip(codes, _codes(model))))
+    return found
+
+
+def first_flip(model, direction):
+    """The eta at which the first weight code flips on the way theta - eta d, steps at rest; None if none ever does.
+
+    model: `QuantMLP` in float64; direction: dict parameter name -> tensor.  Returns a float > 0.
+    """
+    nearest = math.inf
+    for name, layer in _quantized_layers(model):
+        quantizer, w = layer.weight_quantizer, layer.weight.detach()
+        d, v = direction[f"{name}.weight"], w / quantizer.magnitude.detach()
+        code, (q_min, q_max) = quantizer.codes(w).double(), quantizer.range
+        upward = d < 0
+        free = torch.where(upward, code < q_max, code > q_min) & (d != 0)
+        distance = torch.where(upward, code + 0.5 - v, v - code + 0.5) * quantizer.magnitude.detach() / d.abs()
+        nearest = min(nearest, distance[free].min().item() if free.any() else math.inf)
+    return nearest if math.isfinite(nearest) else None
+
+
+def second_order(model, splits):
+    """Predicted and measured changes of the retain loss along the projected and the raw forget gradient.
+
+    model: an unquantized network; splits: `Splits`.  All parameters are moved, in float64 and eval mode.
+    Returns a dict of dicts "projected" and "raw" ->: "length" |d|, "slope" <g_r, d>, "curvature" d'Hd: floats;
+    "change", "predicted": lists over SMOOTH_ETAS, in nats.
+    """
+    model = copy.deepcopy(model).double().eval()
+    named = dict(model.named_parameters())
+    losses = _losses(model, splits)
+    g_f = torch.autograd.grad(losses[0](), list(named.values()))
+    graph = torch.autograd.grad(losses[1](), list(named.values()), create_graph=True)
+    directions = _directions(named, g_f, [g.detach() for g in graph])
+    start = losses[1]().item()
+    found = {name: {} for name in ("length", "slope", "curvature", "change", "predicted")}
+    for way, d in directions.items():
+        slope, bend = step_bound.slope_and_curvature(named, graph, d)
+        found["length"][way], found["slope"][way], found["curvature"][way] = _length(d), slope.item(), bend.item()
+        found["predicted"][way] = loss_change(torch.tensor(SMOOTH_ETAS), slope, bend).tolist()
+        found["change"][way] = []
+    del graph  # its graph holds the parameters as they are, and they move now
+    for way, d in directions.items():
+        for eta in SMOOTH_ETAS:
+            with _moved(named.values(), d, eta), torch.no_grad():
+                found["change"][way].append(losses[1]().item() - start)
+    return found
+
+
+def _bounded(case, speeds, steps, bar):
+    """One run of OEU for each speed and guard: a list of dicts; "diverged" where a loss became infinite."""
+    target, found = measure(case, case.retrain)[0], []
+    for momentum, learning_rate in speeds:
+        for guard in _guards(momentum):
+            settings = Settings(learning_rate, WEIGHT, momentum, 0.0)
+            one = {"momentum": momentum, "learning_rate": learning_rate, "guard": guard, "diverged": False}
+            try:
+                model, records = step_bound.unlearned(
+                    case, settings, guard, MAX_INCREASE, steps, lambda *_: bar.update()
+                )
+                values = measure(case, model)[0]
+                one["metrics"] = {**values, "AG": metrics.average_gap(values, target)}
+                one.update({key: [record[key] for record in records] for key in records[0]})
+            except NonFiniteError:
+                one["diverged"] = True
+            found.append(one)
+    return found
+
+
+def _guards(momentum):
+    # without momentum the update is the direction
+    return [guard for guard in step_bound.GUARDS if momentum or guard != "direction"]
+
+
+def _trained(seed, name, kind, samples, config, on_epoch):
+    """A network trained as `digits.prepare` does; kind: bits of a `QuantMLP`, or a word of ACTIVATIONS."""
+    sizes = (64, *config.hidden, 10)
+    if kind in ACTIVATIONS:
+        make = functools.partial(_smooth_network, sizes, ACTIVATIONS[kind])
+    else:
+        make = functools.partial(QuantMLP, sizes, kind, kind, batch_norm=True)
+    model = build(make, stream(seed, f"{name} weights").initial_seed())
+    train(model, samples, config.train, stream(seed, f"{name} batches"), on_epoch)
+    return model
+
+
+def _smooth_network(sizes, activation):
+    layers = []
+    for fan_in, fan_out in zip(sizes[:-2], sizes[1:-1]):
+        layers += [nn.Linear(fan_in, fan_out), nn.BatchNorm1d(fan_out), activation()]
+    return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
+
+
+def _losses(model, splits):
+    """Forget loss and retain loss over the whole sets, as two functions of the model as it is when they are called."""
+    inputs = {part: getattr(splits, part).inputs.double() for part in ("forget", "retain")}
+    return (
+        lambda: entropy_loss(model(inputs["forget"])),
+        lambda: cross_entropy(model(inputs["retain"]), splits.retain.labels),
+    )
+
+
+def _directions(named, g_f, g_r):
+    layers = [step_bound.layer_of(name) for name in named]
+    return {"projected": project(list(g_f), list(g_r), layer_ids=layers), "raw": list(g_f)}
+
+
+def _length(direction):
+    return math.sqrt(sum(d.square().sum().item() for d in direction))
+
+
+@contextlib.contextmanager
+def _moved(parameters, direction, eta):
+    saved = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for p, d in zip(parameters, direction):
+            p.sub_(eta * d)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, saved):
+                p.copy_(value)
+
+
+def _quantized_layers(model):
+    return [(n, m) for n, m in model.named_modules() if getattr(m, "weight_quantizer", None) is not None]
+
+
+def _is_quantizable(model, name):
+    """Whether a parameter is the weight of a layer that quantization would round."""
+    owner, _, last = name.rpartition(".")
+    return last == "weight" and isinstance(model.get_submodule(owner), nn.Linear)
+
+
+def _codes(model):
+    return [layer.weight_quantizer.codes(layer.weight) for _, layer in _quantized_layers(model)]

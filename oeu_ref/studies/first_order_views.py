@@ -1,0 +1,292 @@
+"""The tables and the picture of the study `first_order`, from the contents of first-order.json alone."""
+
+import math
+
+import numpy as np
+
+from ..lab import figures, results
+
+SHOWN_ETAS = (1e-3, 10**-1.5, 10**-0.5)  # points of the grid
+CLOSE = 0.1  # projected and raw count as indistinguishable where their effects differ by less
+FITTED = (1e-4, 3e-3)  # etas of the fitted exponents: above rounding, and below where the fourth order shows
+WAYS = ("projected", "raw")
+SCOPES = {"weights": "weights", "all": "everything"}
+GUARDS = {
+    "none": "no bound",
+    "direction": "bound on the direction",
+    "update": "bound on the update",
+    "measured": "halved until measured",
+}
+BIT_COLOURS = ("#440154", "#3B528B", "#21918C", "#5EC962", "#B8A000")
+BIT_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def markdown(data):
+    """Three tables with a caption.  data: contents of first-order.json."""
+    config, net = data["config"], data["config"]["network"]
+    parts = [
+        "**Below the first step**: quantized networks, both losses along the projected and the raw forget gradient; "
+        f"flips and changes (nats) at η = {SHOWN_ETAS[1]:.1g}",
+        _staircase_table(data),
+        "**Beyond first order**: unquantized networks, change of the retain loss and its prediction -η ⟨g_r, d⟩ + η²/2 "
+        "d'Hd",
+        _smooth_table(data),
+        f"**The step bound**: OEU with the predicted rise of the retain loss held at {config['max_increase']:g} nats",
+        _bound_table(data),
+    ]
+    caption = [
+        f"Digits, {net['label_noise']:.0%} label noise, {net['forget_share']:.0%} to forget; seeds "
+        f"{', '.join(map(str, data['seeds']))}. Mean ± standard deviation.",
+        "First two tables: θ - η d, d the projected (by layer, α = 1) or raw gradient of the forget loss on the whole "
+        "forget set; float64, BatchNorm in eval mode. η is the learning rate; the length of the step is η ‖d‖.",
+        "Moved: the weights that quantization rounds, or every parameter (steps, biases, BatchNorm too); 32 bits: not "
+        "quantized. Changes: means over seeds; ratios: of the means of absolute changes; first flip: geometric mean, "
+        "for everything on the grid of η; in brackets the lowest and the highest seed. Within 10 %: the lowest η "
+        f"of the grid from which on the ratio stays within {CLOSE:.0%} of 1 up to η = 1.",
+        f"Exponents: fitted for η from {FITTED[0]:g} to {FITTED[1]:g}. Slope ⟨g_r, d⟩, curvature d'Hd: means of "
+        "absolute values. Error: measured minus predicted change.",
+        f"Third table: {config['steps']} steps along g_r + {config['weight']:g} g_perp, batches of "
+        f"{net['forget_batch']} and {net['retain_batch']}, SGD without weight decay, train mode. Active: steps that "
+        "were shortened; exceeded: steps that raised the retain batch's loss by more than the bound. L_r: retain loss "
+        "of the whole set, eval mode, nats. FA, RA, TA, AG in percent. The bound was chosen on seeds 101 and 102.",
+    ]
+    return "\n\n".join([*parts, "\n".join(caption)])
+
+
+def _staircase_table(data):
+    etas = data["config"]["etas"]
+    k = _index(etas, SHOWN_ETAS[1])
+    header = ["bits", "moved", "‖g_perp‖", "first flip at η", "codes flipped", "ΔL_f", "ΔL_r", "ΔL_r, raw"]
+    header += [f"projected ÷ raw, η = {eta:.1g}" for eta in SHOWN_ETAS] + ["within 10 %, from η"]
+    rows = []
+    for bits, scope in dict.fromkeys((run["bits"], run["scope"]) for run in data["staircase"]):
+        runs = _pick(data["staircase"], bits=bits, scope=scope)
+        row = [str(bits), SCOPES[scope], f"{_mean(run['length']['projected'] for run in runs):.2f}"]
+        if runs[0]["codes"]:
+            row.append(_range([_first_flip(run, etas) for run in runs]))
+            flipped = [100 * run["flipped"]["projected"][k] / run["codes"] for run in runs]
+            row.append(_spread(flipped, 2) + " %")
+        else:
+            row += ["–", "–"]
+        for loss, way in (("forget", "projected"), ("retain", "projected"), ("retain", "raw")):
+            row.append(f"{_mean(run[loss][way][k] for run in runs):.1e}")
+        row += [_ratio_cell(runs, _index(etas, eta)) for eta in SHOWN_ETAS]
+        rows.append([*row, _close_from(runs, etas)])
+    return _table(header, rows)
+
+
+def _first_flip(run, etas):
+    """The exact eta where the weights alone move, else the lowest of the grid; infinite if no code flips."""
+    if run["first_flip"]["projected"] is not None:
+        return run["first_flip"]["projected"]
+    return next((eta for eta, flipped in zip(etas, run["flipped"]["projected"]) if flipped), math.inf)
+
+
+def _smooth_table(data):
+    etas = np.array(data["config"]["smooth_etas"])
+    header = ["activation", "slope, projected", "raw", "d'Hd, projected", "raw"]
+    header += ["exponent of change, projected", "raw", "exponent of error, projected", "raw"]
+    header += [f"error ÷ change, projected, η = {eta:.1g}" for eta in (*SHOWN_ETAS[1:], 1.0)]
+    rows = []
+    for activation in dict.fromkeys(run["activation"] for run in data["smooth"]):
+        runs = _pick(data["smooth"], activation=activation)
+        row = [activation]
+        for what in ("slope", "curvature"):
+            row += [f"{_mean(abs(run[what][way]) for run in runs):.1e}" for way in WAYS]
+        for values in (lambda run, way: run["change"][way], _error):
+            for way in WAYS:
+                row.append(_spread([exponent(etas, values(run, way)) for run in runs], 2))
+        for eta in (*SHOWN_ETAS[1:], 1.0):
+            k = _index(etas, eta)
+            errors = [100 * abs(_error(r, "projected")[k] / r["change"]["projected"][k]) for r in runs]
+            row.append(_spread(errors, 0) + " %")
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _bound_table(data):
+    header = ["network", "momentum", "learning rate", "", "active", "exceeded", "largest L_r", "last L_r"]
+    header += ["FA", "RA", "TA", "AG"]
+    rows = []
+    keys = ("network", "momentum", "learning_rate", "guard")
+    for key in dict.fromkeys(tuple(run[k] for k in keys) for run in data["bound"]):
+        runs = _pick(data["bound"], **dict(zip(keys, key)))
+        whole = [run for run in runs if not run["diverged"]]
+        lost = f" ({len(runs) - len(whole)} diverged)" if len(whole) < len(runs) else ""
+        row = [key[0], f"{key[1]:g}", f"{key[2]:g}", GUARDS[key[3]] + lost]
+        bound = data["config"]["max_increase"] * (1 + 1e-6)
+        columns = [
+            ([100 * np.mean(np.array(run["share"]) < 1) for run in whole], 0),
+            ([100 * np.mean(np.array(run["increase"]) > bound) for run in whole], 0),
+            ([max(run["retain_loss"]) for run in whole], 2),
+            ([run["retain_loss"][-1] for run in whole], 2),
+            *(([run["metrics"][metric] for run in whole], 1) for metric in ("FA", "RA", "TA", "AG")),
+        ]
+        cells = [_spread(values, digits) if values else "–" for values, digits in columns]
+        rows.append([*row, *(f"{cell} %" for cell in cells[:2]), *cells[2:]])
+    return _table(header, rows)
+
+
+def exponent(etas, values):
+    """Fitted exponent of |values| in eta, over the etas in FITTED; both lists of one length, values not zero there."""
+    etas, values = np.array(etas), np.abs(values)
+    use = (etas >= FITTED[0] * 0.9) & (etas <= FITTED[1] * 1.1)
+    return float(np.polyfit(np.log(etas[use]), np.log(values[use] + 1e-300), 1)[0])
+
+
+def figure(data):
+    """Four panels.  data: contents of first-order.json.  Returns a Matplotlib `Figure` of 1500 x 1200 pixels."""
+    drawn = figures.new_figure(10, 8)
+    axes = drawn.subplots(2, 2)
+    _draw_codes(axes[0, 0], data)
+    _draw_staircase(axes[0, 1], data)
+    _draw_smooth(axes[1, 0], data)
+    _draw_bound(axes[1, 1], data)
+    for ax in axes.flat:
+        ax.grid(color=figures.FAINT, linewidth=0.4, alpha=0.5)
+        ax.set_axisbelow(True)
+        ax.legend(frameon=False, fontsize=8, handlelength=2.8)
+    return drawn
+
+
+def _draw_codes(ax, data):
+    etas, widths = data["config"]["etas"], dict.fromkeys(run["bits"] for run in data["staircase"])
+    for bits, color, line in zip([b for b in widths if b != 32], BIT_COLOURS, BIT_LINES):
+        runs = _pick(data["staircase"], bits=bits, scope="weights")
+        share = np.mean([100 * np.array(run["flipped"]["projected"]) / run["codes"] for run in runs], axis=0)
+        share[share == 0] = np.nan  # a logarithmic axis has no zero
+        ax.plot(etas, share, color=color, linestyle=line, linewidth=1.6, label=f"{bits} bits")
+    ax.set_xscale("log"), ax.set_yscale("log")
+    ax.set_xlim(etas[0], etas[-1])
+    _demo_band(ax)
+    ax.set_xlabel("η, weights moved along the projected gradient")
+    ax.set_ylabel("weight codes flipped (%)")
+    figures.clean(ax, "Below the first step no code flips")
+
+
+def _draw_staircase(ax, data):
+    etas = data["config"]["etas"]
+    widths = {32: figures.STYLES["retrain"]["color"], 4: figures.STYLES["oeu"]["color"]}
+    for bits, color in widths.items():
+        runs = _pick(data["staircase"], bits=bits, scope="weights")
+        for way, line in (("projected", "-"), ("raw", ":")):
+            change = np.mean([np.abs(run["retain"][way]) for run in runs], axis=0)
+            label = f"{'not quantized' if bits == 32 else f'{bits} bits'}, {way}"
+            ax.plot(etas, np.where(change > 0, change, np.nan), color=color, linestyle=line, linewidth=1.7, label=label)
+    ax.set_xscale("log"), ax.set_yscale("log")
+    ax.set_xlim(etas[0], etas[-1])
+    ax.set_ylim(1e-13, 1)
+    _demo_band(ax)
+    ax.set_xlabel("η, weights moved")
+    ax.set_ylabel("|change of the retain loss| (nats)")
+    figures.clean(ax, "What projection is worth, by step")
+
+
+def _draw_smooth(ax, data):
+    etas, activation = np.array(data["config"]["smooth_etas"]), data["smooth"][-1]["activation"]
+    kinds = {run["activation"] for run in data["smooth"]}
+    activation = "GELU" if "GELU" in kinds else activation
+    runs, blue = _pick(data["smooth"], activation=activation), figures.STYLES["retain"]["color"]
+    mean = {
+        "predicted": np.mean([np.abs(run["predicted"]["projected"]) for run in runs], axis=0),
+        "measured": np.mean([np.abs(run["change"]["projected"]) for run in runs], axis=0),
+        "error": np.mean([np.abs(_error(run, "projected")) for run in runs], axis=0),
+        "raw": np.mean([np.abs(run["change"]["raw"]) for run in runs], axis=0),
+    }
+    ax.plot(etas, mean["raw"], color=figures.STYLES["forget"]["color"], linestyle="-.", label="raw: measured")
+    ax.plot(etas, mean["predicted"], color=blue, linestyle="-", label="projected: η²/2 d'Hd")
+    ax.plot(etas, mean["measured"], color=blue, linestyle="none", marker="o", markersize=4.5, markerfacecolor="white",
+            label="projected: measured")  # fmt: skip
+    ax.plot(etas, mean["error"], color=figures.TEXT, linestyle=":", marker=".", label="error of the prediction")
+    k = _index(etas, 1e-2)
+    guide = mean["error"][k] * (etas / etas[k]) ** 3
+    ax.plot(etas, guide, color=figures.SIDE, linewidth=0.8, label="∝ η³")
+    ax.set_xscale("log"), ax.set_yscale("log")
+    ax.set_xlim(etas[0], etas[-1])
+    _demo_band(ax)
+    ax.set_xlabel("η, all parameters moved")
+    ax.set_ylabel("|change of the retain loss| (nats)")
+    figures.clean(ax, f"Beyond first order: {activation}, not quantized")
+
+
+def _draw_bound(ax, data):
+    network, momentum, rate = (data["bound"][-1][key] for key in ("network", "momentum", "learning_rate"))
+    styles = {
+        "none": {"color": figures.STYLES["retrain"]["color"], "linestyle": ":"},
+        "direction": {"color": figures.STYLES["forget"]["color"], "linestyle": "-."},
+        "measured": {"color": figures.STYLES["test"]["color"], "linestyle": "--"},
+        "update": {"color": figures.STYLES["oeu"]["color"], "linestyle": "-"},
+    }
+    for guard, style in styles.items():
+        runs = _pick(data["bound"], network=network, momentum=momentum, learning_rate=rate, guard=guard)
+        ax.plot([], [], linewidth=1.3, label=GUARDS[guard], **style)
+        for curve in [run["retain_loss"] for run in runs if not run["diverged"]]:
+            ax.plot(range(1, len(curve) + 1), curve, linewidth=1.3, **style)
+    ax.set_yscale("log")
+    ax.set_xlabel("step of OEU")
+    ax.set_ylabel("retain loss, whole set (nats)")
+    ax.set_ylim(3e-4, None)  # room for the legend
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    figures.clean(ax, f"The step bound: {network}, learning rate {rate:g}")
+
+
+def _demo_band(ax):
+    # learning rate 0.1 times weight 0.3, and ten times that, to which momentum 0.9 amounts
+    ax.axvspan(0.03, 0.3, color=figures.BAR, alpha=0.5, linewidth=0, label="the demo's steps")
+
+
+def _pick(runs, **wanted):
+    return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+
+
+def _spread(values, digits):
+    return results.format_value(results.mean_and_spread(values), digits)
+
+
+def _mean(values):
+    return float(np.mean(list(values)))
+
+
+def _index(etas, eta):
+    return int(np.argmin(np.abs(np.log(np.array(etas) / eta))))
+
+
+def _error(run, way):
+    return np.array(run["change"][way]) - np.array(run["predicted"][way])
+
+
+def _ratios(runs, k):
+    """Of each seed, and of the seeds' means; a seed where the raw step moves nothing is left out of the former."""
+    projected, raw = ([abs(run["retain"][way][k]) for run in runs] for way in ("projected", "raw"))
+    return [p / r for p, r in zip(projected, raw) if r], (sum(projected) / sum(raw) if sum(raw) else None)
+
+
+def _ratio_cell(runs, k):
+    each, overall = _ratios(runs, k)
+    if overall is None:
+        return "0 ÷ 0" if not any(run["retain"]["projected"][k] for run in runs) else "∞"
+    return f"{overall:.2g} ({min(each):.2g} to {max(each):.2g})"
+
+
+def _close_from(runs, etas):
+    lowest = None
+    for k in reversed(range(len(etas))):
+        overall = _ratios(runs, k)[1]
+        if overall is None or abs(overall - 1) > CLOSE:
+            break
+        lowest = etas[k]
+    return "never" if lowest is None else f"{lowest:.1g}"
+
+
+def _range(values):
+    return f"{math.exp(np.mean(np.log(values))):.0e} ({min(values):.0e} to {max(values):.0e})"
+
+
+def _table(header, rows):
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    rule = ["-" * max(widths[0], 3), *("-" * (max(width, 4) - 1) + ":" for width in widths[1:])]
+    lines = []
+    for first, *others in [header, rule, *rows]:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

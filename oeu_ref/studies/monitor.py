@@ -1,0 +1,282 @@
+"""The monitor at work: a healthy run beside one for each failure signature, and what monitoring is worth and costs."""
+
+import copy
+import dataclasses
+import functools
+import statistics
+import sys
+import time
+import warnings
+
+import numpy as np
+import torch
+
+from ..core.monitor import Monitor, UnlearningWarning
+from ..core.network import QuantMLP, quantize_model
+from ..core.stop_rule import mean_entropy
+from ..core.unlearner import OEU, NonFiniteError
+from ..lab import figures, results
+from ..lab.data import Batches, Samples, stream
+from ..lab.digits import QUICK, DemoConfig, checked_seeds, load_settings, measure, one_thread, prepare, progress_bar
+from ..lab.models import resnet18
+from ..lab.training import build, train
+from ..reference import metrics
+from .monitor_figure import draw_monitor, monitor_figure
+from .study import document, write
+
+__all__ = ["REPORTED_SEEDS", "figure", "markdown", "monitor_figure", "run"]
+
+QUESTION = "What does each step do to both losses, and which known failure does a run head for?"
+
+REPORTED_SEEDS = (1, 2, 3)
+# what differs from the demo's OEU setting (SGD, momentum 0.9, weight decay 5e-4); the run's name is the signature that
+# it is made to show
+RUNS = {
+    "healthy": {},
+    "over-forgetting": {"beta": 1.0, "steps": 80},
+    "under-forgetting": {"learning_rate": 1e-3, "steps": 40},
+    "retain loss": {"learning_rate": 3.0, "steps": 40},
+    "collinear gradients": {"retain_batch": "the forget batch", "steps": 40},
+    "turned back": {"weight_decay": 0.1, "beta": 0.1, "steps": 40},
+    "quantizer step": {"step_rate": 30.0, "steps": 40},
+    "staircase": {"learning_rate": 1e-6, "steps": 40},
+}
+ENDS = ("FA", "RA", "TA", "AG", "forget_vs_test_auc")
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)  # at which the first-order prediction is compared with what happened
+LOSSES = ("forget", "retain")
+MIXED = 20  # steps of each such run
+
+
+def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
+    """Monitor healthy and failing runs on the digits; writes monitor.json, monitor.md and monitor.png.
+
+    out_dir: directory, made if need be; seeds: distinct integers >= 0; quick: a few epochs and steps only, to see that
+    everything works, the figures mean nothing; progress: show a bar on stderr, if a terminal.
+    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
+    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    """
+    seeds, out_dir = checked_seeds(seeds), results.output_directory("out_dir", out_dir)
+    config = QUICK if quick else DemoConfig()
+    settings, steps = load_settings()["oeu"]
+    demo = {"learning_rate": settings.learning_rate, "beta": settings.weight, "steps": steps}
+    demo |= {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
+    demo |= {"step_rate": 1.0, "retain_batch": "from the retain set", "most": config.max_steps}
+    plain = {**demo, "momentum": 0.0, "weight_decay": 0.0, "steps": MIXED}
+    changes = {(network, rate): [] for network in ("float", f"{config.bits}-bit") for rate in RATES}
+    runs, kept = [], {}
+    with one_thread(), progress_bar(len(seeds) * (len(RUNS) + len(changes)), progress, "run") as bar:
+        for seed in seeds:
+            bar.set_description(f"seed {seed}")
+            case = prepare(seed, config)
+            aim = measure(case, case.retrain)[0]
+            for name, changed in RUNS.items():
+                found, records = _one_run(case, {**demo, **changed}, aim)
+                runs.append({"seed": seed, "run": name, **found})
+                kept.setdefault(name, records)  # one seed's records are enough for the picture
+                bar.update()
+            smooth = _float_twin(case)
+            for (network, rate), pairs in changes.items():
+                start = smooth if network == "float" else case
+                monitor = _watched(start, {**plain, "learning_rate": rate})[1]
+                pairs += [{key: record[key] for key in ("predicted", "actual")} for record in monitor.records]
+                bar.update()
+        costs = _costs(case, demo, quick)
+    data = document(
+        QUESTION,
+        {"demo": demo, "runs": RUNS, "rates": RATES, "steps": min(MIXED, config.max_steps or MIXED)},
+        seeds,
+        {
+            "runs": runs,
+            "first_order": [{"network": n, "learning_rate": r, **_quality(p)} for (n, r), p in changes.items()],
+            "time_ratios": costs,
+            "records": kept,
+        },
+    )
+    return write(out_dir, "monitor", data, sys.modules[__name__])
+
+
+def _float_twin(case):
+    """The same case with an original model that is not quantized; nobody asks for its Retrain."""
+    config = case.config
+    make = functools.partial(QuantMLP, (64, *config.hidden, 10), 32, 32, batch_norm=True)
+    model = build(make, stream(case.seed, "original weights").initial_seed())
+    train(model, case.splits.train, config.train, stream(case.seed, "original batches"))
+    return dataclasses.replace(case, original=model)
+
+
+def _one_run(case, options, aim):
+    """(plain data about warnings and the end of one run, its records); aim: Retrain's metrics."""
+    model, monitor, lost = _watched(case, options)
+    found = {"warnings": monitor.warnings, "steps": monitor.steps, "lost": lost, "end": None}
+    last = monitor.last
+    found |= {"entropy_share": last["entropy_share"], "entropy_progress": last["entropy_progress"]}
+    climbs = [r["update_cosine"] for r in monitor.records if r["update_cosine"] is not None]
+    turned = [r["turned_back"] for r in monitor.records if r["turned_back"] is not None]
+    found |= {"climb": max(climbs), "turned_back": float(np.mean(turned))}
+    try:
+        values = measure(case, model)[0]
+        found["end"] = {**values, "AG": metrics.average_gap(values, aim)}
+    except NonFiniteError:
+        found["lost"] = True
+    return found, monitor.records
+
+
+def _watched(case, options):
+    """One run with a monitor: (model in eval mode, monitor, whether it ended in numbers that are not finite)."""
+    model = copy.deepcopy(case.original)
+    unseen = mean_entropy(model, case.splits.validation.inputs)
+    unlearner = _unlearner(model, options, Monitor(target_entropy=unseen))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnlearningWarning)  # the table lists them
+        try:
+            for forget, retain in _batches(case, options):
+                unlearner.step(forget.inputs, retain.inputs, retain.labels)
+        except NonFiniteError:
+            return model.eval(), unlearner.monitor, True
+    return model.eval(), unlearner.monitor, False
+
+
+def _unlearner(model, options, monitor):
+    """OEU with SGD; quantizer steps are a parameter group of their own, at step_rate times the learning rate."""
+    rate, groups = options["learning_rate"], {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        groups[name.endswith("quantizer.step")].append(parameter)
+    groups = [{"params": groups[False]}, {"params": groups[True], "lr": rate * options["step_rate"]}]
+    optimizer = torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        rate,
+        options["momentum"],
+        weight_decay=options["weight_decay"],
+    )
+    return OEU(model, optimizer, beta=options["beta"], monitor=monitor)
+
+
+def _batches(case, options):
+    """Pairs of forget and retain batches, `Samples`, in the order in which the demo's runs draw them."""
+    config, splits = case.config, case.splits
+    forget = Batches(splits.forget, config.forget_batch, stream(case.seed, "forget batches"))
+    retain = Batches(splits.retain, config.retain_batch, stream(case.seed, "retain batches"))
+    for _ in range(min(options["steps"], options["most"] or options["steps"])):
+        pair = next(forget), next(retain)
+        yield (pair[0], pair[0]) if options["retain_batch"] == "the forget batch" else pair
+
+
+def _quality(pairs):
+    """How well the first order predicts: correlation and summed actual over summed predicted change, for each loss."""
+    found = {}
+    for loss in LOSSES:
+        values = np.array([[pair[kind][loss] for kind in ("predicted", "actual")] for pair in pairs], dtype=float)
+        predicted, actual = values[np.isfinite(values).all(axis=1)].T
+        varied = len(predicted) > 1 and predicted.std() > 0 and actual.std() > 0
+        total = float(predicted.sum())
+        found[loss] = {
+            "correlation": float(np.corrcoef(predicted, actual)[0, 1]) if varied else None,
+            "ratio": float(actual.sum()) / total if total else None,
+            "mean_change": float(actual.mean()),
+        }
+    return found
+
+
+def _costs(case, demo, quick):
+    """Time of a monitored step over that of a plain one, by turns: {network: {"median", "quartiles"}}."""
+    networks = {"digits perceptron, batch 128": (case.original, next(_batches(case, demo)), 10)}
+    if not quick:
+        model = build(lambda: quantize_model(resnet18(10, width=16)), stream(0, "cost").initial_seed())
+        samples = Samples(torch.rand(32, 3, 32, 32, generator=stream(0, "images")), torch.arange(32) % 10)
+        networks["4-bit ResNet-18, width 16, batch 32"] = (model, (samples, samples), 1)
+    return {name: _cost(*parts, demo, 2 if quick else 11) for name, parts in networks.items()}
+
+
+def _cost(model, pair, steps, demo, rounds):
+    unlearners = [_unlearner(copy.deepcopy(model), demo, monitor) for monitor in (None, Monitor())]
+    forget, retain = pair
+    ratios = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnlearningWarning)
+        for _ in range(rounds + 1):
+            seconds = []
+            for unlearner in unlearners:
+                start = time.perf_counter()
+                for _ in range(steps):
+                    unlearner.step(forget.inputs, retain.inputs, retain.labels)
+                seconds.append(time.perf_counter() - start)
+            ratios.append(seconds[1] / seconds[0])
+    low, median, high = statistics.quantiles(ratios[1:], n=4)  # the first round warms up
+    return {"median": median, "quartiles": [low, high]}
+
+
+def markdown(data):
+    """The three tables with their caption, from the contents of monitor.json alone."""
+    seeds = len(data["seeds"])
+    heads = ["run", "warnings, at step", "entropy / log K", "most climb", "turned back", *HEADS]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- |" + " ---: |" * (3 + len(HEADS))]
+    for name in data["config"]["runs"]:
+        runs = [run for run in data["runs"] if run["run"] == name]
+        cells = [name, _fired(runs), *(_mean(runs, key, 2) for key in ("entropy_share", "climb", "turned_back"))]
+        ends = [run["end"] for run in runs if run["end"] is not None]
+        cells += [_mean(ends, key, 1) for key in ENDS]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| network | learning rate | forget: correlation | actual / predicted | retain: correlation | "]
+    lines[-1] += "actual / predicted |"
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for row in data["first_order"]:
+        cells = [row["network"], f"{row['learning_rate']:g}"]
+        cells += [_number(row[loss][key]) for loss in LOSSES for key in ("correlation", "ratio")]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| time of a monitored step / of a plain one | median | quartiles |", "| --- | ---: | ---: |"]
+    for name, ratio in data["time_ratios"].items():
+        low, high = ratio["quartiles"]
+        lines.append(f"| {name} | {ratio['median']:.2f} | {low:.2f} to {high:.2f} |")
+    return "\n".join([*lines, "", *_caption(data, seeds)])
+
+
+HEADS = [results.TITLES.get(name, name) for name in ENDS]
+
+
+def _caption(data, seeds):
+    demo = data["config"]["demo"]
+    over = f"mean ± standard deviation over seeds {', '.join(map(str, data['seeds']))}" if seeds > 1 else "one seed"
+    lines = [
+        f"Digits, {over}. Healthy is the demo's OEU setting: SGD, learning rate",
+        f"{demo['learning_rate']:g}, beta {demo['beta']:g}, {demo['steps']} steps, momentum {demo['momentum']:g}, "
+        f"weight decay {demo['weight_decay']:g}. The others differ from it on purpose:",
+    ]
+    for name, options in data["config"]["runs"].items():
+        if options:
+            changes = (f"{key.replace('_', ' ')} {value}" for key, value in options.items())
+            lines.append(f"{name}: {', '.join(changes)};")
+    return lines + [
+        "step rate: learning rate of the quantizers' steps by that of all else.",
+        "Warnings: the step of each seed at which it fired, – where it did not. Entropy: of the last forget batch, in",
+        "train mode. Most climb: largest cosine between update and retain gradient. Turned back: mean over steps of",
+        "cos(u, g_r) - cos(-d, g_r), a share of the update's length. FA to AUC: at the end, in percent.",
+        f"First order: {data['config']['steps']} steps of plain SGD without weight decay for each seed and rate;",
+        "correlation over steps and seeds, and the sum of actual changes over the sum of predicted ones.",
+    ]
+
+
+def _fired(runs):
+    """Which warnings a run's seeds gave, and when: "collinear gradients 5, 8, –; ..."."""
+    steps = {}
+    for i, run in enumerate(runs):
+        for warning in run["warnings"]:
+            steps.setdefault(warning["signature"], ["–"] * len(runs))[i] = str(warning["step"])
+    return "; ".join(f"{signature} {', '.join(at)}" for signature, at in steps.items()) or "none"
+
+
+def _mean(rows, key, digits):
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return results.format_value(results.mean_and_spread(values), digits) if values else "–"
+
+
+def _number(value):
+    return "–" if value is None else f"{value:.2f}"
+
+
+def figure(data):
+    """A healthy run above one whose optimizer works against the projection, from monitor.json alone: 1500 px wide."""
+    drawing = figures.new_figure(10, 11.6)
+    top, bottom = drawing.subfigures(2, 1, hspace=0.04)
+    draw_monitor(top, data["records"]["healthy"], "A healthy run: the demo's OEU setting")
+    draw_monitor(bottom, data["records"]["turned back"], "A failing run: too much weight decay")
+    return drawing

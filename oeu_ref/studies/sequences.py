@@ -1,0 +1,283 @@
+"""Forget requests one after another on the digits: the stages, how a method serves them, and how that is measured.
+
+Stage j starts from the model that stage j-1 left, forgets request j, and keeps what no request has named so far.
+Retrain j is trained from scratch on that. The study of this is `sequential.py`; `search` chose the methods' settings.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import boundary
+from ..core.network import QuantMLP
+from ..core.unlearner import NonFiniteError
+from ..lab import baselines, results
+from ..lab.attacks import SupportVectorAttack
+from ..lab.data import digits, split_at, stream
+from ..lab.digits import QUICK, Case, DemoConfig, checked_seeds, forget, one_thread, progress_bar
+from ..lab.digits import load_settings as load_demo_settings
+from ..lab.search import digest
+from ..lab.training import build, predictions, train
+from ..reference import metrics
+
+METHODS = ("oeu", "oeu_stop", "ft", "rl", "qmul")
+SETTINGS_FILE = Path(__file__).with_name("sequential_settings.json")
+# around what was best for one request, for every method; at most 80 steps a request, the demo's budget
+GRID = {"learning_rate": (0.1, 0.3), "weight": (0.03, 0.1, 0.3), "steps": (20, 40, 80)}
+SEARCH_SEEDS = (101, 102)
+# what the settings were chosen for: the whole sequence, or all requests as one with as many steps in all
+AIMS = ("sequence", "at_once")
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceConfig:
+    """The experiment: requests >= 2, of request_size >= 1 samples each; base, the demo's, without its forget_share.
+
+    largest_loss > 0: a training whose last epoch has a larger mean loss, in nats, has stumbled and is repeated from
+    other weights, TRIALS times at most. About one in twenty stumbles, some down to chance (10 %): no aim for anybody.
+    Raises TypeError or ValueError, naming the field, for a value out of range.
+    """
+
+    base: DemoConfig = DemoConfig()
+    requests: int = 5
+    request_size: int = 50
+    largest_loss: float = 0.1  # those that did not stumble end below 0.02
+
+    def __post_init__(self):
+        boundary.integer("requests", self.requests, 2)
+        boundary.integer("request_size", self.request_size, 1)
+        boundary.positive("largest_loss", self.largest_loss)
+
+
+QUICK_CONFIG = SequenceConfig(QUICK, requests=3, request_size=20, largest_loss=100.0)
+TRIALS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """What all methods of one seed start from.
+
+    original: the model of before the first request; cases: a `digits.Case` a stage, whose `original` is that model and
+    whose `retrain` is the stage's own; again: a second Retrain a stage, from other initial weights: the gap that chance
+    alone leaves; at_once: a `digits.Case` whose forget set is all requests together; repeated: names of the trainings
+    that stumbled and were repeated, each as often as it was.
+    """
+
+    original: QuantMLP
+    cases: list
+    again: list
+    at_once: Case
+    repeated: list
+
+
+def draw_requests(train, count, size, generator):
+    """Positions in the training samples of requests that share no sample.
+
+    train: `Samples`, N of them; count, size >= 1: requests, and samples in each; generator: a `torch.Generator`.
+    Returns (count, size) int64, all different, in [0, N).
+    Raises TypeError or ValueError for a count or size below 1, or requests that leave nothing to keep.
+    """
+    count, size = boundary.integer("count", count, 1), boundary.integer("size", size, 1)
+    if count * size >= len(train):
+        raise ValueError(
+            f"count and size must leave samples to keep, got {count} requests of {size} from {len(train)} samples"
+        )
+    return torch.randperm(len(train), generator=generator)[: count * size].view(count, size)
+
+
+def stage_splits(splits, requests):
+    """What each stage may see: its own request and what no request has named so far. Earlier requests are gone.
+
+    splits: `Splits`, of which train, validation and test are used; requests: as `draw_requests` returns.
+    Returns a list of `Splits`, one a stage: `train` is what the stage before left, `forget` the request, `retain` the
+    rest; forget_indices are positions in that `train`.
+    """
+    left, positions, found = splits.train, torch.arange(len(splits.train)), []
+    for request in requests:
+        chosen = torch.isin(positions, request)
+        part, retain, indices = split_at(left, chosen.nonzero().flatten())
+        found.append(dataclasses.replace(splits, train=left, forget=part, retain=retain, forget_indices=indices))
+        left, positions = retain, positions[~chosen]
+    return found
+
+
+def prepare(seed, config, on_step=None):
+    """Load the data, draw the requests, train the original and two Retrains a stage: a `Sequence`.
+
+    seed: integer >= 0; config: `SequenceConfig`; on_step: called after each epoch.
+    """
+    base = config.base
+    splits = digits(seed, base.label_noise, base.forget_share, base.validation_size, base.test_size)
+    requests = draw_requests(splits.train, config.requests, config.request_size, stream(seed, "requests"))
+    make = functools.partial(QuantMLP, (64, *base.hidden, 10), base.bits, base.bits, batch_norm=True)
+
+    repeated = []
+
+    def trained(samples, name):
+        for trial in range(1, TRIALS + 1):
+            draw = name if trial == 1 else f"{name}, trial {trial}"
+            model = build(make, stream(seed, f"{draw} weights").initial_seed())
+            losses = train(model, samples, base.train, stream(seed, f"{draw} batches"), on_step)
+            if losses[-1] <= config.largest_loss:
+                break
+            repeated.append(name)
+        return model
+
+    original, cases, again = trained(splits.train, "original"), [], []
+    for j, parts in enumerate(stage_splits(splits, requests), 1):
+        # a seed of its own, so that no two stages draw the same batches or labels
+        stage_seed = stream(seed, f"stage {j}").initial_seed()
+        cases.append(Case(stage_seed, base, parts, original, trained(parts.retain, f"retrain {j}"), {}))
+        again.append(trained(parts.retain, f"retrain {j} again"))
+    union, retain, indices = split_at(splits.train, requests.flatten())
+    parts = dataclasses.replace(splits, forget=union, retain=retain, forget_indices=indices)
+    return Sequence(original, cases, again, dataclasses.replace(cases[-1], splits=parts), repeated)
+
+
+def follow(sequence, name, settings, steps, on_step=None):
+    """Let one method serve the requests in order, each stage from the weights that the one before left.
+
+    sequence: `Sequence`; name, settings, on_step: as in `digits.forget`; steps: at most so many for each request.
+    Yields (model, steps taken) a stage; each model is a copy of its own.  Raises `NonFiniteError` where it diverges.
+    """
+    model = sequence.original
+    for case in sequence.cases:
+        model, reports, _ = forget(dataclasses.replace(case, original=model), name, settings, steps, on_step)
+        yield model, len(reports)
+
+
+def measure(sequence, stage, model):
+    """Metrics of a model at a stage, against the stage's retain set, in percent.
+
+    stage: index from 0.  Returns `reference.metrics.unlearning_metrics` for all samples requested so far as one forget
+    set, the same for the newest request alone under "newest", and under "FA_requests" the accuracy on each request.
+    Raises `NonFiniteError` for a model whose logits are not finite.
+    """
+    cases = sequence.cases[: stage + 1]
+    requests = [predictions(model, case.splits.forget) for case in cases]
+    retain, test = (predictions(model, part) for part in (cases[-1].splits.retain, cases[-1].splits.test))
+    attack = SupportVectorAttack(cases[-1].seed)
+    union = tuple(np.concatenate(parts) for parts in zip(*requests))
+    return {
+        **metrics.unlearning_metrics(retain, test, union, attack),
+        "newest": metrics.unlearning_metrics(retain, test, requests[-1], attack),
+        "FA_requests": [metrics.accuracy(*request) for request in requests],
+    }
+
+
+def with_gaps(values, target):
+    """Measured values with "AG" beside them, for all samples requested so far and for the newest request.
+
+    values, target: as `measure` returns, target that of the stage's Retrain.  Returns a new dict.
+    """
+    newest = {**values["newest"], "AG": metrics.average_gap(values["newest"], target["newest"])}
+    return {**values, "AG": metrics.average_gap(values, target), "newest": newest}
+
+
+def serve(sequence, name, settings, steps, targets):
+    """Metrics of one method at each stage: a list as long as the number of stages that it reached before it diverged.
+
+    sequence, name, settings, steps: as in `follow`; targets: what `measure` says of each stage's Retrain.
+    Returns dicts as `with_gaps` does, and the "steps" that were taken.
+    """
+    stages = []
+    try:
+        for j, (model, taken) in enumerate(follow(sequence, name, settings, steps)):
+            stages.append({**with_gaps(measure(sequence, j, model), targets[j]), "steps": taken})
+    except NonFiniteError:
+        pass
+    return stages
+
+
+def serve_at_once(sequence, name, settings, steps, targets):
+    """Metrics of one method that forgets all requests as one, with as many steps as the sequence has in all.
+
+    Arguments as in `serve`.  Returns a list of one dict, measured as the last stage is; empty if the method diverged.
+    """
+    last = len(sequence.cases) - 1
+    try:
+        model, reports, _ = forget(sequence.at_once, name, settings, steps * len(sequence.cases))
+        return [{**with_gaps(measure(sequence, last, model), targets[last]), "steps": len(reports)}]
+    except NonFiniteError:
+        return []
+
+
+def load_settings(max_steps=None, path=SETTINGS_FILE):
+    """Settings by what they were chosen for: {"single", "sequence", "at_once"} -> method -> (`Settings`, steps).
+
+    "single": the demo's, chosen for one request; the others: by `search`.  steps: for each request, cut at max_steps.
+    """
+    single, found = load_demo_settings(max_steps), results.read_json(path)["methods"]
+    chosen = {"single": {name: single[name] for name in METHODS}}
+    for aim in AIMS:
+        chosen[aim] = {}
+        for name in METHODS:
+            best = found[name][aim]["best"]
+            steps = best["steps"] if max_steps is None else min(best["steps"], max_steps)
+            chosen[aim][name] = (baselines.Settings(best["learning_rate"], best["weight"]), steps)
+    return chosen
+
+
+def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, progress=True):
+    """Choose every method's settings for the whole sequence: the grid point with the lowest AG, mean over its stages.
+
+    path: the JSON file to write; seeds: distinct integers >= 0, not those reported; grid: {"learning_rate", "weight",
+    "steps"}, steps for each request, None: GRID; methods: names among METHODS; config: `SequenceConfig`, None: the
+    default; progress: show a bar.  For all requests at once the same points are tried with `requests` times the steps.
+    Returns the JSON's contents: "methods" -> method -> aim (AIMS) -> `search.digest`.  Raises as `run`.
+    """
+    seeds = checked_seeds(seeds)
+    methods = [boundary.one_of("methods", name, METHODS) for name in methods]
+    results.output_directory("path", Path(path).parent)
+    grid, config = GRID if grid is None else grid, SequenceConfig() if config is None else config
+    pairs = list(itertools.product(grid["learning_rate"], grid["weight"]))
+    found = {name: {aim: {} for aim in AIMS} for name in methods}
+    with one_thread(), progress_bar(len(seeds) * len(methods) * len(pairs), progress, "pair") as bar:
+        for seed in seeds:
+            sequence = prepare(seed, config)
+            targets = [measure(sequence, j, case.retrain) for j, case in enumerate(sequence.cases)]
+            for name, (learning_rate, weight) in itertools.product(methods, pairs):
+                bar.set_description(f"seed {seed}: {name}")
+                settings = baselines.Settings(learning_rate, weight)
+                for steps in grid["steps"]:
+                    stages = serve(sequence, name, settings, steps, targets)
+                    gap = np.mean([stage["AG"] for stage in stages]) if len(stages) == len(targets) else math.inf
+                    found[name]["sequence"].setdefault((learning_rate, weight, steps), []).append(gap)
+                along = _at_once_along(sequence, name, settings, grid["steps"], targets[-1])
+                for steps, gap in along.items():
+                    found[name]["at_once"].setdefault((learning_rate, weight, steps), []).append(gap)
+                bar.update()
+    data = results.plain(
+        {
+            "experiment": "sequential requests on the digits: search for settings by true AG",
+            "config": dataclasses.asdict(config),
+            "seeds": seeds,
+            "grid": grid,
+            "versions": results.versions(),
+            "methods": {name: {aim: digest(found[name][aim], grid) for aim in AIMS} for name in methods},
+        }
+    )
+    results.write_json(path, data)
+    return data
+
+
+def _at_once_along(sequence, name, settings, steps_each, target):
+    """AG of all requests at once, by steps for each request; inf if diverged. One run: its prefixes are the others."""
+    count, gaps = len(sequence.cases), {}
+
+    def look(model, done, report):
+        if done in [count * steps for steps in steps_each]:
+            gaps[done // count] = metrics.average_gap(measure(sequence, count - 1, model), target)
+
+    try:
+        model, _, _ = forget(sequence.at_once, name, settings, count * max(steps_each), look)
+        final = metrics.average_gap(measure(sequence, count - 1, model), target)
+    except NonFiniteError:
+        final = math.inf
+    # a run that the stop rule ended would end there with any larger maximum, too
+    return {steps: gaps.get(steps, final) for steps in steps_each}

@@ -1,0 +1,122 @@
+"""OEU steps of which the predicted rise of the retain loss is bounded: the loop behind a part of `first_order`."""
+
+import copy
+
+import torch
+
+from .. import boundary
+from ..core.curvature import curvature, largest_learning_rate, loss_change
+from ..core.entropy import cross_entropy, entropy_loss
+from ..core.projection import project
+from ..core.unlearner import NonFiniteError
+from ..lab.data import Batches, stream
+from ..lab.training import probabilities
+
+# none: the step as it is; direction: the curvature along d shortens d, and momentum adds what it has gathered;
+# update: the curvature along momentum's whole update shortens that, momentum's memory included; measured: the update is
+# halved until the loss of the retain batch, measured anew, obeys
+GUARDS = ("none", "direction", "update", "measured")
+SHORTEST = 2.0**-20  # "measured" gives up halving there
+
+
+def unlearned(case, settings, guard, max_increase, steps, on_step=None):
+    """A copy of the original model after OEU steps of which each may raise the retain batch's loss by max_increase.
+
+    case: `digits.Case`; settings: `baselines.Settings` (without weight decay); guard: a word of GUARDS; max_increase
+    >= 0, in nats; on_step: called with (model, steps done, record) after each.
+    Returns (model, records): a dict a step with "share" (of the update that was taken, in [0, 1]), "predicted" and
+    "increase" (of the retain batch's loss, second-order prediction and measured in train mode; the former None for
+    "none" and "measured") and "retain_loss" (of the retain set, in eval mode), in nats.
+    Raises ValueError for an unknown word, `NonFiniteError` if the run diverges.
+    """
+    boundary.one_of("guard", guard, GUARDS)
+    splits, config, records = case.splits, case.config, []
+    model = copy.deepcopy(case.original)
+    parameters = dict(model.named_parameters())
+    tensors = list(parameters.values())
+    velocity = [torch.zeros_like(p) for p in tensors]
+    forget_source = Batches(splits.forget, config.forget_batch, stream(case.seed, "forget batches"))
+    retain_source = Batches(splits.retain, config.retain_batch, stream(case.seed, "retain batches"))
+    for step in range(1, steps + 1):
+        forget, retain = next(forget_source), next(retain_source)
+        model.train()
+        g_f = torch.autograd.grad(entropy_loss(model(forget.inputs)), tensors)
+        loss = cross_entropy(model(retain.inputs), retain.labels)
+        graph = torch.autograd.grad(loss, tensors, create_graph=guard in ("direction", "update"))
+        g_r = [g.detach() for g in graph]
+        _check_finite([*g_f, *g_r])
+        g_perp = project(list(g_f), g_r, layer_ids=[layer_of(name) for name in parameters])
+        direction = torch._foreach_add(g_r, g_perp, alpha=settings.weight)
+        # PyTorch's SGD: momentum gathers directions, and the update is what it has gathered
+        update = torch._foreach_add(direction, velocity, alpha=settings.momentum)
+        share, predicted = 1.0, None
+        if guard in ("direction", "update"):
+            along = direction if guard == "direction" else update
+            slope, bend = slope_and_curvature(parameters, graph, along)
+            _check_finite([slope, bend])
+            eta = largest_learning_rate(settings.learning_rate, slope, bend, max_increase)
+            share, predicted = eta.item() / settings.learning_rate, loss_change(eta, slope, bend).item()
+        if guard == "direction":
+            update = torch._foreach_add(torch._foreach_mul(direction, share), velocity, alpha=settings.momentum)
+        start = [p.detach().clone() for p in tensors]
+        taken = 1.0 if guard == "direction" else share
+        _move(tensors, start, update, settings.learning_rate * taken)
+        increase = _batch_loss(model, retain) - loss.item()
+        while guard == "measured" and not increase <= max_increase and taken > SHORTEST:
+            taken = share = taken / 2
+            _move(tensors, start, update, settings.learning_rate * taken)
+            increase = _batch_loss(model, retain) - loss.item()
+        velocity = torch._foreach_mul(update, taken)
+        whole = set_loss(model, splits.retain)
+        records.append({"share": share, "predicted": predicted, "increase": increase, "retain_loss": whole})
+        if on_step is not None:
+            on_step(model, step, records[-1])
+    model.eval()
+    return model, records
+
+
+def layer_of(parameter_name):
+    """The layer that a parameter belongs to, as `OEU` has it: a module with its quantizers' steps."""
+    owner = parameter_name.rpartition(".")[0]
+    return owner.removesuffix(".weight_quantizer").removesuffix(".activation_quantizer")
+
+
+def slope_and_curvature(parameters, graph, direction):
+    """(<g, d>, d'Hd) of a loss, two 0-d tensors; learned steps count in the slope alone, see `core.curvature`.
+
+    parameters: dict name -> leaf; graph: gradient of the loss, a list with its graph; direction: list of tensors.
+    """
+    slope = sum((g.detach() * d).sum(dtype=torch.float64) for g, d in zip(graph, direction))
+    smooth = [i for i, name in enumerate(parameters) if not name.endswith("_quantizer.step")]
+    leaves = list(parameters.values())
+    return slope, curvature(*([values[i] for i in smooth] for values in (graph, leaves, direction)))[0]
+
+
+def set_loss(model, samples):
+    """Mean cross-entropy of a set in eval mode, in nats, a float.  Raises `NonFiniteError` for non-finite logits."""
+    p = probabilities(model, samples.inputs)[range(len(samples)), samples.labels.numpy()]
+    # a probability that underflows counts as the smallest number: about 708 nats
+    return float(-torch.tensor(p).clamp_min(torch.finfo(torch.float64).tiny).log().mean())
+
+
+def _move(parameters, start, direction, distance):
+    with torch.no_grad():
+        for p, s, d in zip(parameters, start, direction):
+            p.copy_(s - distance * d)
+
+
+@torch.no_grad()
+def _batch_loss(model, batch):
+    """The batch's loss in train mode; BatchNorm's running statistics are put back."""
+    model.train()
+    saved = [buffer.clone() for buffer in model.buffers()]
+    logits = model(batch.inputs)
+    for buffer, value in zip(model.buffers(), saved):
+        buffer.copy_(value)
+    _check_finite([logits])
+    return cross_entropy(logits, batch.labels).item()
+
+
+def _check_finite(tensors):
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise NonFiniteError("losses, gradients and curvature must be finite: a step was too long")

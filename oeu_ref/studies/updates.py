@@ -1,0 +1,252 @@
+"""Momentum and Adam turn an orthogonal gradient into another update: how far, and does projecting that update help?
+
+For each optimizer and each word of `oeu_ref.core.updates` two runs. Steps that only forget, d = g_perp, show what is
+left of Theorem 4.3 behind the optimizer: the angle of update and retain gradient, and what the retain loss does. Whole
+OEU runs, each variant at the best point of the same small search, show whether it matters in the end.
+"""
+
+import copy
+import dataclasses
+import itertools
+import math
+import sys
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..core.projection import Layers, cosines, project
+from ..core.quantizer import Quantizer
+from ..core.unlearner import OEU, NonFiniteError
+from ..core.updates import OrthogonalUpdates
+from ..lab import digits, results
+from ..lab.data import Batches, stream
+from ..lab.search import digest
+from ..lab.training import unlearn
+from ..reference import metrics
+from .study import document, write
+from .updates_views import figure, markdown
+
+__all__ = ["OrthogonalEntropyUpdates", "Watched", "figure", "markdown", "run"]
+
+QUESTION = "Momentum and Adam turn an orthogonal gradient into another update: does projecting that update help?"
+REPORTED_SEEDS = tuple(range(1, 9))
+SEARCH_SEEDS = (101, 102, 103)
+MOMENTUM = {"momentum": 0.9}
+DECAY = {"momentum": 0.9, "weight_decay": 5e-4}
+# optimizer -> class, options, learning rates of the search, learning rate of steps that only forget. Momentum 0.9 makes
+# a step ten times as long, and so the rates of plain SGD are ten times those of momentum.
+OPTIMIZERS = {
+    "SGD": (torch.optim.SGD, {}, (0.3, 1.0, 3.0), 0.05),
+    "momentum": (torch.optim.SGD, MOMENTUM, (0.03, 0.1, 0.3), 0.01),
+    "momentum, decay": (torch.optim.SGD, DECAY, (0.03, 0.1, 0.3), 0.01),
+    "Adam": (torch.optim.Adam, {}, (0.001, 0.003, 0.01), 0.0003),
+}
+WORDS = ("all", "descent", "given", "none")
+ALONE = [("SGD", "all"), *itertools.product(list(OPTIMIZERS)[1:], WORDS)]  # steps that only forget
+# "none" takes the repair of the retain loss out of OEU's step: one optimizer shows what that does
+VARIANTS = [pair for pair in ALONE if pair[1] != "none" or pair[0] == "momentum, decay"]
+GRID = {"rate": (0, 1, 2), "weight": (0.1, 0.3, 1.0), "steps": (10, 20, 40)}  # rate: which of the optimizer's three
+FORGET_STEPS = 20
+BITS = (4, 32)
+
+
+class Watched(OrthogonalUpdates):
+    """`OrthogonalUpdates` that measures the change of the parameters as it came out.
+
+    measured: a dict for each step, "layers" and "tensors": cosines of change and retain gradient; "first order": their
+    product, the change of the retain loss that the first order predicts, in nats.
+    """
+
+    measured = ()
+
+    def step(self, closure=None):  # the parameters are few, so that a second snapshot does not matter
+        parameters, g_r, layers, _ = self._protected
+        before = [p.detach().clone() for p in parameters]
+        result = super().step(closure)
+        with torch.no_grad():
+            change = torch._foreach_sub(parameters, before)
+            found = {"layers": cosines(change, g_r, layer_ids=layers.ids.tolist()), "tensors": cosines(change, g_r)}
+            found["first order"] = layers.dots(change, g_r).sum()
+        self.measured = [*self.measured, {name: value.tolist() for name, value in found.items()}]
+        return result
+
+
+class OrthogonalEntropyUpdates:
+    """OEU through an optimizer of OPTIMIZERS and `OrthogonalUpdates`, as a method for `oeu_ref.lab.training.unlearn`.
+
+    model: changed in place; optimizer, word: a pair of VARIANTS; rate: learning rate; weight: OEU's beta.
+    """
+
+    def __init__(self, model, optimizer, word, rate, weight):
+        kind, options = OPTIMIZERS[optimizer][:2]
+        self.model = model
+        self.optimizer = Watched(kind(model.parameters(), rate, **options), word)
+        self.oeu = OEU(model, self.optimizer, beta=weight)
+
+    def relabel(self, forget):
+        """Forget samples as they are: OEU has no use for their labels."""
+        return forget
+
+    def step(self, forget, retain):
+        """One step of OEU: its report."""
+        return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
+
+
+def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
+    """The study: search, OEU runs and steps that only forget; writes updates.json, updates.md and updates.png.
+
+    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: two variants, few
+    epochs and steps, to see that everything works, the figures mean nothing; progress: show a bar on stderr.
+    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
+    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    """
+    seeds, out_dir = digits.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
+    config = digits.QUICK if quick else digits.DemoConfig()
+    variants = VARIANTS[1:3] if quick else VARIANTS
+    grid = {"rate": (1,), "weight": (0.3,), "steps": (2,)} if quick else GRID
+    search_seeds = SEARCH_SEEDS[:1] if quick else SEARCH_SEEDS
+    pairs = ALONE[:3] if quick else ALONE
+    total = len(search_seeds) * len(variants) + len(seeds) * (len(variants) + len(BITS))
+    with digits.one_thread(), digits.progress_bar(total, progress, "runs") as bar:
+        best = _search(variants, grid, search_seeds, config, bar)
+        runs = {_name(*variant): [] for variant in variants}
+        alone = {_name(*pair): {str(bits): [] for bits in BITS} for pair in pairs}
+        for seed in seeds:
+            bar.set_description(f"seed {seed}")
+            for bits in BITS:
+                case = digits.prepare(seed, dataclasses.replace(config, bits=bits))
+                for pair in pairs:
+                    alone[_name(*pair)][str(bits)].append(_forget_only(case, *pair, 3 if quick else FORGET_STEPS))
+                bar.update()
+                if bits == config.bits:
+                    target = digits.measure(case, case.retrain)[0]
+                    for variant in variants:
+                        runs[_name(*variant)].append(_one_run(case, variant, best[_name(*variant)], target))
+                        bar.update()
+    found = {
+        "grid": grid,
+        "forget_rates": {optimizer: values[3] for optimizer, values in OPTIMIZERS.items()},
+        "forget_steps": 3 if quick else FORGET_STEPS,
+        "search_seeds": list(search_seeds),
+        "best": best,
+        "runs": runs,
+        "alone": {name: {b: _spread(many) for b, many in of.items()} for name, of in alone.items()},
+    }
+    return write(
+        out_dir, "updates", document(QUESTION, dataclasses.asdict(config), seeds, found), sys.modules[__name__]
+    )
+
+
+def _name(optimizer, word):
+    return f"{optimizer} | {word}"
+
+
+def _search(variants, grid, seeds, config, bar):
+    """The best point of each variant: {"rate": learning rate, "weight", "steps", "AG", "best_at_end_of", ...}."""
+    gaps = {_name(*variant): {} for variant in variants}
+    for seed in seeds:
+        bar.set_description(f"search, seed {seed}")
+        case = digits.prepare(seed, config)
+        target = digits.measure(case, case.retrain)[0]
+        for (optimizer, word), rate, weight in itertools.product(variants, grid["rate"], grid["weight"]):
+            settings = {"rate": OPTIMIZERS[optimizer][2][rate], "weight": weight, "steps": max(grid["steps"])}
+            along = {steps: math.inf for steps in grid["steps"]}  # what a run that diverges does not reach
+
+            def look(model, steps, _, along=along):
+                if steps in along:
+                    along[steps] = metrics.average_gap(digits.measure(case, model)[0], target)
+
+            try:
+                _unlearn(case, optimizer, word, settings, look)
+            except NonFiniteError:
+                pass
+            for steps, gap in along.items():
+                gaps[_name(optimizer, word)].setdefault((rate, weight, steps), []).append(gap)
+            if (rate, weight) == (grid["rate"][-1], grid["weight"][-1]):
+                bar.update()
+    best = {}
+    for optimizer, word in variants:
+        found = digest(gaps[_name(optimizer, word)], grid)
+        rate = OPTIMIZERS[optimizer][2][found["best"]["rate"]]
+        rest = {key: found[key] for key in ("best_at_end_of", "median_AG", "diverged")}
+        best[_name(optimizer, word)] = {**found["best"], "rate": rate, **rest}
+    return best
+
+
+def _unlearn(case, optimizer, word, settings, on_step=None):
+    """An OEU run on a copy of the case's original model; returns the method."""
+    method = OrthogonalEntropyUpdates(
+        copy.deepcopy(case.original), optimizer, word, settings["rate"], settings["weight"]
+    )
+    generators = stream(case.seed, "forget batches"), stream(case.seed, "retain batches")
+    batches = case.config.forget_batch, case.config.retain_batch
+    look = None if on_step is None else lambda steps, report: on_step(method.model, steps, report)
+    unlearn(method, case.splits.forget, case.splits.retain, settings["steps"], *batches, generators, None, look)
+    return method
+
+
+def _one_run(case, variant, settings, target):
+    """Metrics at the end and angles on the way of one reported run, None if it diverged."""
+    try:
+        method = _unlearn(case, *variant, settings)
+    except NonFiniteError:
+        return None
+    values = digits.measure(case, method.model)[0]
+    layers = np.array([step["layers"] for step in method.optimizer.measured])
+    tensors = np.array([step["tensors"] for step in method.optimizer.measured])
+    angles = {
+        "cosine": float(layers.mean()),
+        # rounding leaves cosines of 1e-5 or so of either sign
+        "climbing": float(100 * (layers > 1e-3).mean()),
+        "climbing tensors": float(100 * (tensors > 1e-3).mean()),
+    }
+    return {**values, "AG": metrics.average_gap(values, target), **angles}
+
+
+def _forget_only(case, optimizer, word, steps):
+    """Steps along -g_perp on a copy of the original: angles, and the retain loss after each on that step's batch."""
+    model = copy.deepcopy(case.original).train()
+    named = dict(model.named_parameters())
+    parameters = list(named.values())
+    layer_ids = [_owner(model, name) for name in named]
+    layers = Layers(layer_ids, parameters)
+    kind, options, _, rate = OPTIMIZERS[optimizer]
+    watched = Watched(kind(parameters, rate, **options), word)
+    forget = Batches(case.splits.forget, case.config.forget_batch, stream(case.seed, "forget batches"))
+    retain = Batches(case.splits.retain, case.config.retain_batch, stream(case.seed, "retain batches"))
+    changes = []
+    for _ in range(steps):
+        logits, batch = model(next(forget).inputs), next(retain)
+        log_p = logits.log_softmax(1)
+        g_f = torch.autograd.grad((log_p.exp() * log_p).sum(1).mean(), parameters)
+        loss = functional.cross_entropy(model(batch.inputs), batch.labels)
+        g_r = torch.autograd.grad(loss, parameters)
+        for parameter, g in zip(parameters, project(g_f, g_r, layer_ids=layer_ids)):
+            parameter.grad = g
+        watched.protect(parameters, g_r, layers)
+        watched.step()
+        with torch.no_grad():
+            changes.append(float(functional.cross_entropy(model(batch.inputs), batch.labels) - loss))
+    sizes = {kind: np.abs([step[kind] for step in watched.measured]) for kind in ("layers", "tensors")}
+    return {
+        "layers mean": float(sizes["layers"].mean()),
+        "layers max": float(sizes["layers"].max()),
+        "tensors mean": float(sizes["tensors"].mean()),
+        "tensors max": float(sizes["tensors"].max()),
+        "first order": float(np.sum([step["first order"] for step in watched.measured])),
+        "change": float(np.sum(changes)),
+        "entropy": -float((log_p.exp() * log_p).detach().sum(1).mean()),
+    }
+
+
+def _owner(model, name):
+    """The layer of a parameter as OEU counts it: its module, a quantizer's step with the layer that it serves."""
+    owner = name.rpartition(".")[0]
+    return owner.rpartition(".")[0] if isinstance(model.get_submodule(owner), Quantizer) else owner
+
+
+def _spread(many):
+    """{quantity: {"mean", "spread", "max"}} over seeds, "max" the largest of all."""
+    columns = {key: [one[key] for one in many] for key in many[0]}
+    return {key: {**results.mean_and_spread(values), "max": max(values)} for key, values in columns.items()}

@@ -1,0 +1,172 @@
+"""What the study of updates found, as tables and as a picture, from its document alone."""
+
+import math
+
+import numpy as np
+
+from ..lab import figures, results
+
+COLUMNS = {
+    "FA": ("FA", 1),
+    "RA": ("RA", 1),
+    "TA": ("TA", 1),
+    "MIA": ("MIA", 1),
+    "AG": ("AG", 1),
+    "forget_vs_test_auc": ("AUC", 1),
+    "cosine": ("cos", 2),
+    "climbing": ("climbing (%)", 0),
+}
+NETWORKS = {"4": "4-bit", "32": "float"}
+WHAT = {"first order": "predicted", "change": "change"}
+
+
+def markdown(data):
+    """Both tables and their captions, from the contents of updates.json alone."""
+    alone = {name: {**_angles(of["4"]), **_losses(of)} for name, of in data["alone"].items()}
+    runs = {name: _run_cells(name, data) for name in data["runs"]}
+    points = math.prod(len(values) for values in data["grid"].values())
+    seeds, searched = (", ".join(map(str, data[key])) for key in ("seeds", "search_seeds"))
+    rates = "; ".join(f"{name}: {rate:g}" for name, rate in data["forget_rates"].items())
+    lines = [
+        "**Steps that only forget**",
+        "",
+        _table(alone),
+        "",
+        f"Digits, {data['forget_steps']} steps along -g_perp (layer by layer, alpha = 1), learning rates {rates}.",
+        "Angles: absolute cosine of a step's whole change of the parameters and that step's retain gradient, on the",
+        "4-bit network; mean over layers or tensors, steps and seeds, and the largest of all (1 for a tensor of one",
+        "element, as a quantizer's step is). Retain loss: its change on each step's own retain batch, summed over the",
+        "steps, and what the first order predicts, in 0.001 nats.",
+        "Entropy: of the forget batch at the last step, in nats: how far the steps forgot.",
+        f"Mean ± standard deviation over seeds {seeds}.",
+        "",
+        "**OEU, each variant at its own best setting**",
+        "",
+        _table(runs),
+        "",
+        "Percent and percentage points; AG less that of all: seed by seed, the same optimizer unprotected. cos: of a",
+        "layer's update and its retain gradient, mean over layers and steps (negative: the retain loss falls);",
+        "climbing: share of layers and steps whose update, as it came out, raises the retain loss to first order.",
+        f"{points} settings for each variant (learning rate, weight, steps), the best by AG on seeds {searched}.",
+        f"Mean ± standard deviation over seeds {seeds}.",
+    ]
+    return "\n".join(lines)
+
+
+def _angles(values):
+    return {
+        f"abs. cos, {title}": f"{values[f'{kind} mean']['mean']:.3f}, at most {values[f'{kind} max']['max']:.2f}"
+        for kind, title in (("layers", "layers"), ("tensors", "tensors"))
+    }
+
+
+def _losses(of):
+    cells = {}
+    for bits, values in of.items():
+        for key, title in WHAT.items():
+            cells[f"{NETWORKS[bits]}: {title}"] = results.format_value(_thousandths(values[key]))
+        cells[f"{NETWORKS[bits]}: entropy"] = results.format_value(values["entropy"], 2)
+    return cells
+
+
+def _thousandths(value):
+    return {key: None if value[key] is None else 1e3 * value[key] for key in ("mean", "spread")}
+
+
+def _run_cells(name, data):
+    many, best = data["runs"][name], data["best"][name]
+    finished = [one for one in many if one is not None]
+    lost = f" ({len(many) - len(finished)} diverged)" if len(finished) < len(many) else ""
+    cells = {"rate, weight, steps": f"{best['rate']:g}, {best['weight']:g}, {best['steps']}{lost}"}
+    for key, (title, decimals) in COLUMNS.items() if finished else ():
+        cells[title] = results.format_value(results.mean_and_spread([one[key] for one in finished]), decimals)
+        if key == "AG":
+            plain = data["runs"].get(name.split(" | ")[0] + " | all", [])
+            gains = [one["AG"] - other["AG"] for one, other in zip(many, plain) if one and other]
+            cells["AG less that of all"] = results.format_value(results.mean_and_spread(gains)) if gains else "–"
+    return cells
+
+
+def _table(rows):
+    """Markdown table of {"optimizer | word": {column: text}}, aligned; a column that a row lacks shows as a dash."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [["optimizer", "stays", *columns]]
+    lines += [[*name.split(" | "), *(row.get(column, "–") for column in columns)] for name, row in rows.items()]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    lines.insert(1, ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)])
+    return "\n".join(f"| {' | '.join(_padded(line, widths))} |" for line in lines)
+
+
+def _padded(line, widths):
+    return [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))]
+
+
+def figure(data):
+    """Three panels: the angle that is left, what the retain loss does, and AG in the end.  data: of updates.json."""
+    drawn = figures.new_figure(10, 4.4)
+    left, middle, right = drawn.subplots(1, 3, width_ratios=(1, 1, 1.15))
+    _draw_angles(left, data["alone"])
+    _draw_losses(middle, data["alone"])
+    _draw_gaps(right, data["runs"])
+    for ax, names in ((left, data["alone"]), (middle, {}), (right, data["runs"])):
+        count = len(names) or len(data["alone"])
+        ax.set_yticks(range(count), [name.replace(" | ", ": ") for name in names] or [""] * count)
+        ax.set_ylim(count - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0, labelsize=8)
+        ax.grid(axis="x", color=figures.FAINT, linewidth=0.4, alpha=0.6)
+        ax.set_axisbelow(True)
+    return drawn
+
+
+def _colour(name):
+    return figures.BAR if name.endswith("| all") else figures.STYLES["oeu"]["color"]
+
+
+def _draw_angles(ax, alone):
+    figures.clean(ax, "Forgetting alone: angle")
+    for row, (name, of) in enumerate(alone.items()):
+        ax.barh(row, of["4"]["layers mean"]["mean"], height=0.64, color=_colour(name))
+        ax.plot(of["4"]["layers max"]["max"], row, "|", color=figures.TEXT, markersize=9)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("|cos| of update and g_r,\na layer: mean and largest")
+
+
+def _draw_losses(ax, alone):
+    from matplotlib.ticker import NullLocator
+
+    figures.clean(ax, "Forgetting alone: loss")
+    style = figures.STYLES["retain"]
+    for (bits, title), marker, face, shift in zip(NETWORKS.items(), "os", (style["color"], "white"), (-0.17, 0.17)):
+        values = [_thousandths(of[bits]["change"]) for of in alone.values()]
+        ax.errorbar(
+            [value["mean"] for value in values],
+            [row + shift for row in range(len(values))],
+            xerr=[value["spread"] or 0 for value in values],
+            color=style["color"],
+            marker=marker,
+            markerfacecolor=face,
+            markersize=4.5,
+            linestyle="none",
+            elinewidth=0.9,
+            capsize=2,
+            label=title,
+        )
+    ax.axvline(0, color=figures.TEXT, linewidth=0.7)
+    ax.set_xscale("symlog", linthresh=10)  # one optimizer does a hundred times as much harm as another
+    ax.set_xticks([-100, -10, 0, 10, 100, 1000], ["-100", "-10", "0", "10", "100", "1000"])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("rise of the retain loss, each step\non its own batch (0.001 nats)")
+    ax.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1.04, 0.8))
+
+
+def _draw_gaps(ax, runs):
+    figures.clean(ax, "OEU in the end")
+    for row, (name, many) in enumerate(runs.items()):
+        gaps = [one["AG"] for one in many if one is not None]
+        if gaps:
+            ax.barh(row, np.mean(gaps), height=0.64, color=_colour(name))
+            ax.scatter(
+                gaps, [row] * len(gaps), s=12, facecolor="white", edgecolor=figures.TEXT, linewidth=0.7, zorder=4
+            )
+    ax.set_xlim(left=0)
+    ax.set_xlabel("AG (points), a dot a seed;\ngrey: the optimizer's own update")
