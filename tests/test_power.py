@@ -17,7 +17,6 @@ from .mutants.edits import MUTANTS, build
 
 HERE = pathlib.Path(__file__).parent / "mutants"
 RIGHT = [HERE / "right.py", *sorted((HERE / "alternatives").glob("*.py"))]
-CASES = 15
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +31,17 @@ def killers(pytestconfig):
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_every_wrong_implementation_is_caught(mutant, killers):
+def test_every_wrong_implementation_is_caught(mutant, killers, pytestconfig):
     """At least one law fails for an implementation with one mistake."""
-    report = check(Implementation(build(mutant), mutant.name), cases=CASES, stop_at_first=True)
+    report = check(Implementation(build(mutant), mutant.name), pytestconfig.cases, stop_at_first=True)
     assert report.failed, f"no law notices: {mutant.what}"
     killers.append((mutant.name, mutant.what, report.failed[0].law, report.failed[0].theorem))
 
 
 @pytest.mark.parametrize("path", RIGHT, ids=lambda path: path.stem)
-def test_no_right_implementation_is_accused(path):
+def test_no_right_implementation_is_accused(path, pytestconfig):
     """No law fails for implementations that are right, however they are written."""
-    report = check(load(str(path)), cases=30)
+    report = check(load(str(path)), pytestconfig.cases)
     assert report.ok, report.table()
 
 

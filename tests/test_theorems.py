@@ -1,4 +1,4 @@
-"""The laws of OEU, one test for each law and implementation: `pytest -k theorems [--impl NAME]`.
+"""The laws of OEU, one test for each law and implementation: `pytest -k theorems [--impl NAME] [--cases N]`.
 
 The laws themselves, a sentence and a measurement each, stand in `oeu_ref/conformance/*_laws.py`, where an outsider's
 `python -m oeu_ref check` finds them too; their controls, implementations that must break them, in `tests/mutants`.
@@ -9,14 +9,10 @@ import torch
 
 from oeu_ref.conformance import check, load, try_law
 
-# Enough for over 5,000 cases on our own implementations in well under a minute; an outsider gets what `check` gives.
-CASES, CASES_FOR_OUTSIDERS = 35, 50
-
 
 def test_theorems(implementation, law, pytestconfig):
     """Every law holds, or is skipped by name where the implementation lacks what it needs."""
-    cases = CASES_FOR_OUTSIDERS if pytestconfig.getoption("--impl") else CASES
-    result = try_law(law, implementation, cases)
+    result = try_law(law, implementation, pytestconfig.cases)
     pytestconfig.drawn_cases += result.cases
     if result.status == "skipped":
         pytest.skip(result.message)
@@ -32,6 +28,6 @@ def test_theorems(implementation, law, pytestconfig):
 @pytest.mark.parametrize("name", ["oeu_ref.core.contract:cuda", "oeu_ref.core.contract:cuda_float64"])
 def test_theorems_hold_on_cuda(name, pytestconfig):
     """Every law holds for the core on a GPU."""
-    report = check(load(name), cases=20)
+    report = check(load(name), pytestconfig.cases)
     pytestconfig.drawn_cases += report.cases
     assert report.ok, report.table()

@@ -3,10 +3,22 @@
 Kinds are named for what they probe, so that a failing law names the kind.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+
+SEEDS = st.integers(0, 999)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What a law is tried on. drawn: Hypothesis strategy; fixed: what must not depend on the luck of the draw."""
+
+    drawn: st.SearchStrategy
+    fixed: Sequence
+
 
 GRADIENT_KINDS = (
     "typical",
@@ -106,22 +118,12 @@ def layer_shapes(max_layers=4):
     return st.lists(st.one_of(vector, other), min_size=1, max_size=max_layers).map(tuple)
 
 
-def gradient_cases(kinds=GRADIENT_KINDS, max_layers=4, shapes=None):
-    """Strategy of `GradientCase`: kinds, shapes, scales from 1e-6 to 1e6, seeds."""
-    scale = st.sampled_from([1.0, 1e-6, 1e-3, 1e3, 1e6])
-    return st.builds(
-        GradientCase,
-        kind=st.sampled_from(kinds),
-        shapes=layer_shapes(max_layers) if shapes is None else shapes,
-        forget_scale=scale,
-        retain_scale=scale,
-        seed=st.integers(0, 999),
-    )
-
-
-def fixed_gradient_cases(kinds=GRADIENT_KINDS, shapes=((8,), (3, 4), (2, 2))):
-    """One `GradientCase` of each kind: what must not depend on the luck of the draw."""
-    return [GradientCase(kind, shapes, seed=7) for kind in kinds]
+def gradients(*kinds, layers=4, extra=()):
+    """`GradientCase`s of these kinds (none: all): up to so many layers, scales from 1e-6 to 1e6."""
+    kinds, scale = kinds or GRADIENT_KINDS, st.sampled_from([1.0, 1e-6, 1e-3, 1e3, 1e6])
+    drawn = st.builds(GradientCase, st.sampled_from(kinds), layer_shapes(layers), scale, scale, SEEDS)
+    shapes = ((8,), (3, 4), (2, 2))[-layers:]
+    return Cases(drawn, [*(GradientCase(kind, shapes, seed=7) for kind in kinds), *extra])
 
 
 LOGIT_KINDS = ("typical", "uniform", "near_uniform", "confident", "huge", "one_hot", "two_way")
@@ -156,15 +158,12 @@ class LogitsCase:
         return implementation.cast(z)
 
 
-def logits_cases(kinds=LOGIT_KINDS, max_classes=100):
-    """Strategy of `LogitsCase`: 1 to 9 samples, 2 to max_classes classes."""
+def logits(*kinds, max_classes=100, extra=()):
+    """`LogitsCase`s of these kinds (none: all): 1 to 9 samples, 2 to max_classes classes; fixed ones of 5 and 3."""
+    kinds = kinds or LOGIT_KINDS
     classes = st.one_of(st.integers(2, min(10, max_classes)), st.integers(2, max_classes))
-    return st.builds(LogitsCase, kind=st.sampled_from(kinds), n=st.integers(1, 9), k=classes, seed=st.integers(0, 999))
-
-
-def fixed_logits_cases(kinds=LOGIT_KINDS):
-    """One `LogitsCase` of each kind, with more than one sample and N different from K."""
-    return [LogitsCase(kind, n=5, k=3, seed=3) for kind in kinds]
+    drawn = st.builds(LogitsCase, st.sampled_from(kinds), st.integers(1, 9), classes, SEEDS)
+    return Cases(drawn, [*(LogitsCase(kind, 5, 3, seed=3) for kind in kinds), *extra])
 
 
 QUANTIZER_KINDS = ("inside", "outside", "just_outside", "mixed", "ties", "ends")
@@ -221,19 +220,10 @@ class QuantizerCase:
         return codes + offset
 
 
-def quantizer_cases(kinds=QUANTIZER_KINDS):
-    """Strategy of `QuantizerCase`: 1 to 8 bits, both signs, steps from 2^-20 to 2^20."""
-    return st.builds(
-        QuantizerCase,
-        kind=st.sampled_from(kinds),
-        bits=st.integers(1, 8),
-        signed=st.booleans(),
-        step_exponent=st.integers(-20, 20),
-        size=st.sampled_from([1, 2, 7, 24]),
-        seed=st.integers(0, 999),
-    )
-
-
-def fixed_quantizer_cases(kinds=QUANTIZER_KINDS):
-    """Two `QuantizerCase`s of each kind: 4 bits, signed and unsigned."""
-    return [QuantizerCase(kind, 4, signed, -3, 24, seed=5) for kind in kinds for signed in (True, False)]
+def quantizers(*kinds, extra=()):
+    """`QuantizerCase`s of these kinds (none: all): 1 to 8 bits, steps from 2^-20 to 2^20; fixed ones of 4 bits."""
+    kinds, signs = kinds or QUANTIZER_KINDS, (True, False)
+    exponents, sizes = st.integers(-20, 20), st.sampled_from([1, 2, 7, 24])
+    bits = st.integers(1, 8)
+    drawn = st.builds(QuantizerCase, st.sampled_from(kinds), bits, st.booleans(), exponents, sizes, SEEDS)
+    return Cases(drawn, [*(QuantizerCase(kind, 4, sign, -3, 24, seed=5) for kind in kinds for sign in signs), *extra])

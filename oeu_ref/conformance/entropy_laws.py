@@ -2,13 +2,13 @@
 
 import numpy as np
 from hypothesis import assume
-from hypothesis import strategies as st
 
 from ..reference import entropy as reference
-from .cases import LogitsCase, fixed_logits_cases, logits_cases
-from .law import law, require
+from .cases import LogitsCase, logits
+from .law import about, require
 
 EGU = "EGU"  # the definition, without a theorem's number
+law = about("entropy_loss")
 
 
 def _perturbation(implementation, logits):
@@ -40,15 +40,12 @@ def _worst(error, tolerance):
     )
 
 
-@law(
-    EGU,
-    ("entropy_loss",),
-    logits_cases(),
-    "the loss is -(1/N) sum_n H(p_n): check the sign, natural logarithms, the mean over samples and the softmax's axis",
-    fixed_logits_cases(),
-)
+@law(EGU, logits())
 def entropy_loss_is_the_negative_mean_entropy(implementation, case):
-    """The forget loss is minus the mean over the batch of H(p) = -sum p log p, in nats."""
+    """The forget loss is minus the mean over the batch of H(p) = -sum p log p, in nats.
+
+    The loss is -(1/N) sum_n H(p_n): check the sign, natural logarithms, the mean over samples and the softmax's
+    axis."""
     z = case.array(implementation)
     expected = -reference.entropy(z).mean()
     loss, _ = implementation.entropy_loss(z)
@@ -59,31 +56,22 @@ def entropy_loss_is_the_negative_mean_entropy(implementation, case):
     )
 
 
-@law(
-    EGU,
-    ("entropy_loss",),
-    logits_cases(),
-    "dL/dz = p (log p + H) / N: check the sign, the term H, the factor p and the 1/N",
-    fixed_logits_cases(),
-)
+@law(EGU, logits())
 def entropy_gradient_is_the_derivative_by_hand(implementation, case):
-    """The gradient of the forget loss with respect to the logits is p (log p + H) / N."""
+    """The gradient of the forget loss with respect to the logits is p (log p + H) / N.
+
+    DL/dz = p (log p + H) / N: check the sign, the term H, the factor p and the 1/N."""
     z = case.array(implementation)
     _, grad = implementation.entropy_loss(z)
     error, tolerance = np.abs(grad - reference.entropy_loss(z)[1]), _gradient_tolerance(implementation, z)
     require((error <= tolerance).all(), lambda: _worst(error, tolerance))
 
 
-@law(
-    EGU,
-    ("entropy_loss",),
-    logits_cases(("typical", "near_uniform"), max_classes=10),
-    "loss and gradient contradict each other: one of them has a factor, sign or term that the other lacks",
-    fixed_logits_cases(("typical",)),
-    weight=0.5,
-)
+@law(EGU, logits("typical", "near_uniform", max_classes=10), weight=0.5)
 def entropy_gradient_matches_finite_differences_of_its_own_loss(implementation, case):
-    """The gradient is the slope of the very loss that is returned with it, along any direction."""
+    """The gradient is the slope of the very loss that is returned with it, along any direction.
+
+    Loss and gradient contradict each other: one of them has a factor, sign or term that the other lacks."""
     z = case.array(implementation)
     direction = np.random.default_rng(case.seed).normal(size=z.shape)
     # the best step of a central difference: error h^2 from the third derivative, eps / h from rounding of the loss
@@ -99,30 +87,22 @@ def entropy_gradient_matches_finite_differences_of_its_own_loss(implementation, 
     )
 
 
-@law(
-    EGU,
-    ("entropy_loss",),
-    logits_cases(),
-    "probabilities do not change when all logits of a sample rise alike: check the softmax and the term H",
-    fixed_logits_cases(),
-)
+@law(EGU, logits())
 def entropy_gradient_sums_to_zero_over_classes(implementation, case):
-    """For each sample the gradient's entries add up to zero."""
+    """For each sample the gradient's entries add up to zero.
+
+    Probabilities do not change when all logits of a sample rise alike: check the softmax and the term H."""
     z = case.array(implementation)
     sums = np.abs(implementation.entropy_loss(z)[1].sum(axis=1))
     allowed = _gradient_tolerance(implementation, z).sum(axis=1)
     require((sums <= allowed).all(), lambda: "row sums " + _worst(sums, allowed))
 
 
-@law(
-    EGU,
-    ("entropy_loss",),
-    logits_cases(("typical", "confident", "near_uniform")),
-    "the loss is a mean over samples, not a sum, and its gradient carries the 1/N",
-    fixed_logits_cases(("typical", "confident")),
-)
+@law(EGU, logits("typical", "confident", "near_uniform"))
 def entropy_loss_is_a_mean_over_the_batch(implementation, case):
-    """Saying every sample twice leaves the loss as it is and halves the gradient of each."""
+    """Saying every sample twice leaves the loss as it is and halves the gradient of each.
+
+    The loss is a mean over samples, not a sum, and its gradient carries the 1/N."""
     z = case.array(implementation)
     loss, grad = implementation.entropy_loss(z)
     loss_twice, grad_twice = implementation.entropy_loss(np.concatenate([z, z]))
@@ -132,15 +112,11 @@ def entropy_loss_is_a_mean_over_the_batch(implementation, case):
     require((error <= allowed).all(), lambda: "gradient " + _worst(error, allowed))
 
 
-@law(
-    EGU,
-    ("entropy_loss",),
-    logits_cases(("typical", "confident")),
-    "softmax or a sum runs over the wrong axis, or one sample's entropy is used for another",
-    fixed_logits_cases(("typical",)),
-)
+@law(EGU, logits("typical", "confident"))
 def entropy_treats_samples_and_classes_alike(implementation, case):
-    """Reordering samples and classes reorders the gradient and leaves the loss."""
+    """Reordering samples and classes reorders the gradient and leaves the loss.
+
+    Softmax or a sum runs over the wrong axis, or one sample's entropy is used for another."""
     z = case.array(implementation)
     rng = np.random.default_rng(case.seed)
     rows, columns = rng.permutation(z.shape[0]), rng.permutation(z.shape[1])
@@ -152,62 +128,48 @@ def entropy_treats_samples_and_classes_alike(implementation, case):
     require((error <= allowed).all(), lambda: "gradient " + _worst(error, allowed))
 
 
-@law(
-    "4.1",
-    ("kl_to_uniform",),
-    logits_cases(),
-    "KL(p || U) = log K - H(p), in nats, one value a sample: check its direction, the log K and the softmax's axis",
-    fixed_logits_cases(),
-)
+law = about("kl_to_uniform")
+
+
+@law("4.1", logits())
 def kl_to_uniform_is_log_k_minus_entropy(implementation, case):
-    """KL(p || U) is log K - H(p) for each sample."""
+    """KL(p || U) is log K - H(p) for each sample.
+
+    KL(p || U) = log K - H(p), in nats, one value a sample: check its direction, the log K and the softmax's
+    axis."""
     z = case.array(implementation)
     error = np.abs(implementation.kl_to_uniform(z) - reference.kl_to_uniform(z))
     tolerance = _value_tolerance(implementation, z)
     require((error <= tolerance).all(), lambda: _worst(error, tolerance))
 
 
-@law(
-    "4.1",
-    ("kl_to_uniform",),
-    logits_cases(("one_hot",)),
-    "at a one-hot p the KL to uniform is log K: check 0 log 0 = 0 and logits of 1e4",
-    [LogitsCase("one_hot", 3, k) for k in (2, 3, 10, 100)],
-    weight=0.5,
-)
+@law("4.1", logits("one_hot", extra=[LogitsCase("one_hot", 3, k) for k in (2, 3, 10, 100)]))
 def one_hot_prediction_has_kl_log_k(implementation, case):
-    """At the optimum of label manipulation, a one-hot prediction, KL(p* || U) = log K."""
+    """At the optimum of label manipulation, a one-hot prediction, KL(p* || U) = log K.
+
+    At a one-hot p the KL to uniform is log K: check 0 log 0 = 0 and logits of 1e4."""
     z = case.array(implementation)
     kl = implementation.kl_to_uniform(z)
     error = np.abs(kl - np.log(case.k))
     require((error <= 8 * implementation.eps * np.log(case.k)).all(), f"KL {kl}, expected log {case.k} each")
 
 
-@law(
-    "4.1",
-    ("kl_to_uniform",),
-    logits_cases(),
-    "KL(p || U) lies between 0 and log K; the reversed KL(U || p) does not",
-    fixed_logits_cases(),
-)
+@law("4.1", logits())
 def nothing_is_further_from_uniform_than_one_hot(implementation, case):
-    """No prediction has a KL to uniform above log K, and none below 0."""
+    """No prediction has a KL to uniform above log K, and none below 0.
+
+    KL(p || U) lies between 0 and log K; the reversed KL(U || p) does not."""
     z = case.array(implementation)
     kl, slack = implementation.kl_to_uniform(z), _value_tolerance(implementation, z)
     require((kl <= np.log(case.k) + slack).all(), f"largest KL {kl.max():.9g} above log {case.k}")
     require((kl >= -slack).all(), f"smallest KL {kl.min():.3g} below 0")
 
 
-@law(
-    "4.1",
-    ("kl_to_uniform",),
-    logits_cases(("typical", "near_uniform"), max_classes=20),
-    "fitting a wrong label must drive the prediction away from uniform: check the sign and direction of KL",
-    fixed_logits_cases(("typical",)),
-    weight=0.5,
-)
+@law("4.1", logits("typical", "near_uniform", max_classes=20))
 def fitting_a_wrong_label_ends_at_the_largest_kl(implementation, case):
-    """Along descent on cross-entropy to any wrong label, from uniform on, KL to uniform only rises, up to log K."""
+    """Along descent on cross-entropy to any wrong label, from uniform on, KL to uniform only rises, up to log K.
+
+    Fitting a wrong label must drive the prediction away from uniform: check the sign and direction of KL."""
     label = case.seed % case.k
     # what that descent does, in closed form: the label's logit outgrows the rest
     gaps = np.array([0.0, 0.5, 1, 2, 4, 8, 16, 64, 1000])
@@ -217,31 +179,24 @@ def fitting_a_wrong_label_ends_at_the_largest_kl(implementation, case):
     require(abs(kl[-1] - np.log(case.k)) <= slack[-1], f"KL ends at {kl[-1]:.9g}, expected log {case.k}")
 
 
-@law(
-    "4.2",
-    ("kl_to_uniform",),
-    logits_cases(("uniform",)),
-    "a uniform prediction has KL 0: is the log K there, and in nats?",
-    fixed_logits_cases(("uniform",)),
-    weight=0.5,
-)
+@law("4.2", logits("uniform"))
 def uniform_prediction_has_kl_zero(implementation, case):
-    """Where all logits of a sample are equal, KL(p || U) = 0."""
+    """Where all logits of a sample are equal, KL(p || U) = 0.
+
+    A uniform prediction has KL 0: is the log K there, and in nats?."""
     z = case.array(implementation)
     kl, slack = implementation.kl_to_uniform(z), _value_tolerance(implementation, z)
     require((np.abs(kl) <= slack).all(), f"KL {kl}, expected 0 each")
 
 
-@law(
-    "4.2",
-    ("entropy_loss",),
-    logits_cases(("uniform",)),
-    "at the uniform prediction the loss is -log K and nothing pulls: check the term H of the gradient",
-    fixed_logits_cases(("uniform",)),
-    weight=0.5,
-)
+law = about("entropy_loss")
+
+
+@law("4.2", logits("uniform"))
 def uniform_prediction_is_stationary(implementation, case):
-    """Where all logits of a sample are equal, the forget loss is -log K and its gradient zero."""
+    """Where all logits of a sample are equal, the forget loss is -log K and its gradient zero.
+
+    At the uniform prediction the loss is -log K and nothing pulls: check the term H of the gradient."""
     z = case.array(implementation)
     loss, grad = implementation.entropy_loss(z)
     require(
@@ -252,30 +207,21 @@ def uniform_prediction_is_stationary(implementation, case):
     require((error <= allowed).all(), lambda: "gradient " + _worst(error, allowed))
 
 
-@law(
-    "4.2",
-    ("entropy_loss",),
-    logits_cases(),
-    "the forget loss lies between -log K (uniform) and 0 (certain): check its sign and the logarithm's base",
-    fixed_logits_cases(),
-)
+@law("4.2", logits())
 def uniform_prediction_is_the_global_minimum(implementation, case):
-    """No logits have a forget loss below -log K, the uniform prediction's, and none above 0."""
+    """No logits have a forget loss below -log K, the uniform prediction's, and none above 0.
+
+    The forget loss lies between -log K (uniform) and 0 (certain): check its sign and the logarithm's base."""
     z = case.array(implementation)
     loss, slack = implementation.entropy_loss(z)[0], _value_tolerance(implementation, z).mean()
     require(-np.log(case.k) - slack <= loss <= slack, f"loss {loss:.9g} outside [-log {case.k}, 0]")
 
 
-@law(
-    "4.2",
-    ("entropy_loss",),
-    st.builds(LogitsCase, st.just("typical"), st.integers(1, 4), st.integers(2, 6), st.integers(0, 999)),
-    "descent on the forget loss must flatten the prediction: check the sign of the gradient",
-    [LogitsCase("typical", 3, 4, seed=1)],
-    weight=0.2,
-)
+@law("4.2", logits("typical", max_classes=6), weight=0.2)
 def descent_reaches_the_uniform_prediction(implementation, case):
-    """Gradient descent on the forget loss from random logits ends at the uniform prediction."""
+    """Gradient descent on the forget loss from random logits ends at the uniform prediction.
+
+    Descent on the forget loss must flatten the prediction: check the sign of the gradient."""
     z = 2 * case.array(implementation)
     z = implementation.cast(z)
     for _ in range(400):
@@ -285,15 +231,11 @@ def descent_reaches_the_uniform_prediction(implementation, case):
     require(spread <= 1e-3, f"after 400 steps logits of a sample still differ by {spread:.3g}")
 
 
-@law(
-    "4.2",
-    ("entropy_loss",),
-    logits_cases(("typical", "confident")),
-    "a small step against the gradient must lower the forget loss: check the gradient's sign",
-    fixed_logits_cases(("typical", "confident")),
-)
+@law("4.2", logits("typical", "confident"))
 def a_small_step_lowers_the_forget_loss(implementation, case):
-    """A small step against its gradient lowers the forget loss, by the step times the squared gradient."""
+    """A small step against its gradient lowers the forget loss, by the step times the squared gradient.
+
+    A small step against the gradient must lower the forget loss: check the gradient's sign."""
     z = case.array(implementation)
     loss, grad = implementation.entropy_loss(z)
     step = 1e-2 * case.n
@@ -305,15 +247,14 @@ def a_small_step_lowers_the_forget_loss(implementation, case):
     require(fall - rounding <= 1.2 * promised, f"loss falls by {fall:.3g} where {promised:.3g} was promised")
 
 
-@law(
-    EGU,
-    ("entropy_loss", "kl_to_uniform"),
-    logits_cases(),
-    "loss and KL disagree: one of them has another base of logarithm, sign or mean",
-    fixed_logits_cases(),
-)
+law = about("entropy_loss", "kl_to_uniform")
+
+
+@law(EGU, logits())
 def kl_and_loss_tell_the_same(implementation, case):
-    """The mean KL to uniform is log K plus the forget loss."""
+    """The mean KL to uniform is log K plus the forget loss.
+
+    Loss and KL disagree: one of them has another base of logarithm, sign or mean."""
     z = case.array(implementation)
     kl, loss = implementation.kl_to_uniform(z).mean(), implementation.entropy_loss(z)[0]
     slack = 2 * _value_tolerance(implementation, z).mean()

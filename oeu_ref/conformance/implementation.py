@@ -23,6 +23,8 @@ SIGNATURES = {
 }
 STEP = "OEU"  # a class OEU(model, optimizer, ...).step(forget_inputs, retain_inputs, retain_labels), on PyTorch models
 DTYPES = ("float64", "float32")
+# conventions that an implementation may declare, the first word where it declares none; some laws are about one alone
+DECLARATIONS = {"QUANTIZER_MASK": boundary.MASKS}
 
 
 class LoadError(ValueError):
@@ -48,12 +50,17 @@ class Implementation:
         self.target = target
         self.name = name or getattr(target, "__name__", type(target).__name__)
         self.dtype = np.dtype(_declared(target, self.name, "DTYPE", DTYPES))
-        self.mask = _declared(target, self.name, "QUANTIZER_MASK", boundary.MASKS)
+        self.declared = {name: _declared(target, self.name, name, known) for name, known in DECLARATIONS.items()}
         if not any(self.has(operation) for operation in (*SIGNATURES, STEP)):
             raise LoadError(
                 f"{self.name} must define at least one of {', '.join(SIGNATURES)} or a class {STEP}, found none: "
                 "`python -m oeu_ref template` prints a file to start from"
             )
+
+    @property
+    def mask(self):
+        """The STE mask that it claims."""
+        return self.declared["QUANTIZER_MASK"]
 
     @property
     def eps(self):

@@ -1,5 +1,6 @@
 """What a law is, and how it is tried: on fixed cases that it names itself, then on cases that Hypothesis draws."""
 
+import inspect
 import warnings
 import zlib
 from collections.abc import Callable
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 import hypothesis
 from hypothesis.errors import UnsatisfiedAssumption
 
+from .cases import Cases
 from .implementation import Implementation, Violation
 
-LAWS = []  # filled by the decorator below, in the order of the files and lines in which the laws stand
+LAWS = []  # filled by the decorators below, in the order of the files and lines in which the laws stand
 
 
 @dataclass(frozen=True)
@@ -18,21 +20,30 @@ class Law:
     """A statement about the contract's functions that every right implementation satisfies.
 
     name: the statement in a few words; theorem: of arXiv 2602.00567, or the source that it follows; statement: one
-    sentence; needs: operations that it calls; check(implementation, case): raises `Violation` where the law is broken;
-    cases: Hypothesis strategy; fixed: cases that are always tried first; hint: the usual cause of a failure; mask: the
-    QUANTIZER_MASK that it is about, None for any; weight: multiplies the number of drawn cases.
+    sentence; hint: the usual cause of a failure; needs: operations that it calls; check(implementation, case): raises
+    `Violation` where the law is broken; cases: on which it is tried; weight: multiplies the number of drawn ones; when:
+    declarations of an implementation that it is about, name -> value, such as QUANTIZER_MASK -> "clip".
     """
 
     name: str
     theorem: str
     statement: str
+    hint: str
     needs: tuple
     check: Callable
-    cases: hypothesis.strategies.SearchStrategy
-    fixed: tuple
-    hint: str
-    mask: str | None
-    weight: float
+    cases: Cases
+    weight: float = 1.0
+    when: dict = None
+
+    def passes_over(self, implementation):
+        """Why it is not about an implementation, as a sentence; "" where it is."""
+        missing = [operation for operation in self.needs if not implementation.has(operation)]
+        if missing:
+            return f"{implementation.name} has no {' and no '.join(missing)}"
+        for name, value in (self.when or {}).items():
+            if implementation.declared[name] != value:
+                return f"about {name} = {value!r}, not {implementation.declared[name]!r}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -49,75 +60,93 @@ class LawResult:
     hint: str = ""
 
 
-def law(theorem, needs, cases, hint, fixed=(), mask=None, weight=1.0):
-    """Decorator: enter a function (implementation, case) into the laws; its name and docstring are the law's."""
+def about(*needs):
+    """The decorator for laws about these operations: `@law(theorem, cases)` on a function (implementation, case).
 
-    def enter(check):
-        statement = " ".join(check.__doc__.split())
-        name = check.__name__.replace("_", " ")
-        LAWS.append(Law(name, theorem, statement, needs, check, cases, tuple(fixed), hint, mask, weight))
-        return check
+    The function's name is the law's; the first paragraph of its docstring states it in one sentence, the second is the
+    usual cause of a failure. weight and, as names, declarations that the law is about: see `Law`.
+    """
 
-    return enter
+    def law(theorem, cases, weight=1.0, **when):
+        def enter(check):
+            statement, _, hint = (" ".join(part.split()) for part in inspect.getdoc(check).partition("\n\n"))
+            name = check.__name__.replace("_", " ")
+            LAWS.append(Law(name, theorem, statement, hint, needs, check, cases, weight, when))
+            return check
+
+        return enter
+
+    return law
+
+
+class Trial:
+    """A law on an implementation: `try_fixed`, then `try_drawn` unless it fails already; `result` says what came out."""
+
+    def __init__(self, law: Law, implementation: Implementation):
+        self.law, self.implementation = law, implementation
+        self.skipped = law.passes_over(implementation)
+        self.tried, self.case, self.failure = 0, None, None
+
+    def try_fixed(self):
+        """Try the law's fixed cases."""
+        self._run(lambda: [self._attempt(case) for case in self.law.cases.fixed])
+
+    def try_drawn(self, cases, shrink=True):
+        """Try `cases` drawn cases (times the law's weight); shrink: make a failing one as small as it goes."""
+        settings = hypothesis.settings(
+            max_examples=max(1, round(cases * self.law.weight)),
+            database=None,
+            deadline=None,
+            phases=[hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink,
+            report_multiple_bugs=False,
+            verbosity=hypothesis.Verbosity.quiet,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        drawn = hypothesis.given(self.law.cases.drawn)(lambda case: self._attempt(case, hypothesis.reject))
+        # the draws depend on the law's name alone, so that the same call gives the same result
+        self._run(settings(hypothesis.seed(zlib.crc32(self.law.name.encode()))(drawn)))
+
+    def _attempt(self, case, reject=lambda: None):
+        self.case = case
+        try:
+            self.law.check(self.implementation, case)
+            self.tried += 1
+        except UnsatisfiedAssumption:
+            reject()
+
+    def _run(self, attempts):
+        if self.skipped or self.failure:
+            return
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
+                attempts()
+        except NotImplementedError as error:
+            where = str(error) or " or ".join(self.law.needs)
+            self.skipped = f"{self.implementation.name} raises NotImplementedError: {where}"
+        except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
+            self.failure = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+
+    def result(self):
+        """What became of the law so far, as a `LawResult`."""
+        name, theorem = self.law.name, self.law.theorem
+        if self.skipped:
+            return LawResult(name, theorem, "skipped", 0, message=self.skipped)
+        if self.failure:
+            return LawResult(name, theorem, "fails", self.tried + 1, str(self.case), self.failure, self.law.hint)
+        return LawResult(name, theorem, "holds", self.tried)
 
 
 def try_law(law: Law, implementation: Implementation, cases=50, shrink=True):
-    """Try a law on its fixed cases and on `cases` drawn ones (times the law's weight).
+    """Try a law on its fixed cases and on `cases` drawn ones (times the law's weight), at least 1.
 
-    cases: >= 1; shrink: whether a failing drawn case is made as small as it goes.
-    Returns a `LawResult`. The same call gives the same result: the draws depend on the law's name alone.
+    shrink: whether a failing drawn case is made as small as it goes.
+    Returns a `LawResult`. The same call gives the same result.
     """
-    missing = [operation for operation in law.needs if not implementation.has(operation)]
-    if missing:
-        return _result(law, "skipped", 0, message=f"{implementation.name} has no {' and no '.join(missing)}")
-    if law.mask not in (None, implementation.mask):
-        return _result(law, "skipped", 0, message=f"about QUANTIZER_MASK = {law.mask!r}, not {implementation.mask!r}")
-
-    tried, failing = 0, None
-
-    def attempt(case):
-        nonlocal tried, failing
-        try:
-            law.check(implementation, case)
-        except UnsatisfiedAssumption:
-            raise
-        except Exception:
-            failing = case
-            raise
-        tried += 1
-
-    phases = [hypothesis.Phase.generate] + ([hypothesis.Phase.shrink] if shrink else [])
-    drawn = hypothesis.given(law.cases)(attempt)
-    drawn = hypothesis.seed(zlib.crc32(law.name.encode()))(drawn)
-    drawn = hypothesis.settings(
-        max_examples=max(1, round(cases * law.weight)),
-        database=None,
-        deadline=None,
-        phases=phases,
-        report_multiple_bugs=False,
-        verbosity=hypothesis.Verbosity.quiet,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )(drawn)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an implementation may warn as it likes; what counts is what it returns
-            for case in law.fixed:
-                try:
-                    attempt(case)
-                except UnsatisfiedAssumption:
-                    pass
-            drawn()
-    except NotImplementedError as error:
-        where = str(error) or " or ".join(law.needs)
-        return _result(law, "skipped", 0, message=f"{implementation.name} raises NotImplementedError: {where}")
-    except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
-        message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-        return _result(law, "fails", tried + 1, example=str(failing), message=message, hint=law.hint)
-    return _result(law, "holds", tried)
-
-
-def _result(law, status, cases, **rest):
-    return LawResult(law.name, law.theorem, status, cases, **rest)
+    trial = Trial(law, implementation)
+    trial.try_fixed()
+    trial.try_drawn(cases, shrink)
+    return trial.result()
 
 
 def require(condition, message):

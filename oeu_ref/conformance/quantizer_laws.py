@@ -3,10 +3,14 @@
 import numpy as np
 
 from ..reference import quantizer as reference
-from .cases import QuantizerCase, fixed_quantizer_cases, quantizer_cases
-from .law import law, require
+from .cases import QuantizerCase, quantizers
+from .law import about, require
 
 LSQ = "LSQ"
+law = about("fake_quantize")
+EVERY_WIDTH = quantizers(
+    "mixed", extra=[QuantizerCase("mixed", bits, signed, 0, 24) for bits in range(1, 9) for signed in (True, False)]
+)
 
 
 def _rounding(implementation, x, step):
@@ -19,16 +23,11 @@ def _worst(error, allowed, x, step):
     return f"off by {error[i] / step:.3g} steps at x = {x[i] / step:.9g} steps"
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(),
-    "x_hat = step * round(clip(x / step, q_min, q_max)): check the order, the range and the final multiplication",
-    fixed_quantizer_cases(),
-    weight=2,
-)
+@law(LSQ, quantizers())
 def fake_quantize_is_step_times_rounded_clipped_ratio(implementation, case):
-    """The quantized value is step * round(clip(x / step, q_min, q_max)), halves rounded to even."""
+    """The quantized value is step * round(clip(x / step, q_min, q_max)), halves rounded to even.
+
+    X_hat = step * round(clip(x / step, q_min, q_max)): check the order, the range and the final multiplication."""
     x, step, _ = case.arrays(implementation)
     expected = reference.fake_quantize(x, step, case.q_min, case.q_max)
     error = np.abs(implementation.fake_quantize(x, step, case.q_min, case.q_max) - expected)
@@ -36,15 +35,11 @@ def fake_quantize_is_step_times_rounded_clipped_ratio(implementation, case):
     require((error <= allowed).all(), lambda: _worst(error, allowed, x, step))
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(),
-    "a quantized value is the step times a whole number in [q_min, q_max]: is the final multiplication there?",
-    fixed_quantizer_cases(),
-)
+@law(LSQ, quantizers())
 def quantized_values_lie_on_the_grid(implementation, case):
-    """Every quantized value is the step times an integer from q_min to q_max."""
+    """Every quantized value is the step times an integer from q_min to q_max.
+
+    A quantized value is the step times a whole number in [q_min, q_max]: is the final multiplication there?."""
     x, step, _ = case.arrays(implementation)
     codes = implementation.fake_quantize(x, step, case.q_min, case.q_max) / step
     off = np.abs(codes - np.round(codes)).max()
@@ -55,44 +50,32 @@ def quantized_values_lie_on_the_grid(implementation, case):
     )
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(("inside", "ties", "ends")),
-    "rounding goes to the nearest code: floor, ceil and trunc are off by up to a whole step",
-    fixed_quantizer_cases(("inside", "ties", "ends")),
-)
+@law(LSQ, quantizers("inside", "ties", "ends"))
 def quantization_error_is_at_most_half_a_step(implementation, case):
-    """Inside the range, a quantized value is at most half a step from the value."""
+    """Inside the range, a quantized value is at most half a step from the value.
+
+    Rounding goes to the nearest code: floor, ceil and trunc are off by up to a whole step."""
     x, step, _ = case.arrays(implementation)
     error = np.abs(implementation.fake_quantize(x, step, case.q_min, case.q_max) - x)
     allowed = step / 2 + _rounding(implementation, x, step)
     require((error <= allowed).all(), lambda: _worst(error, allowed, x, step))
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(("ties",)),
-    "halves go to the even code (IEEE rounding, as NumPy and PyTorch do), not up and not away from zero",
-    fixed_quantizer_cases(("ties",)),
-)
+@law(LSQ, quantizers("ties"))
 def halves_are_rounded_to_even(implementation, case):
-    """A value halfway between two codes takes the even one."""
+    """A value halfway between two codes takes the even one.
+
+    Halves go to the even code (IEEE rounding, as NumPy and PyTorch do), not up and not away from zero."""
     x, step, _ = case.arrays(implementation)
     codes = implementation.fake_quantize(x, step, case.q_min, case.q_max) / step
     require((codes % 2 == 0).all(), lambda: f"{x[codes % 2 != 0][0] / step:g} became {codes[codes % 2 != 0][0]:g}")
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(("outside", "just_outside", "ends")),
-    "values beyond the range take its end: check q_min and q_max, each side",
-    fixed_quantizer_cases(("outside", "just_outside", "ends")),
-)
+@law(LSQ, quantizers("outside", "just_outside", "ends"))
 def values_beyond_the_range_take_its_end(implementation, case):
-    """At and below step * q_min the result is step * q_min, at and above step * q_max it is step * q_max."""
+    """At and below step * q_min the result is step * q_min, at and above step * q_max it is step * q_max.
+
+    Values beyond the range take its end: check q_min and q_max, each side."""
     x, step, _ = case.arrays(implementation)
     expected = np.where(x / step < (case.q_min + case.q_max) / 2, case.q_min, case.q_max) * step
     error = np.abs(implementation.fake_quantize(x, step, case.q_min, case.q_max) - expected)
@@ -100,30 +83,22 @@ def values_beyond_the_range_take_its_end(implementation, case):
     require((error <= allowed).all(), lambda: _worst(error, allowed, x, step))
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(),
-    "a larger value never gets a smaller code",
-    fixed_quantizer_cases(("mixed",)),
-)
+@law(LSQ, quantizers())
 def quantization_is_monotone(implementation, case):
-    """A larger value never has a smaller quantized value."""
+    """A larger value never has a smaller quantized value.
+
+    A larger value never gets a smaller code."""
     x, step, _ = case.arrays(implementation)
     x = np.sort(x, axis=None)
     falls = np.diff(implementation.fake_quantize(x, step, case.q_min, case.q_max))
     require((falls >= 0).all(), f"falls by {-falls.min(initial=0) / step:.3g} steps")
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(),
-    "quantizing what is quantized already changes nothing: is the result on the same grid as the rounding?",
-    fixed_quantizer_cases(),
-)
+@law(LSQ, quantizers())
 def quantization_is_idempotent(implementation, case):
-    """Quantizing twice is quantizing once."""
+    """Quantizing twice is quantizing once.
+
+    Quantizing what is quantized already changes nothing: is the result on the same grid as the rounding?."""
     x, step, _ = case.arrays(implementation)
     once = implementation.fake_quantize(x, step, case.q_min, case.q_max)
     twice = implementation.fake_quantize(once, step, case.q_min, case.q_max)
@@ -131,21 +106,31 @@ def quantization_is_idempotent(implementation, case):
     require((error <= allowed).all(), lambda: _worst(error, allowed, once, step))
 
 
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(),
-    "only the ratio x / step decides the code: an absolute constant or a fixed number of digits has crept in",
-    fixed_quantizer_cases(("mixed",)),
-)
+@law(LSQ, quantizers())
 def quantization_scales_with_the_step(implementation, case):
-    """Values and step times a power of two: the result is times the same power of two."""
+    """Values and step times a power of two: the result is times the same power of two.
+
+    Only the ratio x / step decides the code: an absolute constant or a fixed number of digits has crept in."""
     x, step, _ = case.arrays(implementation)
     factor = 2.0**-9
     small = implementation.fake_quantize(x * factor, step * factor, case.q_min, case.q_max)
     error = np.abs(small / factor - implementation.fake_quantize(x, step, case.q_min, case.q_max))
     allowed = _rounding(implementation, x, step)
     require((error <= allowed).all(), lambda: _worst(error, allowed, x, step))
+
+
+@law(LSQ, EVERY_WIDTH, weight=0.1)
+def every_code_of_the_range_is_used(implementation, case):
+    """Values that run through the whole range reach every code from q_min to q_max, and only those.
+
+    Every bit width from 1 to 8, signed and unsigned, uses all its codes and no others."""
+    codes = np.arange(case.q_min - 2, case.q_max + 3)
+    result = implementation.fake_quantize(codes * 0.5, 0.5, case.q_min, case.q_max) / 0.5
+    expected = np.arange(case.q_min, case.q_max + 1)
+    require(np.array_equal(np.unique(result), expected), f"codes {np.unique(result)}, expected {expected}")
+
+
+law = about("fake_quantize_backward")
 
 
 def _expected_backward(implementation, case, grad_scale):
@@ -171,82 +156,55 @@ def _check_grad_x(implementation, case):
     )
 
 
-@law(
-    "STE",
-    ("fake_quantize_backward",),
-    quantizer_cases(("inside", "outside", "mixed")),
-    "the straight-through gradient passes unchanged inside the range and is 0 outside, on both sides",
-    fixed_quantizer_cases(("inside", "outside", "mixed")),
-)
+@law("STE", quantizers("inside", "outside", "mixed"))
 def straight_through_gradient_passes_inside_only(implementation, case):
-    """The gradient with respect to x is that of x_hat inside the range and 0 outside."""
+    """The gradient with respect to x is that of x_hat inside the range and 0 outside.
+
+    The straight-through gradient passes unchanged inside the range and is 0 outside, on both sides."""
     _check_grad_x(implementation, case)
 
 
-@law(
-    "STE",
-    ("fake_quantize_backward",),
-    quantizer_cases(("just_outside",)),
-    'with QUANTIZER_MASK = "clip" values up to half a step beyond the range are outside already; PyTorch\'s own '
-    'fake-quant operations pass them: that is QUANTIZER_MASK = "round"',
-    fixed_quantizer_cases(("just_outside",)),
-    mask="clip",
-)
+@law("STE", quantizers("just_outside"), QUANTIZER_MASK="clip")
 def clip_mask_blocks_what_clipping_moves(implementation, case):
-    """With the clip mask, no gradient passes where clipping moved the value, even by less than half a step."""
+    """With the clip mask, no gradient passes where clipping moved the value, even by less than half a step.
+
+    With QUANTIZER_MASK = "clip" values up to half a step beyond the range are outside already; PyTorch's own fake-
+    quant operations pass them: that is QUANTIZER_MASK = "round"."""
     _check_grad_x(implementation, case)
 
 
-@law(
-    "STE",
-    ("fake_quantize_backward",),
-    quantizer_cases(("just_outside",)),
-    'QUANTIZER_MASK = "round" is claimed: values that round to a code in the range pass their gradient',
-    fixed_quantizer_cases(("just_outside",)),
-    mask="round",
-)
+@law("STE", quantizers("just_outside"), QUANTIZER_MASK="round")
 def round_mask_passes_what_rounds_into_the_range(implementation, case):
-    """With the round mask, the gradient passes up to half a step beyond the range."""
+    """With the round mask, the gradient passes up to half a step beyond the range.
+
+    QUANTIZER_MASK = "round" is claimed: values that round to a code in the range pass their gradient."""
     _check_grad_x(implementation, case)
 
 
-@law(
-    "STE",
-    ("fake_quantize_backward",),
-    quantizer_cases(("ends", "ties")),
-    "the ends belong to the inside (q_min <= x / step <= q_max): a strict mask, such as the gradient of torch.clamp in "
-    "recent versions, stops a ReLU's exact zeros",
-    fixed_quantizer_cases(("ends", "ties")),
-)
+@law("STE", quantizers("ends", "ties"))
 def the_ends_of_the_range_pass_their_gradient(implementation, case):
-    """Values at exactly step * q_min and step * q_max, and on ties inside, pass their gradient."""
+    """Values at exactly step * q_min and step * q_max, and on ties inside, pass their gradient.
+
+    The ends belong to the inside (q_min <= x / step <= q_max): a strict mask, such as the gradient of torch.clamp
+    in recent versions, stops a ReLU's exact zeros."""
     _check_grad_x(implementation, case)
 
 
-@law(
-    LSQ,
-    ("fake_quantize_backward",),
-    quantizer_cases(),
-    "dx_hat/ds = round(v) - v inside, q_min below, q_max above; times grad_out, summed over all elements",
-    fixed_quantizer_cases(),
-    weight=2,
-)
+@law(LSQ, quantizers())
 def step_gradient_is_lsqs(implementation, case):
-    """The step's gradient is the sum of grad_out times (round(v) - v inside, q_min below, q_max above)."""
+    """The step's gradient is the sum of grad_out times (round(v) - v inside, q_min below, q_max above).
+
+    Dx_hat/ds = round(v) - v inside, q_min below, q_max above; times grad_out, summed over all elements."""
     x, step, grad_out, _, grad_step, allowed = _expected_backward(implementation, case, 1.0)
     _, result = implementation.fake_quantize_backward(grad_out, x, step, case.q_min, case.q_max)
     require(abs(result - grad_step) <= allowed, f"{result:.9g}, expected {grad_step:.9g} within {allowed:.1e}")
 
 
-@law(
-    LSQ,
-    ("fake_quantize_backward",),
-    quantizer_cases(("mixed", "outside")),
-    "grad_scale multiplies the gradient of the step, once, and leaves that of x alone",
-    fixed_quantizer_cases(("mixed", "outside")),
-)
+@law(LSQ, quantizers("mixed", "outside"))
 def grad_scale_scales_the_step_gradient_alone(implementation, case):
-    """grad_scale multiplies the step's gradient and nothing else."""
+    """grad_scale multiplies the step's gradient and nothing else.
+
+    Grad_scale multiplies the gradient of the step, once, and leaves that of x alone."""
     x, step, grad_out, grad_x, grad_step, allowed = _expected_backward(implementation, case, 0.25)
     result_x, result_step = implementation.fake_quantize_backward(grad_out, x, step, case.q_min, case.q_max, 0.25)
     require(abs(result_step - grad_step) <= allowed, f"step gradient {result_step:.9g}, expected {grad_step:.9g}")
@@ -256,15 +214,11 @@ def grad_scale_scales_the_step_gradient_alone(implementation, case):
     )
 
 
-@law(
-    LSQ,
-    ("fake_quantize_backward",),
-    quantizer_cases(("mixed", "inside", "outside")),
-    "the step's gradient adds up over elements: a mean, or an extra 1/N, breaks this",
-    fixed_quantizer_cases(("mixed", "outside")),
-)
+@law(LSQ, quantizers("mixed", "inside", "outside"))
 def step_gradient_is_a_sum_over_elements(implementation, case):
-    """The step's gradient of a tensor is the sum of those of its elements, one at a time."""
+    """The step's gradient of a tensor is the sum of those of its elements, one at a time.
+
+    The step's gradient adds up over elements: a mean, or an extra 1/N, breaks this."""
     x, step, grad_out, _, _, allowed = _expected_backward(implementation, case, 1.0)
     _, whole = implementation.fake_quantize_backward(grad_out, x, step, case.q_min, case.q_max)
     parts = sum(
@@ -276,15 +230,11 @@ def step_gradient_is_a_sum_over_elements(implementation, case):
     require(abs(whole - parts) <= 2 * allowed, f"{whole:.9g} for the whole, {parts:.9g} for its elements")
 
 
-@law(
-    LSQ,
-    ("fake_quantize_backward",),
-    quantizer_cases(("mixed", "inside", "outside")),
-    "both gradients are linear in grad_out: it must be used once, with its sign",
-    fixed_quantizer_cases(("mixed",)),
-)
+@law(LSQ, quantizers("mixed", "inside", "outside"))
 def quantizer_gradients_are_linear_in_the_outer_gradient(implementation, case):
-    """Twice the negative outer gradient gives twice the negative gradients."""
+    """Twice the negative outer gradient gives twice the negative gradients.
+
+    Both gradients are linear in grad_out: it must be used once, with its sign."""
     x, step, grad_out, _, _, allowed = _expected_backward(implementation, case, 1.0)
     grad_x, grad_step = implementation.fake_quantize_backward(grad_out, x, step, case.q_min, case.q_max)
     grad_x2, grad_step2 = implementation.fake_quantize_backward(-2 * grad_out, x, step, case.q_min, case.q_max)
@@ -294,15 +244,12 @@ def quantizer_gradients_are_linear_in_the_outer_gradient(implementation, case):
     require(abs(grad_step2 + 2 * grad_step) <= 4 * allowed, f"step gradient {grad_step:.9g} became {grad_step2:.9g}")
 
 
-@law(
-    "STE",
-    ("fake_quantize_backward",),
-    quantizer_cases(("mixed", "inside", "outside", "just_outside")),
-    "the gradients are those of the surrogate that keeps each element's rounding offset and side of the range fixed",
-    fixed_quantizer_cases(("mixed", "just_outside")),
-)
+@law("STE", quantizers("mixed", "inside", "outside", "just_outside"))
 def gradients_are_those_of_the_surrogate(implementation, case):
-    """Both gradients equal finite differences of the surrogate: v + offset inside, the range's end outside, times s."""
+    """Both gradients equal finite differences of the surrogate: v + offset inside, the range's end outside, times s.
+
+    The gradients are those of the surrogate that keeps each element's rounding offset and side of the range
+    fixed."""
     x, step, grad_out = case.arrays(implementation)
     v = x / step
     tested = v if implementation.mask == "clip" else np.round(v)
@@ -324,19 +271,3 @@ def gradients_are_those_of_the_surrogate(implementation, case):
         f"x: the gradient promises {(grad_x * direction).sum() / step:.9g}, the surrogate moves {by_x / step:.9g}",
     )
     require(abs(grad_step - by_step) <= 4 * allowed, f"step: gradient {grad_step:.9g}, surrogate {by_step:.9g}")
-
-
-@law(
-    LSQ,
-    ("fake_quantize",),
-    quantizer_cases(("mixed",)),
-    "every bit width from 1 to 8, signed and unsigned, uses all its codes and no others",
-    [QuantizerCase("mixed", bits, signed, 0, 24) for bits in range(1, 9) for signed in (True, False)],
-    weight=0.1,
-)
-def every_code_of_the_range_is_used(implementation, case):
-    """Values that run through the whole range reach every code from q_min to q_max, and only those."""
-    codes = np.arange(case.q_min - 2, case.q_max + 3)
-    result = implementation.fake_quantize(codes * 0.5, 0.5, case.q_min, case.q_max) / 0.5
-    expected = np.arange(case.q_min, case.q_max + 1)
-    require(np.array_equal(np.unique(result), expected), f"codes {np.unique(result)}, expected {expected}")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from .. import boundary
 from .implementation import Implementation
-from .law import LAWS, try_law
+from .law import LAWS, Trial
 
 WIDTH = 118
 
@@ -60,7 +60,7 @@ class Report:
 
 
 def check(implementation, cases=50, stop_at_first=False, progress=lambda result: None):
-    """Try every law on an implementation.
+    """Try every law on an implementation: the fixed cases of all laws first, then drawn ones.
 
     implementation: an `Implementation`; cases: drawn for each law (times the law's weight), >= 1; stop_at_first: end
     with the first law that fails, without looking for its smallest case; progress: called with each `LawResult`.
@@ -70,10 +70,16 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     if not isinstance(implementation, Implementation):
         kind = type(implementation).__name__
         raise TypeError(f"implementation must be an Implementation, as load(name) gives it, got {kind}")
-    results, cases = [], boundary.integer("cases", cases, 1)
-    for law in LAWS:
-        results.append(try_law(law, implementation, cases, shrink=not stop_at_first))
-        progress(results[-1])
-        if stop_at_first and results[-1].status == "fails":
+    cases = boundary.integer("cases", cases, 1)
+    trials = [Trial(law, implementation) for law in LAWS]
+    for trial in trials:
+        trial.try_fixed()
+        if stop_at_first and trial.failure:
             break
-    return Report(implementation.name, str(implementation.dtype), implementation.mask, results)
+    else:
+        for trial in trials:
+            trial.try_drawn(cases, shrink=not stop_at_first)
+            progress(trial.result())
+            if stop_at_first and trial.failure:
+                break
+    return Report(implementation.name, str(implementation.dtype), implementation.mask, [t.result() for t in trials])

@@ -5,13 +5,14 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from ..reference import projection as reference
-from .cases import fixed_gradient_cases, gradient_cases
-from .law import law, require
+from .cases import Cases, gradients
+from .law import about, require
 from .projection_laws import GRANULARITIES, RESCALES, WIDE, inner, norm, rounding, vectors
 from .smooth import SmoothNet
 
 OEU = "OEU"
-DIRECTION = ("oeu_direction",)
+law = about("project")
+SMOOTH = Cases(st.integers(0, 9999), range(8))
 DISTANCES = np.geomspace(1e-4, 1e-2, 5)
 
 
@@ -25,17 +26,13 @@ def _order(changes):
     return np.polyfit(np.log(DISTANCES), np.log(np.abs(changes) + 1e-300), 1)[0]
 
 
-@law(
-    "4.3",
-    ("project",),
-    st.integers(0, 9999),
-    "a step along the projected gradient changes the retain loss at second order only: is it the retain gradient that "
-    "is taken out of the forget gradient, of the same layer, and all of it?",
-    range(8),
-)
+@law("4.3", SMOOTH)
 def retain_loss_changes_at_second_order_only(implementation, seed):
     """On a smooth network, a step of length d along the projected gradient changes the retain loss as d squared, while
-    along the raw forget gradient it changes as d (the control, which shows that this measurement can see)."""
+    along the raw forget gradient it changes as d (the control, which shows that this measurement can see).
+
+    A step along the projected gradient changes the retain loss at second order only: is it the retain gradient
+    that is taken out of the forget gradient, of the same layer, and all of it?."""
     net = SmoothNet(seed)
     forget, retain = (implementation.cast(loss(net.parameters)[1]) for loss in (net.forget_loss, net.retain_loss))
     expected = _loss_changes(net, reference.project(forget, retain))
@@ -48,16 +45,12 @@ def retain_loss_changes_at_second_order_only(implementation, seed):
     require(order >= 1.9, f"the retain loss changes with exponent {order:.3f}; {raw:.3f} along the raw gradient")
 
 
-@law(
-    "4.4",
-    ("project",),
-    st.integers(0, 9999),
-    "a small step along minus the projected gradient lowers the forget loss by |g_perp|^2 times the step size",
-    range(8),
-)
+@law("4.4", SMOOTH)
 def forget_loss_falls_along_the_projected_gradient(implementation, seed):
     """On a smooth network, a small step along minus the projected gradient lowers the forget loss, at the promised
-    rate."""
+    rate.
+
+    A small step along minus the projected gradient lowers the forget loss by |g_perp|^2 times the step size."""
     net = SmoothNet(seed)
     forget, retain = (implementation.cast(loss(net.parameters)[1]) for loss in (net.forget_loss, net.retain_loss))
     start = net.forget_loss(net.parameters)[0]
@@ -71,16 +64,15 @@ def forget_loss_falls_along_the_projected_gradient(implementation, seed):
     require(abs(fall - promised) <= 0.1 * promised, f"falls by {fall:.3g}, promised {promised:.3g}")
 
 
-@law(
-    OEU,
-    DIRECTION,
-    gradient_cases(),
-    "d = g_r + beta g_perp: the projected forget gradient, weighted by beta, added to the retain gradient as it is",
-    fixed_gradient_cases(),
-    weight=2,
-)
+law = about("oeu_direction")
+
+
+@law(OEU, gradients())
 def direction_is_retain_gradient_plus_beta_times_projected_forget_gradient(implementation, case):
-    """The step's direction is g_r + beta g_perp, with every option handed on to the projection."""
+    """The step's direction is g_r + beta g_perp, with every option handed on to the projection.
+
+    D = g_r + beta g_perp: the projected forget gradient, weighted by beta, added to the retain gradient as it
+    is."""
     forget, retain = case.arrays(implementation)
     for granularity in GRANULARITIES:
         for rescale in RESCALES:
@@ -101,31 +93,22 @@ def direction_is_retain_gradient_plus_beta_times_projected_forget_gradient(imple
                     )
 
 
-@law(
-    OEU,
-    DIRECTION,
-    gradient_cases(),
-    "with beta = 0 nothing is left of the forget gradient: beta belongs to it, not to the retain gradient",
-    fixed_gradient_cases(("typical", "conflicting", "zero_retain")),
-    weight=0.5,
-)
+@law(OEU, gradients())
 def beta_zero_is_plain_retain_training(implementation, case):
-    """With beta = 0 the direction is the retain gradient."""
+    """With beta = 0 the direction is the retain gradient.
+
+    With beta = 0 nothing is left of the forget gradient: beta belongs to it, not to the retain gradient."""
     forget, retain = case.arrays(implementation)
     for d, g_r in zip(implementation.oeu_direction(forget, retain, beta=0.0), retain):
         require(norm(d - g_r) <= 4 * implementation.eps * norm(g_r), f"off by {norm(d - g_r):.3g} of {norm(g_r):.3g}")
 
 
-@law(
-    "4.3",
-    DIRECTION,
-    gradient_cases(WIDE),
-    "the forget part must not touch the retain loss at first order: <d, g_r> = |g_r|^2",
-    fixed_gradient_cases(("typical", "conflicting", "agreeing")),
-)
+@law("4.3", gradients(*WIDE))
 def direction_trains_the_retain_set_as_plain_training_does(implementation, case):
     """With alpha = 1, <d, g_r> = |g_r|^2 in each layer: at first order the retain loss falls as if nothing was
-    forgotten."""
+    forgotten.
+
+    The forget part must not touch the retain loss at first order: <d, g_r> = |g_r|^2."""
     forget, retain = case.arrays(implementation)
     for beta in (0.5, 4.0):
         for d, g_f, g_r in zip(implementation.oeu_direction(forget, retain, beta=beta), forget, retain):
@@ -136,16 +119,11 @@ def direction_trains_the_retain_set_as_plain_training_does(implementation, case)
             )
 
 
-@law(
-    OEU,
-    DIRECTION,
-    gradient_cases(WIDE),
-    'the defaults are alpha=1.0, beta=1.0, granularity="layer", rescale="undo", in this order',
-    fixed_gradient_cases(("typical", "conflicting", "agreeing")),
-    weight=0.5,
-)
+@law(OEU, gradients(*WIDE))
 def oeu_direction_has_the_contracts_defaults_and_order(implementation, case):
-    """Called with two lists alone, or with its options by position, oeu_direction does what the contract says."""
+    """Called with two lists alone, or with its options by position, oeu_direction does what the contract says.
+
+    The defaults are alpha=1.0, beta=1.0, granularity="layer", rescale="undo", in this order."""
     forget, retain = case.arrays(implementation)
     size = max(norm(g) for g in forget) + max(norm(g) for g in retain)
     allowed = 8 * rounding(implementation, sum(g.size for g in forget)) * size

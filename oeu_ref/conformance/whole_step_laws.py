@@ -6,12 +6,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..reference.network import QuantizedMLP, oeu_step
+from .cases import Cases
 from .implementation import STEP
-from .law import law, require
+from .law import about, require
 
 SIZES = (6, 9, 7, 4)
 LEARNING_RATE = 0.05
 STEPS = 4
+law = about(STEP)
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,13 @@ def _run(implementation, case, frozen=()):
     return network, {name: p.detach().numpy() for name, p in named.items()}
 
 
-@law(
-    "OEU",
-    (STEP,),
-    STEP_CASES,
-    "two gradients of the same weights (entropy on the forget batch, cross-entropy on the retain batch, both batch "
-    "means), projection, then one step of the optimizer along g_r + beta g_perp",
-    FIXED,
-    weight=0.2,
-)
+@law("OEU", Cases(STEP_CASES, FIXED), weight=0.2)
 def whole_steps_end_at_the_references_weights(implementation, case):
     """From the same weights, four OEU steps of a PyTorch model end where the NumPy reference's end; what counts as a
-    layer may be each tensor, or each module's weight and bias together."""
+    layer may be each tensor, or each module's weight and bias together.
+
+    Two gradients of the same weights (entropy on the forget batch, cross-entropy on the retain batch, both batch
+    means), projection, then one step of the optimizer along g_r + beta g_perp."""
     network, result = _run(implementation, case)
     distances = {}
     for layer in ("tensor", "module"):
@@ -122,16 +119,11 @@ def whole_steps_end_at_the_references_weights(implementation, case):
     )
 
 
-@law(
-    "OEU",
-    (STEP,),
-    STEP_CASES,
-    "parameters with requires_grad=False have no gradient: leave them out of the projection and of the update",
-    FIXED[:1],
-    weight=0.1,
-)
+@law("OEU", Cases(STEP_CASES, FIXED[:1]), weight=0.1)
 def frozen_parameters_stay(implementation, case):
-    """Parameters that are frozen stay to the bit, and all others move."""
+    """Parameters that are frozen stay to the bit, and all others move.
+
+    Parameters with requires_grad=False have no gradient: leave them out of the projection and of the update."""
     frozen = ("layers.0.weight", "layers.1.bias")
     network, result = _run(implementation, case, frozen)
     for name, value in network.parameters.items():

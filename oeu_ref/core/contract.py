@@ -1,5 +1,7 @@
 """The core behind the NumPy contract for cross-checking, so that it is judged by the laws that judge everybody."""
 
+import types
+
 import numpy as np
 import torch
 
@@ -41,45 +43,52 @@ class NumPyContract:
 
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
         """List of arrays, shapes of forget_grads."""
-        forget, retain = self._tensors(forget_grads), self._tensors(retain_grads)
+        forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
         return [self._array(g) for g in projection.project(forget, retain, alpha, granularity, rescale)]
 
     def oeu_direction(self, forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
         """List of arrays, shapes of forget_grads."""
-        forget, retain = self._tensors(forget_grads), self._tensors(retain_grads)
+        forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
         return [self._array(d) for d in projection.oeu_direction(forget, retain, alpha, beta, granularity, rescale)]
 
     def _tensor(self, array):
         return torch.tensor(np.asarray(array), dtype=getattr(torch, self.DTYPE), device=self.device)
 
-    def _tensors(self, arrays):
+    def tensors(self, arrays):
+        """Tensors of `dtype` on the device, copies of a list of arrays."""
         return [self._tensor(a) for a in arrays]
 
     def _array(self, tensor):
         return tensor.detach().cpu().numpy()
 
 
-class FastContract(NumPyContract):
-    """The same with the projection of `oeu_ref.core.fast`, which has to obey the laws that `projection.py` obeys."""
+class FastContract:
+    """The projection of `oeu_ref.core.fast`, which has to obey the laws that `projection.py` obeys; nothing else."""
+
+    def __init__(self, dtype="float64"):
+        self.DTYPE, self._plain = dtype, NumPyContract(dtype)
 
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
         """List of arrays, shapes of forget_grads."""
-        return [self._array(g) for g in self._projected(forget_grads, retain_grads, alpha, granularity, rescale)]
+        return [g.numpy() for g in self._projected(forget_grads, retain_grads, alpha, granularity, rescale)]
 
     def oeu_direction(self, forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
         """List of arrays, shapes of forget_grads."""
         g_perp = self._projected(forget_grads, retain_grads, alpha, granularity, rescale)
-        return [self._array(d) for d in torch._foreach_add(self._tensors(retain_grads), g_perp, alpha=beta)]
+        return [d.numpy() for d in torch._foreach_add(self._plain.tensors(retain_grads), g_perp, alpha=beta)]
 
     def _projected(self, forget_grads, retain_grads, alpha, granularity, rescale):
-        forget, retain = self._tensors(forget_grads), self._tensors(retain_grads)
+        forget, retain = self._plain.tensors(forget_grads), self._plain.tensors(retain_grads)
         layers = projection.Layers(None, forget, granularity)
         return fast.projected(forget, retain, layers, alpha, rescale, small=0)
 
 
 float64 = NumPyContract("float64")
 float32 = NumPyContract("float32")
-float64_round = NumPyContract("float64", mask="round")
+# the other mask: what does not depend on it is judged above
+float64_round = types.SimpleNamespace(
+    QUANTIZER_MASK="round", fake_quantize_backward=NumPyContract(mask="round").fake_quantize_backward
+)
 fast_float64 = FastContract("float64")
 fast_float32 = FastContract("float32")
 
