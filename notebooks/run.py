@@ -31,6 +31,6 @@ def numbers(notebook):
 if __name__ == "__main__":
     names = sys.argv[1:] or [path.stem for path in sorted(HERE.glob("*.ipynb"))]
     for name in names:
-        path = HERE / f"{pathlib.Path(name).stem}.ipynb"
+        (path,) = HERE.glob(f"{pathlib.Path(name).stem}*.ipynb")
         nbformat.write(executed(path), path)
         print(f"{path}  {path.stat().st_size / 1e3:.0f} kB")

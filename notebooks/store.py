@@ -1,0 +1,76 @@
+"""Keep of a result what READMEs and notebooks quote:  python notebooks/store.py RESULT.json [NAME]
+
+RESULT.json is what a command wrote: `demo`, `variants`, `beyond NAME`, or the report.json of a table's folder. What
+KEEP names is written to NAME.json, with five significant digits and no spaces, in `stored` beside this file; the demo's
+in `oeu_ref/lab`.
+"""
+
+import fnmatch
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+HEAD = ("config", "seeds", "versions", "labels")  # of every result that has them
+# NAME: paths in a result; all that lies below is kept. Each level is a name, a pattern, or several with | between
+KEEP = {
+    "demo": ("*",),
+    "cifar10-10-cpu": (
+        "*/seeds|versions",
+        "table/experiment",
+        "table/original|retrain/values",
+        "*/rows/*/rule|method|label|options|values",
+        "table/rows/*/curve",
+        "table/rows/0/cosines/*conv*|*fc*",
+        "tuning/grid",
+        "tuning/rules/*/*/best|median_AG|worst_AG",
+    ),
+    "any-model": ("runs",),
+    "bits": ("settings", "values", "held/*/*/*/AG"),
+    "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),
+    "integer": ("runs/*/changed|agreement|integer",),
+    "sequential": ("runs/*/sequence/*/*/AG|FA_requests|RA|TA",),
+    "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
+    "updates": ("runs", "alone/*/4/change|layers mean"),
+    "variants": ("variants",),
+}
+
+
+def kept(value, patterns):
+    """The parts of plain data that lie on or below one of the paths; patterns: lists of names."""
+    if [] in patterns:
+        return rounded(value)
+    if not isinstance(value, dict | list):
+        return None
+    items = value.items() if isinstance(value, dict) else ((str(i), item) for i, item in enumerate(value))
+    found = {}
+    for name, item in items:
+        below = [rest for first, *rest in patterns if any(fnmatch.fnmatchcase(name, p) for p in first.split("|"))]
+        part = kept(item, below) if below else None
+        if below and (part or part == item):  # no empty shell of a dict that holds nothing asked for
+            found[name] = part
+    return found if isinstance(value, dict) else list(found.values())
+
+
+def rounded(value):
+    """Plain data with five significant digits."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def store(path, name):
+    """Write what KEEP names of the result at `path`.  Returns the path written."""
+    result = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    part = kept(result, [pattern.split("/") for pattern in (*HEAD, *KEEP[name])])
+    folder = HERE.parent / "oeu_ref" / "lab" if name == "demo" else HERE / "stored"
+    target = folder / f"{name}.json"
+    target.write_text(json.dumps(part, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+if __name__ == "__main__":
+    source = pathlib.Path(sys.argv[1])
+    print(store(source, sys.argv[2] if len(sys.argv) > 2 else source.stem))
