@@ -1,0 +1,192 @@
+"""Figures that READMEs and notebooks quote are those of the stored results that they come from.
+
+A quote is a file and a sentence as it stands there, its figures computed from the stored result. To add one, add a line;
+a result that is not stored yet is stored by `python notebooks/store.py`.
+"""
+
+import json
+import pathlib
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from oeu_ref.lab import demo
+
+ROOT = pathlib.Path(__file__).parent.parent
+LAB, STUDIES = "oeu_ref/lab/README.md", "oeu_ref/studies/README.md"
+COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
+
+
+def stored(name):
+    """A stored result: the demo's lies in the package, the others beside the notebooks."""
+    folder = ROOT / "oeu_ref" / "lab" if name == "demo" else ROOT / "notebooks" / "stored"
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def spread(values, digits=1):
+    """Mean ± standard deviation as it is printed; "–" without values."""
+    values = [value for value in values if value is not None]
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}" if values else "–"
+
+
+def each(runs, *keys):
+    """A figure of every run: runs[i][key][key]…, None where a run has none."""
+    found = []
+    for run in runs:
+        for key in keys:
+            run = None if run is None else run[key] if isinstance(run, list) else run.get(key)
+        found.append(run)
+    return found
+
+
+def mean(values, digits=0):
+    """The mean, as it is printed."""
+    return f"{np.mean(values):.{digits}f}"
+
+
+def row(label, cells):
+    """A row of a Markdown table."""
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def demo_quotes():
+    """The demo's table, at the door and in full."""
+    data = stored("demo")
+    for name, label in data["labels"].items():
+        cells = [spread(each(data["runs"], "metrics", name, column)) for column in COLUMNS]
+        yield "README.md", row(label, cells)
+        yield LAB, row(label, [*cells, spread(each(data["seconds"]["runs"], name), 2)])
+
+
+def table_quotes():
+    """CIFAR-10 at the CPU preset: table, ablation and sweep."""
+    found = stored("cifar10-10-cpu")
+    table, ablation = found["table"], found["ablation"]["rows"]
+    best = [entry for entry in table["rows"] if entry["rule"] == "true"]
+    rows = {"original": table["original"]["values"], **{entry["label"]: entry["values"] for entry in best}}
+    for label, values in rows.items():
+        cells = [spread(each(values, column)) for column in COLUMNS]
+        yield LAB, row(label, [*cells, spread(each(values, "time"), 2)])
+    for entry in ablation:
+        if entry["rule"] == "true":
+            cells = [spread(each(entry["values"], column)) for column in ("FA", "RA", "AG", "forget_vs_test_auc")]
+            yield LAB, row(entry["label"], cells)
+    gaps = [mean(each(entry["values"], "AG"), 1) for entry in found["sweep"]["rows"] if entry["rule"] == "true"]
+    yield LAB, f"(AG {', '.join(gaps)} for 0, 0.5, 0.75, 1)"
+    (proxy,) = (e["values"] for e in table["rows"] if e["rule"] == "proxy" and e["method"] == "rl")
+    yield LAB, f"random labels (AG {spread(each(proxy, 'AG'))} by the proxy)"
+    oeu, labels = rows["OEU"], rows["RL (random labels)"]
+    aucs = [mean(each(values, "forget_vs_test_auc"), 1) for values in (oeu, table["retrain"]["values"], labels)]
+    yield LAB, f"(AUC {aucs[0]}, Retrain {aucs[1]}), whereas random labels give them away ({aucs[2]})"
+    yield "notebooks/06_results.ipynb", f"leaves no trace in the entropies ({aucs[0]}, Retrain {aucs[1]})"
+    yield "notebooks/06_results.ipynb", f"original model itself ({mean(each(rows['original'], 'AG'), 1)})"
+    true = found["tuning"]["rules"]["true"]
+    at_end = sum(digest["best"]["steps"] == max(found["tuning"]["grid"]["steps"]) for digest in true.values())
+    numbers = {6: "Six", 11: "eleven"}
+    yield (
+        "notebooks/06_results.ipynb",
+        f"{numbers[at_end]} of {numbers[len(true)]} methods found their best at 80 steps",
+    )
+    medians = sorted(round(digest["median_AG"]) for name, digest in true.items() if name != "ga")
+    worst = round(true["ga"]["median_AG"])
+    yield LAB, f"is {medians[0]} to {medians[-1]} for all but gradient ascent ({worst})"
+
+
+def study_quotes():
+    """What the studies found, in their README and in notebook 7."""
+    notebook = "notebooks/07_limits_and_studies.ipynb"
+    runs = stored("integer")["runs"]
+    agreements = [a["64-bit values, float64"] for run in runs for a in run["agreement"].values()]
+    differing, codes = (sum(each(agreements, key)) for key in ("differing", "codes"))
+    yield STUDIES, f"{differing} of {codes / 1e6:.1f} million codes differ on the digits"
+    changed = [
+        mean([100 * run["changed"]["oeu"][layer]["codes"] / run["changed"]["oeu"][layer]["weights"] for run in runs])
+        for layer in runs[0]["changed"]["oeu"]
+    ]
+    yield STUDIES, f"only {min(changed)} to {max(changed)} % of a layer's codes"
+    part = lambda name, metric: mean(each(runs, "integer", name, metric))
+    yield STUDIES, f"forget (FA {part('oeu weights', 'FA')}, Retrain {part('retrain', 'FA')})"
+    yield STUDIES, f"(FA {part('oeu rest', 'FA')}, AG {part('oeu rest', 'AG')})"
+
+    bits = stored("bits")["values"]
+    gap = lambda width, method: spread(each(bits[width][method], "AG"))
+    yield (
+        STUDIES,
+        f"(AG of OEU: ternary {gap('ternary', 'oeu')}, 2 bits {gap('2', 'oeu')}, 4 bits {gap('4', 'oeu')}, "
+        f"8 bits {gap('8', 'oeu')}, unquantized {gap('32', 'oeu')};",
+    )
+    yield STUDIES, f"{gap('binary', 'oeu')}, two of ten networks lost, random labels {gap('binary', 'rl')}"
+    flips = [mean(each(bits["binary"][method], "codes changed")) for method in ("oeu", "rl", "qmul")]
+    yield notebook, f"{flips[0]} % of the signs flip (random labels {flips[1]} %, Q-MUL {flips[2]} %)"
+
+    sequences = each(stored("sequential")["runs"], "sequence")
+    first = lambda method, stage: mean(each(sequences, method, stage, "FA_requests", 0))
+    gaps = [spread(each(sequences, "oeu", stage, "AG")) for stage in (0, -1)]
+    again = [mean(each(sequences, "again", stage, "AG"), 1) for stage in (0, -1)]
+    yield (
+        STUDIES,
+        f"from {gaps[0]} to {gaps[1]} over five requests (8 seeds; a second Retrain's from {' to '.join(again)})",
+    )
+    climbs = [f"from {first(method, 0)} to {first(method, -1)}" for method in ("oeu_stop", "rl")]
+    aims = sorted(first("retrain", stage) for stage in range(5))
+    aim = f"Retrain {aims[0]} to {aims[-1]}"
+    yield STUDIES, f"accuracy climbs {climbs[0]}, under random labels {climbs[1]} ({aim})"
+    yield (
+        notebook,
+        f"the first request climbs {climbs[0]} ({aim}), and under random labels {climbs[1]} (means of eight runs)",
+    )
+
+    bound = [e for e in stored("first-order")["bound"] if e["network"].startswith("ReLU") and e["momentum"]]
+    fast = lambda guard: spread(
+        [e["metrics"]["AG"] for e in bound if e["guard"] == guard and e["learning_rate"] == 1 and e["metrics"]]
+    )
+    yield STUDIES, f"AG {fast('update')}, without it {fast('none')})"
+    yield STUDIES, f"not the direction it is given ({fast('direction')})"
+
+    spans = stored("subspace")
+    whole = lambda network, m: spread(each(spans["runs"][network][m]["own"], "AG"))
+    yield STUDIES, f"(AG {whole('4-bit', '1')} for 1, {whole('4-bit', '16')} for 16)"
+    plain = f"{whole('unquantized', '1')} and {whole('unquantized', '16')} without quantization"
+    yield (
+        notebook,
+        f"AG is {whole('4-bit', '1')} for $m = 1$ and {whole('4-bit', '16')} for $m = 16$ at 4 bits, {plain}",
+    )
+
+    updates = stored("updates")
+    turned = updates["alone"]["momentum | all"]["4"]["layers mean"]["mean"]
+    yield STUDIES, f"momentum turns them to \\|cos\\| {turned:.2f} with the retain gradient"
+
+    models = stored("any-model")["runs"]
+    torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]
+    same, plain = mean(each(models["torch"], "int8", "same")), spread(each(models["float"], "oeu", "AG"))
+    yield STUDIES, f"AG {' and '.join(torch_gaps)}, {same} % equal predictions; a float network: {plain}"
+
+
+def text_of(path):
+    """What a file says, runs of white space as one blank; of a notebook its Markdown."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if path.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return " ".join(text.split())
+
+
+QUOTES = [*demo_quotes(), *table_quotes(), *study_quotes()]
+
+
+@pytest.mark.parametrize(("path", "sentence"), QUOTES, ids=[f"{path}: {sentence[:40]}" for path, sentence in QUOTES])
+def test_a_quoted_figure_is_that_of_the_stored_result(path, sentence):
+    assert sentence in text_of(path)
+
+
+def test_the_picture_of_the_demo_is_that_of_the_stored_result(tmp_path):
+    """Redrawn from demo.json it looks the same, but for how letters come out on another machine."""
+    folder = ROOT / "oeu_ref" / "lab"
+    fresh = demo.redraw(folder / "demo.json", tmp_path / "demo.png")
+    # means of blocks of 25 x 25 pixels: a bar that moved is seen, a letter that is drawn otherwise is not
+    blocks = [
+        matplotlib.image.imread(path)[..., :3].reshape(36, 25, 60, 25, 3).mean(axis=(1, 3))
+        for path in (fresh, folder / "demo.png")
+    ]
+    assert np.abs(blocks[0] - blocks[1]).max() < 0.2

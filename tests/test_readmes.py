@@ -1,0 +1,83 @@
+"""What READMEs print is true: their code runs, their commands exist, their links lead somewhere."""
+
+import copy
+import pathlib
+import re
+
+import pytest
+import torch
+
+from oeu_ref.__main__ import main
+from oeu_ref.core import OEU, QuantMLP
+
+ROOT = pathlib.Path(__file__).parent.parent
+READMES = [ROOT / "README.md", *sorted((ROOT / "oeu_ref").glob("*/README.md")), ROOT / "tests" / "README.md"]
+READMES += [ROOT / "notebooks" / "README.md"]
+
+
+def blocks(path, language):
+    """The code blocks of a language in a Markdown file, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def surroundings():
+    """What a reader of the door has: a network, batches of digits' size, an optimizer."""
+    torch.manual_seed(0)
+    inputs = torch.rand(40, 8)
+    model = QuantMLP((8, 16, 4))
+    model(inputs)  # sets the quantizers' first steps
+    return {
+        "model": model,
+        "my_float_network": torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)),
+        "forget_inputs": inputs[:8],
+        "retain_inputs": inputs[8:24],
+        "validation_inputs": inputs[24:],
+        "retain_labels": torch.arange(16) % 4,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "beta": 0.7,
+    }
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_code_of_a_readme_runs(path, capsys):
+    """All Python blocks of a README run in their order, given a network, batches and an optimizer."""
+    names = surroundings()
+    for block in blocks(path, "python"):
+        exec(compile(block, str(path), "exec"), names)
+
+
+def test_the_five_lines_of_the_door_are_the_step_of_oeu():
+    """The door's method takes the step that `OEU` takes with tensors as layers."""
+    names = surroundings()
+    twin = copy.deepcopy(names["model"])
+    method = blocks(READMES[0], "python")[0]
+    assert len(method.rpartition("\n\n")[2].strip().split("\n")) == 5
+    exec(method, names)
+    OEU(twin, torch.optim.SGD(twin.parameters(), lr=0.1), beta=0.7, layer="tensor").step(
+        names["forget_inputs"], names["retain_inputs"], names["retain_labels"]
+    )
+    for ours, theirs, before in zip(
+        names["model"].parameters(), twin.parameters(), surroundings()["model"].parameters()
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(theirs, before)
+
+
+def test_the_door_is_short_and_prints_the_two_commands():
+    """At most 7,000 bytes; the first sh block holds, ready to paste, one command for the demo and one for the tests."""
+    assert READMES[0].stat().st_size <= 7000
+    commands = [line for line in blocks(READMES[0], "sh")[0].splitlines() if line.startswith("python3 -m venv")]
+    install = "python3 -m venv .venv && .venv/bin/python -m pip install -q -r requirements.txt && .venv/bin/python -m "
+    assert commands == [install + "oeu_ref demo", install + "pytest"]
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_commands_of_a_readme_exist(path):
+    """Each link to a file of the project leads to one; each `python -m oeu_ref WORD` names a command."""
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        assert (path.parent / target).resolve().exists(), target
+    for command in sorted(set(re.findall(r"-m oeu_ref (\w[\w-]*)", text))):
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0, command
