@@ -21,6 +21,7 @@ def figures_of(text):
     return [0.0 if abs(value) < 1e-6 else value for value in values]
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_prints_what_is_stored(path):
     """Every cell runs, and every printed number is the stored one: to its last digit until a network is trained, and
