@@ -56,7 +56,7 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
         dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
 
     mask says what "inside" means. "clip": Qn <= v <= Qp, the region that clipping leaves alone (the LSQ paper has the
-    strict inequality; the ends are included here so that a ReLU's exact zeros and the largest code still learn).
+    strict inequality; here the ends are included, which only a value that lies exactly on one can tell).
     "round": Qn <= round(v) <= Qp, as PyTorch's own fake-quantize operations do, up to half a step further out.
     Raises as `fake_quantize`; ValueError for a grad_out of another shape or a non-finite one.
     Source: LSQ, equations 3 (step) and 5 (STE).
