@@ -34,7 +34,8 @@ def project(
     alpha in [0, 1]: share of the retain direction that is removed.
     granularity: "layer" (each layer is a vector of its own) or "global" (all layers are one vector).
     rescale: "undo" multiplies the projected unit gradient by |g_f|; "match" gives the result the norm |g_f|.
-    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon) as in the paper).
+    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon): the
+    summary of the paper that this was built from names an epsilon, not where it stands).
     layer_ids: P labels, equal for tensors that form one layer; None: each tensor is a layer.
     Returns a list of P new tensors, dtypes of forget_grads. Where g_r = 0 it is g_f; where g_f = 0, or both are
     collinear, it is 0.
@@ -62,7 +63,7 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", nor
     g_f = layers.divided(g_f, size_f)
     norm_f = layers.plain_norms(g_f)
     if epsilon:
-        # the paper's text: not quite orthogonal, by about 2 epsilon / |g_r| of g_f
+        # an epsilon beside each norm: not quite orthogonal, by about 2 epsilon / |g_r| of g_f
         g_f = layers.scaled(g_f, norm_f / (norm_f + epsilon / size_f))
         size_r = layers.sizes(unit_r)
         unit_r = layers.divided(unit_r, size_r)

@@ -15,8 +15,8 @@ class EntropyStop:
     its first call and on each `every`-th after it, the others answer False at once.
     history: list of (forget entropy, unseen entropy), in nats, one pair for each measurement.
     Raises TypeError or ValueError for empty inputs.
-    Source: ours. The paper trains for a fixed number of steps; entropy pushed to its end over-forgets, which
-    the forget-vs-test AUC shows.
+    Source: ours; entropy pushed to its end over-forgets, which the forget-vs-test AUC shows. Others stopped, or set a
+    target, without Retrain before: LoTUS (CVPR 2025, arXiv 2503.18314) and ReGUn (arXiv 2603.11210).
     """
 
     def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024, every=1):

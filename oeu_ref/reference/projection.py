@@ -1,6 +1,8 @@
 """Gradient orthogonal projection (GOP): the part of the forget gradient that leaves the retain loss alone.
 
 Notation of arXiv 2602.00567: g_f forget gradient, g_r retain gradient, hats for unit vectors, alpha the strength.
+Orthogonal projection for unlearning was there before: Projected Gradient Unlearning (WACV 2024); layer by layer, for
+gradients in conflict, SAGO (arXiv 2604.14808).
 """
 
 import numpy as np
@@ -28,7 +30,8 @@ def project(
     alpha in [0, 1]: share of the retain direction that is removed.
     granularity: "layer" (each layer is a vector of its own) or "global" (all layers are one vector).
     rescale: "undo" multiplies the projected unit gradient by |g_f|; "match" gives the result the norm |g_f|.
-    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon) as in the paper).
+    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon): the
+    summary of the paper that this was built from names an epsilon, not where it stands).
     layer_ids: P labels, equal for tensors that form one layer; None: each tensor is a layer.
     Returns a list of P new float64 arrays. Where g_r = 0 it is g_f; where g_f = 0, or both are collinear, it is 0.
     Raises TypeError or ValueError, naming the argument, for lists or shapes that do not match, arrays that are not
@@ -79,7 +82,7 @@ def _near_one(g):
 
 
 def _project_additive(g_f, g_r, alpha, rescale, epsilon):
-    """One layer as the paper's text has it: not quite orthogonal, by about 2 epsilon / |g_r| of g_f."""
+    """One layer with an epsilon beside each norm: not quite orthogonal, by about 2 epsilon / |g_r| of g_f."""
     (g_f, size_f), (g_r, size_r) = _near_one(g_f), _near_one(g_r)
     norm_f = norm(g_f)
     unit_f, unit_r = g_f / (norm_f + epsilon / size_f), g_r / (norm(g_r) + epsilon / size_r)
