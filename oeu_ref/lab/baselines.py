@@ -163,8 +163,8 @@ class FineTuning(Method):
 class L1Sparse(FineTuning):
     """l1-sparse: fine-tuning that pushes weights to zero, since a sparse network remembers less.
 
-    Update: SGD along g_r + w gamma sign(theta), gamma = 5e-4, the default of the authors' code; sign(0) = 0. All
-    parameters are penalized, as there; the penalty stays what it is (theirs may fade with the epochs).
+    Update: SGD along g_r + w gamma sign(theta), sign(0) = 0; gamma = 5e-4 is ours. All parameters are penalized, as in
+    the authors' code, whose factor is 0.2 by default and fades linearly to 0 over the epochs; here it stays what it is.
     Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, equation 4.
     """
 
@@ -253,8 +253,11 @@ class SimilarLabels(Method):
     Labels: y' = argmax over k != y_f of p_k(x_f) under the original model, fixed before the first step.
     Update: SGD along 2 (l_r g_r + w l_f g_f), g_f = grad CE(x_f, y'), l_f = |g_r| / (|g_f| + |g_r|),
     l_r = |g_f| / (|g_f| + |g_r|): both parts have the same norm, the harmonic mean of |g_f| and |g_r|, at w = 1.
-    What of Q-MUL is included: its two ideas, similar labels and adaptive gradient reweighting, the latter in the form
-    above, which is our reading of "balance"; not its training schedule.
+    This is our reading of Q-MUL's two ideas, similar labels and adaptive gradient reweighting; not its schedule. The
+    code that its authors released differs. It weighs once an epoch, w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r),
+    G the mean over batches of the sum of the tensors' gradient norms, without the factor 2 and without w. Its rule for
+    labels takes the class whose logit is nearest p_y in an array from which y was removed, and does not map the index
+    back: the true label can be taught, and the last class never. That is a defect, and is not imitated here.
     Source: Tong et al., "Robust Machine Unlearning for Quantized Neural Networks via Adaptive Gradient Reweighting with
     Similar Labels", arXiv 2503.13917.
     """
