@@ -59,10 +59,6 @@ def _foreign(w):
     return torch.optim.SGD([*w.model.parameters(), nn.Parameter(torch.zeros(1))], 0.1)
 
 
-def _frozen(w):
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1), requires_grad=False)], 0.1)
-
-
 def _method_step(name):
     return lambda w, **bad: w.methods[name].step(**{"forget": w.forget_samples, "retain": w.retain_samples, **bad})
 
