@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import locks
+from . import files
 from . import studies as beyond
 from .lab import command_line
 
@@ -252,7 +252,7 @@ def _beyond(args):
     study = beyond.load(args.study)
     seeds = study.REPORTED_SEEDS if args.seeds is None else checked_seeds(_seeds(args.seeds))
     # studies share a folder, each with files of its own name
-    with locks.alone(args.out, "out_dir", work=args.study):
+    with files.alone(args.out, "out_dir", work=args.study):
         return _show(study.run(args.out, seeds=seeds, quick=args.quick))
 
 
@@ -282,7 +282,7 @@ def _show(written):
 def _variants(args):
     from .lab import variants
 
-    with locks.alone(args.out, "out_dir"):
+    with files.alone(args.out, "out_dir"):
         return _show(variants.run(args.out))
 
 
@@ -311,9 +311,9 @@ def _check(args):
 
 
 def _template(args):
-    from importlib.resources import files
+    from importlib import resources
 
-    print((files("oeu_ref.conformance") / "template.py").read_text(encoding="utf-8"), end="")
+    print((resources.files("oeu_ref.conformance") / "template.py").read_text(encoding="utf-8"), end="")
     return 0
 
 

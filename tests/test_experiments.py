@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
-from oeu_ref import files, locks
+from oeu_ref import files
 from oeu_ref.__main__ import main
 from oeu_ref.lab import cells, command_line, experiment, report, report_figures, schedule, tables, tuning
 from oeu_ref.lab.baselines import Settings
@@ -470,7 +470,7 @@ def test_an_error_in_a_worker_is_raised_here(tmp_path, source):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, source):
     arguments = tmp_path, TINY, source, "cpu", [Cell(1, "original")]
-    with locks.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
+    with files.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
         # in a context of its own, as another process would be; in this one the folder is ours
         contextvars.Context().run(schedule.run_cells, *arguments, progress=False)
 

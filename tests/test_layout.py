@@ -17,20 +17,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW = {
     "boundary": (),
     "files": ("boundary",),
-    "locks": ("boundary",),
     "reference": ("boundary",),
     "core": ("boundary", "files", "reference"),
     "conformance": ("boundary", "files", "reference"),
     "beyond": ("boundary", "files", "reference", "core"),
     "integer": ("boundary", "files", "reference", "core"),
-    "lab": ("boundary", "files", "locks", "reference", "core", "beyond", "integer"),
-    "studies": ("boundary", "files", "locks", "reference", "core", "beyond", "integer", "lab"),
-    "__main__": ("boundary", "files", "locks", "conformance", "lab", "studies"),
+    "lab": ("boundary", "files", "reference", "core", "beyond", "integer"),
+    "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "lab"),
+    "__main__": ("boundary", "files", "conformance", "lab", "studies"),
     "__init__": (),
 }
 # arrows that still climb: none may be added
 CLIMBING = {("integer/agreement.py", "lab"), ("integer/export.py", "lab"), ("lab/command_line.py", "studies")}
-THIRD_PARTY = {"boundary": (), "files": (), "locks": (), "reference": ("numpy",), "__main__": ()}
+THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), "__main__": ()}
 
 
 def imported(path):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .. import boundary, locks
+from .. import boundary, files
 from ..core import fast, projection
 from ..core.network import QuantMLP, quantize_model
 from ..core.quantizer import Quantizer, integer_range, step_gradient_scale
@@ -47,7 +47,7 @@ def bench(out, device="cpu", only=None, quick=False, progress=True):
     names = [boundary.one_of("only", name, tuple(FIGURES)) for name in (FIGURES if only is None else only)]
     out = results.output_directory("out", out)
     rows, curves = [], {}
-    with locks.alone(out), progress_bar(len(names), progress, "figures") as bar:
+    with files.alone(out), progress_bar(len(names), progress, "figures") as bar:
         for name in names:
             bar.set_description(name)
             found = FIGURES[name](Machine(device, quick))

@@ -10,7 +10,7 @@ import pickle
 
 import numpy as np
 
-from .. import locks
+from ..files import alone
 from . import archives
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]  # its module has another name in each version of NumPy
@@ -58,7 +58,7 @@ class Cifar:
     def fetch(self, root):
         """Download the archive.  Raises ValueError where that fails."""
         kind = self.kind()
-        with locks.alone(root, "data_root", "wait"):
+        with alone(root, "data_root", "wait"):
             archives.fetch(kind.url, root, kind.filename, kind.tgz_md5)
 
     def read(self, root):
@@ -69,7 +69,7 @@ class Cifar:
         """
         kind = self.kind()
         if not (root / self.folder).exists():
-            with locks.alone(root, "data_root", "wait"):
+            with alone(root, "data_root", "wait"):
                 if not (root / self.folder).exists():  # another process may have been faster
                     _with_md5(root / self.archive, kind.tgz_md5)
                     archives.unpack(root / self.archive, root, self.folder)

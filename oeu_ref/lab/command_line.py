@@ -300,12 +300,12 @@ def _tune(args):
 
 
 def _report(args):
-    from .. import locks
+    from .. import files
     from . import report
 
     # whoever makes cells in a folder leaves a lock there: without one there is nobody to wait for
     at_work = (pathlib.Path(args.out) / ".lock").exists()
-    with locks.alone(args.out) if at_work else contextlib.nullcontext():
+    with files.alone(args.out) if at_work else contextlib.nullcontext():
         return _print(report.report(args.out))
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import boundary, locks
-from ..files import clear_halves, write_bytes, write_json
+from .. import boundary
+from ..files import alone, clear_halves, write_bytes, write_json
 from . import archives
 from .cifar import Cifar
 
@@ -243,7 +243,7 @@ class _Svhn:
     def fetch(self, root):
         from torchvision.datasets import SVHN
 
-        with locks.alone(root, "data_root", "wait"):
+        with alone(root, "data_root", "wait"):
             for part in ("train", "test"):
                 url, name, md5 = SVHN.split_list[part]
                 archives.fetch(url, root, name, md5)
@@ -304,7 +304,7 @@ class _TinyImageNet:
         return arrays
 
     def fetch(self, root):
-        with locks.alone(root, "data_root", "wait"):
+        with alone(root, "data_root", "wait"):
             if not self.found(root):  # another process may have been faster
                 name = TINY_IMAGENET_URL.rpartition("/")[2]
                 archives.fetch(TINY_IMAGENET_URL, root, name, TINY_IMAGENET_MD5)
@@ -374,7 +374,7 @@ def _write_cache(content, digest, what, arrays):
     np.savez(buffer, **arrays)
     try:
         # one at a time: the two files belong together
-        with locks.alone(content.parent, "cache_dir", "wait"):
+        with alone(content.parent, "cache_dir", "wait"):
             clear_halves(content.parent)
             write_bytes(content, buffer.getvalue())
             write_json(digest, {"what": what, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from .. import locks
+from .. import files
 from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from . import figures, results
@@ -50,7 +50,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     chosen = load_settings(config.max_steps)
     start = time.perf_counter()
     total = len(seeds) * (2 * config.train.epochs + sum(steps for _, steps in chosen.values()))
-    with locks.alone(out_dir), one_thread(), progress_bar(total, progress) as bar:
+    with files.alone(out_dir), one_thread(), progress_bar(total, progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     data = _document(config, seeds, chosen, runs, time.perf_counter() - start)
     text = markdown(data)

@@ -11,7 +11,7 @@ import threading
 
 import torch
 
-from .. import boundary, files, locks
+from .. import boundary, files
 from ..core import distributed
 from .cells import load_data, run_cell, split_images
 from .digits import one_thread, progress_bar
@@ -174,7 +174,7 @@ def _first_alone():
 
 def _alone(out):
     """The output folder's lock; under `torchrun` the first process holds it for all."""
-    return locks.alone(out) if distributed.rank() == 0 else contextlib.nullcontext()
+    return files.alone(out) if distributed.rank() == 0 else contextlib.nullcontext()
 
 
 def _images_of(cell, experiment, splits):
