@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.core import distributed
+from oeu_ref.beyond import distributed
 from oeu_ref.core.network import QuantMLP, quantize_model
-from oeu_ref.core.unlearner import OEU, NonFiniteError
+from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import baselines
+from oeu_ref.lab.baselines import JointOEU
 from oeu_ref.lab.data import Samples, stream
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference import projection as reference
@@ -55,7 +56,7 @@ def oeu_steps(name, forward="separate"):
     model = network(name)
     forget, retain = (distributed.shard(samples) for samples in batches(name))
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    oeu = OEU(model, optimizer, beta=0.7, forward=forward)
+    oeu = (JointOEU if forward == "joint" else distributed.ParallelOEU)(model, optimizer, beta=0.7)
     reports = [oeu.step(forget.inputs, retain.inputs, retain.labels) for _ in range(5)]
     figures = [[r.forget_loss, r.retain_loss, r.forget_entropy, r.cosine, *r.layer_cosines.values()] for r in reports]
     return flat(model), torch.tensor(figures)
@@ -79,7 +80,7 @@ def training():
 def infinite_on_one_side():
     """A step whose second process alone has an infinite input: 1 if it was refused and nothing changed."""
     model, (forget, retain) = network("perceptron"), [distributed.shard(b) for b in batches("perceptron")]
-    oeu = OEU(model, torch.optim.SGD(model.parameters(), 0.05))
+    oeu = distributed.ParallelOEU(model, torch.optim.SGD(model.parameters(), 0.05))
     oeu.step(forget.inputs, retain.inputs, retain.labels)
     before = flat(model)
     if distributed.rank() == 1:
@@ -109,6 +110,7 @@ def unused_and_sparse():
 WORK = {
     "oeu perceptron": lambda: oeu_steps("perceptron"),
     "oeu convolutional": lambda: oeu_steps("convolutional"),
+    "oeu joint": lambda: oeu_steps("convolutional", "joint"),
     "training": training,
     **{name: lambda name=name: method_steps(name) for name in baselines.METHODS},
     "infinite": infinite_on_one_side,

@@ -75,7 +75,8 @@ def test_the_reference_works_without_torch():
     assert result.stdout.strip() == "[]", result.stderr
 
 
-TWINS = {name: (f"reference/{name}.py", f"core/{name}.py") for name in ("entropy", "quantizer", "projection", "subspace", "curvature")}
+TWINS = {name: (f"reference/{name}.py", f"core/{name}.py") for name in ("entropy", "quantizer", "projection")}
+TWINS.update({name: (f"beyond/{name}_reference.py", f"beyond/{name}.py") for name in ("subspace", "curvature")})
 
 
 @pytest.mark.parametrize("name", TWINS)

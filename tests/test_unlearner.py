@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from oeu_ref.core import OEU, EntropyStop, NonFiniteError, QuantLinear, QuantMLP, quantize_model
+from oeu_ref.core.projection import projected
 from oeu_ref.core.stop_rule import mean_entropy
+from oeu_ref.lab.baselines import JointOEU
 
 
 def batches(features=6, classes=4, seed=0):
@@ -192,7 +194,7 @@ def test_joint_forward_is_the_same_step_where_samples_do_not_meet():
         model(data[1])
         twin = copy.deepcopy(model)
         OEU(model, sgd(model)).step(*data)
-        OEU(twin, sgd(twin), forward="joint").step(*data)
+        JointOEU(twin, sgd(twin)).step(*data)
         difference = max((p - q).abs().max().item() for p, q in zip(model.parameters(), twin.parameters()))
         assert (difference < 1e-12) != batch_norm
 
@@ -267,10 +269,7 @@ def test_bad_batches_are_named(change, error, message):
         ({"granularity": "layers"}, ValueError, "granularity must be one of 'layer', 'global'"),
         ({"rescale": "none"}, ValueError, "rescale must be one of 'undo', 'match'"),
         ({"layer": "block"}, ValueError, "layer must be one of 'module', 'tensor'"),
-        ({"forward": "both"}, ValueError, "forward must be one of 'separate', 'joint'"),
         ({"mode": "eval"}, ValueError, "mode must be one of 'train', 'keep'"),
-        ({"normalization": "l2"}, ValueError, "normalization must be one of 'exact', 'additive'"),
-        ({"epsilon": 0}, ValueError, "epsilon must be greater than 0"),
     ],
 )
 def test_bad_settings_are_named(options, error, message):
@@ -323,16 +322,122 @@ def test_bfloat16_models_unlearn():
     assert abs(report.residual) < 1e-2  # the direction itself is rounded to bfloat16
 
 
-def test_the_additive_normalization_of_the_paper_leaves_a_residual():
-    """Asked for by name, g / (|g| + epsilon) leaves a cosine that the exact form does not."""
+class Additive(OEU):
+    """OEU with the additive normalization: what a subclass that projects otherwise looks like."""
+
+    def project(self, parameters, g_f, g_r, layers):
+        return projected(g_f, g_r, layers, self.alpha, self.rescale, "additive", 1e-2)
+
+
+def test_the_additive_normalization_leaves_a_residual():
+    """g / (|g| + epsilon) leaves a cosine that the exact form does not."""
     residuals = {}
-    for normalization in ("exact", "additive"):
+    for kind in (OEU, Additive):
         model, data = small_net(batch_norm=False).double(), batches()
-        report = OEU(model, sgd(model), normalization=normalization, epsilon=1e-2).step(
-            data[0].double(), data[1].double(), data[2]
-        )
-        residuals[normalization] = max(map(abs, report.layer_residuals.values()))
-    assert residuals["exact"] < 1e-12 < 1e-5 < residuals["additive"]
+        report = kind(model, sgd(model)).step(data[0].double(), data[1].double(), data[2])
+        residuals[kind] = max(map(abs, report.layer_residuals.values()))
+    assert residuals[OEU] < 1e-12 < 1e-5 < residuals[Additive]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_plan_changes_nothing_and_a_step_is_a_plan_that_is_taken(seen):
+    """After `plan` weights, statistics, quantizers, momentum and modes are as before; taken, it is the step."""
+    model, data = small_net(), batches()
+    model.norms[0].eval()
+    if seen:
+        model(data[1])
+    optimizer = sgd(model, momentum=0.9)
+    twin = copy.deepcopy(model)
+    before, ranges = snapshot(model), [q.range for q in quantizers(model)]
+    unlearner = OEU(model, optimizer)
+    unlearner.plan(*data)
+    plan = unlearner.plan(*data)
+    assert same(before, model.state_dict()) and not optimizer.state and all(p.grad is None for p in model.parameters())
+    assert [q.range for q in quantizers(model)] == ranges
+    assert [m.training for m in model.modules()] == [m.training for m in twin.modules()]
+    report = OEU(twin, sgd(twin, momentum=0.9)).step(*data)
+    assert unlearner.take(plan) == plan.report == report
+    assert same(twin.state_dict(), model.state_dict()) and not same(before, model.state_dict())
+    assert [q.range for q in quantizers(model)] == [q.range for q in quantizers(twin)]
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), twin.parameters()))
+
+
+def quantizers(model):
+    return [module for module in model.modules() if hasattr(module, "reread")]
+
+
+def test_a_plan_holds_what_the_step_is_made_of():
+    """d = g_r + beta g_perp by parameter name, and the report's residual is that of g_perp."""
+    model, data = small_net().double(), batches()
+    plan = OEU(model, sgd(model), beta=0.7).plan(data[0].double(), data[1].double(), data[2])
+    assert list(plan.direction) == [name for name, _ in model.named_parameters()] == list(plan.parameters)
+    for name, d in plan.direction.items():
+        torch.testing.assert_close(d, plan.retain_grads[name] + 0.7 * plan.projected_grads[name])
+    inner = sum((plan.projected_grads[name] * g).sum() for name, g in plan.retain_grads.items())
+    assert abs(inner) < 1e-12 < abs(sum((plan.forget_grads[name] * g).sum() for name, g in plan.retain_grads.items()))
+
+
+def test_a_plans_direction_can_be_clipped_before_it_is_taken():
+    """What is written into `plan.direction` is what the optimizer is handed."""
+    model, data = small_net(batch_norm=False), batches()
+    before, unlearner = snapshot(model), OEU(model, sgd(model, lr=0.5))
+    plan = unlearner.plan(*data)
+    norm = torch.stack([d.norm() for d in plan.direction.values()]).norm()
+    for d in plan.direction.values():
+        d.mul_(0.01 / norm)
+    unlearner.take(plan)
+    start = {name: before[name] for name in plan.parameters}
+    for name in plan.parameters:
+        if name.endswith(".step"):
+            start[name] = plan.parameters[name].detach() + 0.5 * plan.direction[name]  # set by this first batch
+    moved = torch.stack([(p - start[name]).norm() for name, p in plan.parameters.items()]).norm()
+    assert moved.item() == pytest.approx(0.005, rel=1e-4)
+
+
+class Holding(nn.Module):
+    """A linear network with a BatchNorm that holds a buffer of some kind."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.linear, self.norm = kind, nn.Linear(6, 4), nn.BatchNorm1d(4)
+        whole = torch.ones(12)
+        with torch.inference_mode(kind == "inference"):
+            buffer = {
+                "expanded": lambda: torch.ones(1).expand(6),
+                "sparse": lambda: torch.eye(6).to_sparse(),
+                "compressed": lambda: torch.eye(6).to_sparse_csr(),
+                "view": lambda: whole[:6],
+                "meta": lambda: torch.empty(6, device="meta"),
+                "with gradient": lambda: torch.ones(6, requires_grad=True),
+                "none": lambda: None,
+            }.get(kind, lambda: torch.ones(6))()
+        self.register_buffer("held", buffer)
+
+    def forward(self, inputs):
+        if self.kind == "replaced":
+            self.held = inputs.detach()[:3]
+        if self.kind == "resized":
+            self.held.resize_(3).fill_(2.0)
+        return self.norm(self.linear(inputs))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["expanded", "sparse", "compressed", "view", "meta", "with gradient", "none", "inference", "replaced", "resized"],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_buffers_of_every_kind_survive_a_step_and_are_put_back_by_a_failing_one(kind):
+    """What the model holds besides statistics neither stops a step nor hides the error of one."""
+    torch.manual_seed(0)
+    model, (forget, retain, labels) = Holding(kind), batches()
+    unlearner = OEU(model, sgd(model))
+    unlearner.step(forget, retain, labels)
+    held, before = model.held, model.norm.running_mean.clone()
+    shape = None if held is None else held.shape
+    with pytest.raises(NonFiniteError, match="retain_inputs must be finite"):
+        unlearner.step(forget, retain / 0, labels)
+    assert torch.equal(model.norm.running_mean, before) and model.held is held
+    assert held is None or model.held.shape == shape
 
 
 def test_the_stop_rule_stops_at_the_entropy_of_unseen_data():

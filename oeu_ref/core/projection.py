@@ -114,10 +114,13 @@ class Layers:
     """Which tensors form a layer, and sums, norms and scalings by layer. All layer values have shape (L,).
 
     layer_ids: P labels or None, as in `project`; tensors: the P tensors, for their number, device and dtype.
+    names: what to call the L layers, their labels in order of first appearance.
     """
 
     def __init__(self, layer_ids, tensors, granularity="layer"):
         ids = boundary.layer_ids(layer_ids, len(tensors), granularity)
+        labels = range(len(tensors)) if layer_ids is None else layer_ids
+        self.names = ["global"] if granularity == "global" else list(dict.fromkeys(labels))
         self.count = max(ids) + 1
         self.ids = torch.tensor(ids, device=tensors[0].device)
 

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from .. import boundary
 from ..reference.quantizer import integer_range, step_gradient_scale
-from . import distributed
 from ._checks import finite, floating
 
 __all__ = [
@@ -214,9 +213,12 @@ class Quantizer(nn.Module):
             self.initialized.fill_(True)
         self._range = None
 
-    def reread(self):
-        """Take notice of buffers that were changed from outside: a restored or loaded state."""
-        self._range = None
+    def reread(self, known=None):
+        """Take notice of buffers that were changed from outside: a restored or loaded state.
+
+        known: the range that they say, for who knows it; None: the next batch has them read, and sets them if need be.
+        """
+        self._range = known
 
     @property
     def unread(self):
@@ -233,13 +235,17 @@ class Quantizer(nn.Module):
 
     def _initialize(self, x):
         if not self.initialized:
-            negative = distributed.total((x < 0).any().double()) > 0
-            signed = bool(negative) if self.decides_sign else bool(self.signed)
-            q_min, q_max = integer_range(self.bits, signed)
-            step = initial_binary_step(x.detach()) if self._two_signs(q_min) else initial_step(x.detach(), q_max)
-            # proportional to a mean: over several processes, which must end at one step, that of all their values
-            self.set(distributed.mean(step, x.numel()), signed)
+            signed = self.takes_both_signs(x) if self.decides_sign else bool(self.signed)
+            self.set(self.first_step(x.detach(), *integer_range(self.bits, signed)), signed)
         self._range = self.range
+
+    def takes_both_signs(self, x):
+        """Whether the first batch holds a negative value."""
+        return bool((x < 0).any())
+
+    def first_step(self, x, q_min, q_max):
+        """The step that the first batch sets, a 0-d tensor: proportional to a mean over it."""
+        return initial_binary_step(x) if self._two_signs(q_min) else initial_step(x, q_max)
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
@@ -248,6 +254,18 @@ class Quantizer(nn.Module):
     def extra_repr(self):
         """What `print(model)` shows of the quantizer."""
         return f"bits={self.bits!r}, range={self.range}, mask={self.mask!r}"
+
+
+def is_quantizer(module):
+    """Whether a module is a fake quantizer, ours or one of PyTorch's own, whose scale may be learned."""
+    # PyTorch's are known by their switch: an import of them may fail one day
+    return isinstance(module, Quantizer) or hasattr(module, "fake_quant_enabled")
+
+
+def owner(model, parameter_name):
+    """Name of the module that a parameter belongs to; a quantizer's step belongs to the layer that it serves."""
+    module = parameter_name.rpartition(".")[0]
+    return module.rpartition(".")[0] if is_quantizer(model.get_submodule(module)) else module
 
 
 class _QuantizedLayer:

@@ -5,6 +5,7 @@ from torch import nn
 
 from .. import boundary
 from .entropy import entropy
+from .undo import in_mode
 
 
 class EntropyStop:
@@ -51,14 +52,10 @@ class EntropyStop:
 
 @torch.no_grad()
 def mean_entropy(model, inputs, batch_size=1024):
-    """Mean entropy of the model's predictions, in eval mode; the mode is put back afterwards.
+    """Mean entropy of the model's predictions, in eval mode; each module's own mode is put back afterwards.
 
     model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
     Returns a float in [0, log K], in nats.  Raises ValueError for non-finite logits.
     """
-    training = model.training
-    model.eval()
-    try:
+    with in_mode(model):
         return sum(entropy(model(batch)).sum().item() for batch in inputs.split(batch_size)) / len(inputs)
-    finally:
-        model.train(training)

@@ -1,46 +1,97 @@
-"""A step that fails leaves no trace: buffers, modes, quantizers and generators as they were before it."""
+"""What forward passes change in a model besides its output, and how that is put back."""
 
 import contextlib
 
 import torch
 
-from .quantizer import Quantizer
+from .quantizer import Quantizer, is_quantizer
 
 
-def is_quantizer(module):
-    """Whether a module is a fake quantizer, ours or one of PyTorch's own, whose scale may be learned."""
-    # PyTorch's are known by their switch: an import of them may fail one day
-    return isinstance(module, Quantizer) or hasattr(module, "fake_quant_enabled")
+@contextlib.contextmanager
+def in_mode(model, training=False):
+    """The whole model in train or in eval mode; each module's own mode is put back afterwards.
+
+    model: any `nn.Module`; training: None leaves the modes as they are.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    if training is not None:
+        model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class State:
+    """What forward passes may change: buffers, each module's mode, steps of quantizers that have not seen a batch.
+
+    model: any `nn.Module`, BatchNorm's statistics and observers' ranges are among its buffers; generators:
+    `torch.Generator`s, whose draws count too. Parameters are the caller's own affair, but for those first steps.
+    """
+
+    def __init__(self, model, *generators):
+        self.modes = [(module, module.training) for module in model.modules()]
+        self.buffers = [(m, name, b, copy_of(b)) for m, _ in self.modes for name, b in m._buffers.items()]
+        own = [module for module, _ in self.modes if isinstance(module, Quantizer)]
+        self.unread = [(quantizer, None) for quantizer in own if quantizer.unread]
+        # PyTorch's own quantizers do not say whether they have seen a batch
+        foreign = [m for m, _ in self.modes if is_quantizer(m) and m not in own]
+        first = [q.step for q, _ in self.unread] + [p for m in foreign for p in m.parameters(recurse=False)]
+        self.steps = [(step, step.detach().clone()) for step in first]
+        self.generators = [(generator, generator.get_state()) for generator in generators]
+
+    def now(self):
+        """The same model's state at this moment, for `put_back` after this one has been put back."""
+        later = object.__new__(State)
+        later.modes, later.generators = [], []
+        later.unread = [(quantizer, quantizer.range) for quantizer, _ in self.unread]
+        later.buffers = [(m, name, m._buffers[name], copy_of(m._buffers[name])) for m, name, *_ in self.buffers]
+        later.steps = [(step, step.detach().clone()) for step, _ in self.steps]
+        return later
+
+    @torch.no_grad()
+    def put_back(self):
+        """Make the model as it was when this was taken."""
+        for step, value in self.steps:
+            step.copy_(value)
+        for module, name, buffer, value in self.buffers:
+            module._buffers[name] = buffer
+            if value is not None:
+                # an observer of PyTorch's gives its buffers another shape when the first batch passes
+                (buffer if buffer.shape == value.shape else buffer.resize_(value.shape)).copy_(value)
+        for quantizer, codes in self.unread:
+            quantizer.reread(codes)
+        for module, training in self.modes:
+            module.training = training
+        for generator, state in self.generators:
+            generator.set_state(state)
+
+
+def copy_of(buffer):
+    """A copy of a buffer to write back, None for one that cannot be written in place: it is only ever replaced."""
+    if buffer is None or buffer.layout != torch.strided or buffer.is_inference() or buffer.is_meta:
+        return None
+    overlaps = any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape))
+    return None if overlaps else buffer.detach().clone()
 
 
 @contextlib.contextmanager
 def undone_on_error(model, *generators):
-    """Put back what forward passes change, if anything is raised inside; parameters are the caller's own affair.
-
-    model: any `nn.Module`: its buffers (BatchNorm's statistics, observers' ranges), each module's mode, the steps of
-    quantizers that had not seen a batch; generators: `torch.Generator`s, whose draws are taken back.
-    """
-    modules = list(model.modules())
-    modes = [(module, module.training) for module in modules]
-    buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
-    quantizers = [module for module in modules if isinstance(module, Quantizer)]
-    steps = [q.step for q in quantizers if q.unread]
-    steps += [p for m in modules if is_quantizer(m) and m not in quantizers for p in m.parameters(recurse=False)]
-    steps = [(step, step.detach().clone()) for step in steps]
-    states = [generator.get_state() for generator in generators]
+    """Put back what forward passes changed, as `State` has it, if anything is raised inside."""
+    before = State(model, *generators)
     try:
         yield
     except BaseException:
-        with torch.no_grad():
-            for step, value in steps:
-                step.copy_(value)
-            for module, name, buffer, value in buffers:
-                # an observer of PyTorch's gives its buffers another shape when the first batch passes
-                module._buffers[name] = buffer.resize_(value.shape).copy_(value)
-        for quantizer in quantizers:
-            quantizer.reread()
-        for module, training in modes:
-            module.training = training
-        for generator, state in zip(generators, states):
-            generator.set_state(state)
+        before.put_back()
         raise
+
+
+@contextlib.contextmanager
+def undone(model):
+    """Put back what forward passes changed, whatever happens inside; yields the `State` before."""
+    before = State(model)
+    try:
+        yield before
+    finally:
+        before.put_back()

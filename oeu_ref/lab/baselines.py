@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from .. import boundary
-from ..core import distributed
+from ..beyond import distributed
+from ..beyond.distributed import ParallelOEU
 from ..core.entropy import checked_labels
-from ..core.undo import undone_on_error
-from ..core.unlearner import OEU, NonFiniteError, StepReport
+from ..core.undo import in_mode, undone_on_error
+from ..core.unlearner import NonFiniteError, StepReport
 from .data import Samples, other_labels
 
 
@@ -225,12 +226,12 @@ class SalUn(RandomLabels):
         """Boolean masks, one a parameter, True at the share of parameters with the largest gradient."""
         if not 0 < boundary.number("share", share, 0, 1):
             raise ValueError(f"share must be greater than 0, got {share}")
-        # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
-        self.model.eval()
         gradient = [torch.zeros_like(p) for p in self.parameters]
-        for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
-            part = self.gradient(self.cross_entropy(forget[chunk]))
-            torch._foreach_add_(gradient, part, alpha=len(chunk) / len(forget))
+        # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
+        with in_mode(self.model):
+            for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
+                part = self.gradient(self.cross_entropy(forget[chunk]))
+                torch._foreach_add_(gradient, part, alpha=len(chunk) / len(forget))
         sizes = [p.numel() for p in self.parameters]
         saliency = torch.cat([g.flatten().abs() for g in gradient])
         # ranked, not thresholded: of equal gradients (zeros, at dead units) some may be in and some out
@@ -284,41 +285,56 @@ class SimilarLabels(Method):
 
 @torch.no_grad()
 def similar_labels(model, samples, batch_size=1024):
-    """The most likely class other than each sample's own label, in eval mode; the mode is put back afterwards.
+    """The most likely class other than each sample's own label, in eval mode; each module's own mode is put back afterwards.
 
     model: maps (N, ...) to logits (N, K); samples: `Samples`.  Returns (N,) int64, never equal to `samples.labels`.
     Source: the similar labels of Q-MUL, arXiv 2503.13917.
     """
-    training = model.training
-    model.eval()
-    logits = torch.cat([model(batch) for batch in samples.inputs.split(batch_size)])
-    model.train(training)
+    with in_mode(model):
+        logits = torch.cat([model(batch) for batch in samples.inputs.split(batch_size)])
     return logits.scatter(1, samples.labels[:, None], -torch.inf).argmax(dim=1)
+
+
+class JointOEU(ParallelOEU):
+    """OEU that passes both batches in one, which BatchNorm then normalizes together. It saves no time.
+
+    Arguments as `OEU`; forget and retain inputs have one sample shape.
+    """
+
+    def gradients(self, parameters, forget_inputs, retain_inputs, retain_labels):
+        """As `OEU.gradients`, of one forward pass."""
+        forget_logits, retain_logits = self.logits(forget_inputs, retain_inputs)
+        forget_loss, entropy = self.losses_of_forget(forget_logits)
+        retain_loss = self.loss_of_retain(retain_logits, retain_labels)
+        g_f = self.differentiate(forget_loss, list(parameters.values()), keep_graph=True)
+        g_r = self.differentiate(retain_loss, list(parameters.values()))
+        return torch.stack([forget_loss.detach(), retain_loss.detach(), entropy]), g_f, g_r
+
+    def logits(self, forget_inputs, retain_inputs):
+        """What the model makes of both batches, passed as one."""
+        if forget_inputs.shape[1:] != retain_inputs.shape[1:]:
+            raise ValueError(
+                f"forget_inputs must have the sample shape of retain_inputs for a joint forward, "
+                f"{tuple(retain_inputs.shape[1:])}, got {tuple(forget_inputs.shape[1:])}"
+            )
+        return self.model(torch.cat([forget_inputs, retain_inputs])).split([len(forget_inputs), len(retain_inputs)])
 
 
 class OrthogonalEntropy(Method):
     """OEU: raise the entropy of the forget predictions, at right angles to what the retain set needs.
 
     Update: SGD along g_r + w g_perp, g_perp the gradient of -mean H(p(x_f)) with its component along g_r removed layer
-    by layer (`oeu_ref.core.unlearner.OEU`, whose beta is w); forget labels are not used. options: of that class.
-    Steps return its `StepReport`.  With a stop rule the loop ends early: pass `EntropyStop(...).reached` as `stop`.
+    by layer (`oeu_ref.core.unlearner.OEU`, whose beta is w); forget labels are not used. forward: "separate", or "joint"
+    for `JointOEU`; options: of that class.  Steps return its `StepReport`.  With a stop rule the loop ends early: pass `EntropyStop(...).reached` as `stop`.
     Source: arXiv 2602.00567.
     """
 
     Report = StepReport
 
-    def __init__(self, model, forget, settings, generator, **options):
+    def __init__(self, model, forget, settings, generator, forward="separate", **options):
         super().__init__(model, forget, settings, generator)
-        self.oeu = OEU(model, self.optimizer, beta=settings.weight, **options)
-
-    def state_dict(self):
-        remembered = self.oeu.remembered
-        return {**super().state_dict(), **({} if remembered is None else {"remembered": remembered.state_dict()})}
-
-    def load_state_dict(self, state):
-        super().load_state_dict(state)
-        if self.oeu.remembered is not None:
-            self.oeu.remembered.load_state_dict(state["remembered"])
+        make = {"separate": ParallelOEU, "joint": JointOEU}[boundary.one_of("forward", forward, ("separate", "joint"))]
+        self.oeu = make(model, self.optimizer, beta=settings.weight, **options)
 
     def step(self, forget, retain):
         _check_batches(forget, retain)

@@ -25,6 +25,7 @@ from ..core.quantizer import Quantizer, integer_range, step_gradient_scale
 from ..core.unlearner import OEU
 from ..reference import network as reference
 from . import results
+from .baselines import JointOEU
 from .data import Samples, stream
 from .digits import progress_bar
 from .figures import FAINT, STYLES, clean, new_figure, save
@@ -129,7 +130,7 @@ def step_figures(machine):
     """
     classifier, forget, retain = _image_case(machine, bits=4)
     optimizer = torch.optim.SGD(classifier.parameters(), 1e-4, momentum=0.9)
-    separate, joint = (OEU(classifier, optimizer, forward=forward) for forward in ("separate", "joint"))
+    separate, joint = (make(classifier, optimizer) for make in (OEU, JointOEU))
     classifier.train()
 
     def step(oeu):

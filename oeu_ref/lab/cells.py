@@ -14,7 +14,7 @@ import time
 import numpy as np
 import torch
 
-from ..core import distributed
+from ..beyond import distributed
 from ..core.network import quantize_model
 from ..core.stop_rule import EntropyStop
 from ..core.unlearner import NonFiniteError

@@ -223,7 +223,7 @@ def _sweep(args):
 
 
 def _bits(args):
-    from ..core import distributed
+    from ..beyond import distributed
     from ..studies import bits
     from . import results
 
@@ -263,7 +263,7 @@ def _run(args):
 
 
 def _make(args, methods=None, settings=None, **options):
-    from ..core import distributed
+    from ..beyond import distributed
     from . import report, results, tables
 
     with distributed.started(checked_device(args.device)) as device:
@@ -288,7 +288,7 @@ def _make(args, methods=None, settings=None, **options):
 
 
 def _tune(args):
-    from ..core import distributed
+    from ..beyond import distributed
     from . import report, tuning
 
     with distributed.started(checked_device(args.device)) as device:

@@ -12,7 +12,7 @@ import threading
 import torch
 
 from .. import boundary, files
-from ..core import distributed
+from ..beyond import distributed
 from .cells import load_data, run_cell, split_images
 from .digits import one_thread, progress_bar
 

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 
 from .. import boundary
-from ..core import distributed
+from ..beyond import distributed
 from . import results
 from .cells import Cell, load_data, split_images
 from .digits import checked_seeds

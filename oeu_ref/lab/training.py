@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from .. import boundary
-from ..core import distributed
-from ..core.undo import undone_on_error
+from ..beyond import distributed
+from ..core.undo import in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError
 from .checkpoints import Checkpoint
 from .data import Batches, Samples
@@ -195,7 +195,7 @@ def _check_helpers(checkpoint, **others):
 
 @torch.no_grad()
 def probabilities(model, inputs, batch_size=1024):
-    """What the model predicts, in eval mode; the mode is put back afterwards.
+    """What the model predicts, in eval mode; each module's own mode is put back afterwards.
 
     model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
     Returns a float64 NumPy array (N, K), rows sum to 1, ready for `oeu_ref.reference.metrics`.
@@ -203,12 +203,8 @@ def probabilities(model, inputs, batch_size=1024):
     """
     if len(boundary.instance("inputs", inputs, torch.Tensor, "tensor")) == 0:
         raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
-    training = model.training
-    model.eval()
-    try:
+    with in_mode(model):
         logits = torch.cat([model(batch) for batch in inputs.split(boundary.integer("batch_size", batch_size, 1))])
-    finally:
-        model.train(training)
     if not logits.isfinite().all():
         raise NonFiniteError("the model's logits must be finite: its weights or inputs are not, or are too large")
     return logits.double().softmax(dim=1).cpu().numpy()

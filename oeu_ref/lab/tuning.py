@@ -10,7 +10,7 @@ import math
 import pathlib
 
 from .. import boundary
-from ..core import distributed
+from ..beyond import distributed
 from ..reference import metrics
 from . import baselines, results
 from .cells import Cell, load_data, proxy_average_gap, split_images

@@ -17,7 +17,7 @@ import tempfile
 import numpy as np
 
 from .. import boundary
-from ..core import distributed
+from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
 from ..lab import baselines, figures, report, results, tables
 from ..lab import search as digits_search

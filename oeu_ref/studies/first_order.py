@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.curvature import loss_change
+from ..beyond.curvature import loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.network import QuantMLP
 from ..core.projection import project

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import torch
 
-from ..core.monitor import Monitor, UnlearningWarning
+from ..beyond.monitor import Monitor, Monitored, UnlearningWarning
 from ..core.network import QuantMLP, quantize_model
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import OEU, NonFiniteError
@@ -148,7 +148,8 @@ def _unlearner(model, options, monitor):
         options["momentum"],
         weight_decay=options["weight_decay"],
     )
-    return OEU(model, optimizer, beta=options["beta"], monitor=monitor)
+    unlearner = OEU(model, optimizer, beta=options["beta"])
+    return unlearner if monitor is None else Monitored(unlearner, monitor)
 
 
 def _batches(case, options):

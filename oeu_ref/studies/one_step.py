@@ -6,9 +6,9 @@ import math
 import torch
 from torch.nn import functional
 
+from ..beyond.subspace import projected
 from ..core.entropy import entropy_loss
 from ..core.projection import Layers
-from ..core.subspace import projected
 
 
 def layers_of(named):

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from .. import boundary
-from ..core.curvature import curvature, largest_learning_rate, loss_change
+from ..beyond.curvature import curvature, largest_learning_rate, loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
 from ..core.unlearner import NonFiniteError
@@ -82,7 +82,7 @@ def layer_of(parameter_name):
 
 
 def slope_and_curvature(parameters, graph, direction):
-    """(<g, d>, d'Hd) of a loss, two 0-d tensors; learned steps count in the slope alone, see `core.curvature`.
+    """(<g, d>, d'Hd) of a loss, two 0-d tensors; learned steps count in the slope alone, see `beyond.curvature`.
 
     parameters: dict name -> leaf; graph: gradient of the loss, a list with its graph; direction: list of tensors.
     """

@@ -1,6 +1,6 @@
 """Does it help to project off the last m retain gradients instead of one? One step, measured, and whole runs.
 
-The forget gradient is projected off the span of m mini-batch retain gradients (`oeu_ref.core.subspace`). Fresh ones
+The forget gradient is projected off the span of m mini-batch retain gradients (`oeu_ref.beyond.subspace`). Fresh ones
 are taken at the weights where the step starts, from m batches; a run has one of them and its last m - 1, free of cost.
 """
 
@@ -15,8 +15,8 @@ import time
 import numpy as np
 import torch
 
+from ..beyond.subspace import RetainMemory, projected
 from ..core.entropy import entropy_loss
-from ..core.subspace import RetainMemory, projected
 from ..core.unlearner import NonFiniteError
 from ..lab import baselines, digits, figures, results
 from ..lab.data import stream

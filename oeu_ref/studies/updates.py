@@ -1,6 +1,6 @@
 """Momentum and Adam turn an orthogonal gradient into another update: how far, and does projecting that update help?
 
-For each optimizer and each word of `oeu_ref.core.updates` two runs. Steps that only forget, d = g_perp, show what is
+For each optimizer and each word of `oeu_ref.beyond.updates` two runs. Steps that only forget, d = g_perp, show what is
 left of Theorem 4.3 behind the optimizer: the angle of update and retain gradient, and what the retain loss does. Whole
 OEU runs, each variant at the best point of the same small search, show whether it matters in the end.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
 from ..core.projection import Layers, cosines, project
 from ..core.quantizer import Quantizer
-from ..core.unlearner import OEU, NonFiniteError
-from ..core.updates import OrthogonalUpdates
+from ..core.unlearner import NonFiniteError
 from ..lab import digits, results
 from ..lab.data import Batches, stream
 from ..lab.search import digest
@@ -82,7 +82,7 @@ class OrthogonalEntropyUpdates:
         kind, options = OPTIMIZERS[optimizer][:2]
         self.model = model
         self.optimizer = Watched(kind(model.parameters(), rate, **options), word)
-        self.oeu = OEU(model, self.optimizer, beta=weight)
+        self.oeu = ProtectedOEU(model, self.optimizer, beta=weight)
 
     def relabel(self, forget):
         """Forget samples as they are: OEU has no use for their labels."""

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from oeu_ref import core
+from oeu_ref.beyond import curvature as core_curvature
+from oeu_ref.beyond import curvature_reference as reference
 from oeu_ref.conformance.smooth import SmoothNet
 from oeu_ref.core import OEU, QuantLinear, QuantMLP, entropy_loss
-from oeu_ref.core import curvature as core_curvature
 from oeu_ref.lab import digits
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.data import Batches, Samples, stream
-from oeu_ref.reference import curvature as reference
 from oeu_ref.reference.entropy import cross_entropy, softmax
 from oeu_ref.reference.projection import project
 from oeu_ref.studies import first_order, step_bound

@@ -16,11 +16,13 @@ import pytest
 import torch
 from torch import nn
 
+from oeu_ref.beyond import distributed
+from oeu_ref.beyond.monitor import SIGNATURES, Monitor, Monitored, Thresholds, UnlearningWarning
 from oeu_ref.core import OEU, NonFiniteError, QuantMLP
-from oeu_ref.core.monitor import SIGNATURES, Monitor, Thresholds, UnlearningWarning, monitored
+from oeu_ref.lab.baselines import JointOEU
 
 # most networks here are untrained, and some of the optimizers wild
-pytestmark = pytest.mark.filterwarnings("ignore::oeu_ref.core.monitor.UnlearningWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::oeu_ref.beyond.monitor.UnlearningWarning")
 
 
 def batches(seed=0, features=6, classes=4):
@@ -45,10 +47,16 @@ class Noisy(nn.Module):
         return self.dropout(self.net(scale * self.dropout(x)))
 
 
+def watched(model, optimizer, monitor=True, kind=OEU, **options):
+    """An unlearner under a monitor, True: a new one, None: none."""
+    unlearner = kind(model, optimizer, **options)
+    return unlearner if monitor is None else Monitored(unlearner, None if monitor is True else monitor)
+
+
 def run(model, steps=6, monitor=None, optimizer=None, batch=None, **options):
     """Some steps on batches of their own; returns the unlearner."""
     optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    unlearner = OEU(model, optimizer, monitor=monitor, **options)
+    unlearner = watched(model, optimizer, monitor, **options)
     for seed in range(steps):
         unlearner.step(*(batch or batches(seed)))
     return unlearner
@@ -74,7 +82,7 @@ def noisy_loss(logits):
 
 CHOICES = {
     "separate": {},
-    "joint": {"forward": "joint"},
+    "joint": {"kind": JointOEU},
     "keep": {"mode": "keep"},
     "global": {"granularity": "global"},
     "own loss": {"forget_loss": noisy_loss},
@@ -84,30 +92,30 @@ CHOICES = {
 
 @pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
-def test_a_monitored_run_is_the_unmonitored_one_to_the_last_bit(options, autocast, kind):
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_a_monitored_run_is_the_unmonitored_one_to_the_last_bit(options, autocast, optimizer):
     """Weights, buffers, optimizer, modes and random generators end with the same bits, with dropout in the model."""
     ends = []
     for monitor in (None, options.get("monitor", True)):
         seeded()
         model = Noisy().eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            unlearner = run(model, 4, optimizer=kind(model.parameters(), 0.01), **{**options, "monitor": monitor})
+            unlearner = run(model, 4, optimizer=optimizer(model.parameters(), 0.01), **{**options, "monitor": monitor})
         ends.append(everything(unlearner))
     assert ends[0].keys() == ends[1].keys()
     for name, value in ends[0].items():
         assert torch.equal(value, ends[1][name]), name
     if options.get("mode") != "keep":
-        assert ends[0]["calls"] == (4 if options.get("forward") == "joint" else 8)
+        assert ends[0]["calls"] == (4 if options.get("kind") is JointOEU else 8)
 
 
-@pytest.mark.parametrize("forward", ["separate", "joint"])
-def test_the_actual_change_is_measured_with_the_random_numbers_of_the_step(forward):
+@pytest.mark.parametrize("kind", [OEU, JointOEU])
+def test_the_actual_change_is_measured_with_the_random_numbers_of_the_step(kind):
     """With the learning rate at zero nothing changes, whatever dropout draws; other random numbers would show, and so
     would another mode than the step's."""
     seeded()
     model = Noisy().eval()
-    unlearner = run(model, 3, True, torch.optim.SGD(model.parameters(), 0.0), forward=forward)
+    unlearner = run(model, 3, True, torch.optim.SGD(model.parameters(), 0.0), kind=kind)
     for record in unlearner.monitor.records:
         assert record["actual"] == {"forget": 0.0, "retain": 0.0, "entropy": 0.0}
         assert record["predicted"] == {"forget": 0.0, "retain": 0.0}
@@ -148,12 +156,8 @@ def flat(model):
 def test_predictions_and_cosines_are_those_of_the_formulas(momentum, weight_decay):
     """<g_f, u>, <g_r, u>, cos(u, g_r), cos(u, g_r) - cos(-d, g_r), u the actual update, on a network of one layer."""
     model, data = linear(), [doubled(0), doubled(1)]
-    unlearner = OEU(
-        model,
-        torch.optim.SGD(model.parameters(), 0.1, momentum=momentum, weight_decay=weight_decay),
-        beta=0.7,
-        monitor=True,
-    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=momentum, weight_decay=weight_decay)
+    unlearner = watched(model, optimizer, beta=0.7)
     for batch in data:
         before, (g_f, g_r) = flat(model), gradients(model, *batch)
         d = g_r + 0.7 * (g_f - g_f.dot(g_r) / g_r.dot(g_r) * g_r)
@@ -227,7 +231,7 @@ def vector_step(momentum_buffer, weight_decay):
         buffer = torch.tensor(momentum_buffer, dtype=torch.float64)
         optimizer.state[model.w]["momentum_buffer"] = buffer
     forget, retain = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[1.0, 0.0]]).double()
-    unlearner = OEU(model, optimizer, beta=0.0, monitor=True, forget_loss=lambda z: z[:, 1].sum())
+    unlearner = watched(model, optimizer, beta=0.0, forget_loss=lambda z: z[:, 1].sum())
     unlearner.step(forget, retain, torch.tensor([1]))
     return unlearner.monitor.last
 
@@ -261,7 +265,7 @@ def test_weight_decay_that_is_stronger_than_the_retain_gradient_climbs():
         model = Line()
         optimizer = torch.optim.SGD(model.parameters(), 1e-3, weight_decay=decay)
         x = torch.ones(1, 1, dtype=torch.float64)
-        unlearner = OEU(model, optimizer, beta=0.0, monitor=True)
+        unlearner = watched(model, optimizer, beta=0.0)
         unlearner.step(x, x, torch.tensor([0]))
         assert unlearner.monitor.last["turned_back"] == pytest.approx(turned, abs=1e-9), decay
 
@@ -273,7 +277,7 @@ def test_records_are_plain_data_and_say_what_the_report_says():
     start = run(copy.deepcopy(model), 1, True).monitor.last["forget_entropy"]
     monitor = Monitor(target_entropy=start + 0.5)
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
-    unlearner = OEU(model, optimizer, monitor=monitor)
+    unlearner = watched(model, optimizer, monitor)
     for seed in range(3):
         report = unlearner.step(*batches(seed))
         record = monitor.last
@@ -349,7 +353,7 @@ def test_layers_that_not_every_step_uses_come_and_go():
             return self.main(x) + (self.extra(x) if x.sum() > 0 else 0)
 
     torch.manual_seed(0)
-    unlearner = OEU(model := Gate(), torch.optim.SGD(model.parameters(), 0.01), monitor=True)
+    unlearner = watched(model := Gate(), torch.optim.SGD(model.parameters(), 0.01))
     forget, retain, labels = batches()
     for step in range(12):
         sign = 1 if step % 3 else -1
@@ -364,12 +368,10 @@ def whole_batches():
 
 def shards(rank, size):
     """Three steps of one process on its shard: the records."""
-    from oeu_ref.core import distributed
-
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4)).double()
     model = distributed.synchronized(model) if size > 1 else model
-    unlearner = OEU(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), monitor=True)
+    unlearner = watched(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), kind=distributed.ParallelOEU)
     for batch in whole_batches():
         unlearner.step(*(tensor[rank::size] for tensor in batch))
     return unlearner.monitor.records
@@ -554,9 +556,16 @@ def test_a_real_failing_run_warns_and_a_real_healthy_one_does_not():
 
 def test_bad_arguments_are_named():
     """A monitor that is none, thresholds that are none, numbers out of range."""
-    with pytest.raises(TypeError, match="monitor must be True, False or a Monitor, got str"):
-        OEU(linear(), torch.optim.SGD(linear().parameters(), 0.1), monitor="yes")
-    assert monitored(None) is None and monitored(False) is None and isinstance(monitored(True), Monitor)
+    plain = OEU(model := linear(), torch.optim.SGD(model.parameters(), 0.1))
+    with pytest.raises(TypeError, match="monitor must be a Monitor, got str"):
+        Monitored(plain, "yes")
+    with pytest.raises(TypeError, match="unlearner must be an OEU, got Linear"):
+        Monitored(model)
+    watching = Monitored(plain)
+    plan = watching.plan(*doubled())
+    watching.plan(*doubled())
+    with pytest.raises(ValueError, match="plan must be the one made last"):
+        watching.take(plan)
     for options, error, message in (
         ({"thresholds": {}}, TypeError, "thresholds must be a Thresholds"),
         ({"every": 0}, ValueError, "every must be at least 1"),

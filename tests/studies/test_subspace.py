@@ -1,11 +1,9 @@
 """Projection off the span of several retain gradients: its laws, where one direction fails them, and the memory."""
 
-import ast
 import copy
 import itertools
 import json
 import math
-import pathlib
 
 import numpy as np
 import pytest
@@ -13,15 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import oeu_ref
+from oeu_ref.beyond import subspace as core
+from oeu_ref.beyond.subspace import RetainMemory
+from oeu_ref.beyond.subspace_reference import basis, project_subspace
 from oeu_ref.core import QuantMLP
-from oeu_ref.core import subspace as core
 from oeu_ref.core.projection import Layers
-from oeu_ref.core.subspace import RetainMemory
 from oeu_ref.lab import baselines
 from oeu_ref.lab.data import digits, stream
 from oeu_ref.reference import project
-from oeu_ref.reference.subspace import basis, project_subspace
 from oeu_ref.studies import subspace as study
 from oeu_ref.studies.one_step import Probe, inner
 from oeu_ref.studies.one_step import norm as length_of
@@ -416,20 +413,6 @@ def test_a_gradient_that_is_not_finite_reaches_the_steps_report():
     forget, history = [torch.ones(5)], [[torch.rand(5)], [torch.rand(5) * math.nan], [torch.rand(5)]]
     [g] = core.projected(forget, history, Layers(None, forget))
     assert not g.isfinite().any()
-
-
-def test_the_twin_files_have_the_same_functions():
-    """Same names, order and arguments, as for the other twins; the core adds what a step needs."""
-    functions = {}
-    for side in ("reference", "core"):
-        path = pathlib.Path(oeu_ref.__file__).parent / side / "subspace.py"
-        body = ast.parse(path.read_text(encoding="utf-8")).body
-        functions[side] = {f.name: [a.arg for a in f.args.args] for f in body if isinstance(f, ast.FunctionDef)}
-    common = [name for name in functions["core"] if name in functions["reference"]]
-    assert common == list(functions["reference"]) == ["project_subspace", "basis", "_project_off"]
-    for name in common:
-        mine, theirs = functions["reference"][name], functions["core"][name]
-        assert theirs[: len(mine)] == mine
 
 
 def gradient(value, **shapes):

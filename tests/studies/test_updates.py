@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.core import OEU, QuantMLP, project
+from oeu_ref.beyond.updates import COMPONENTS, OrthogonalUpdates, ProtectedOEU
+from oeu_ref.core import QuantMLP, project
 from oeu_ref.core.projection import Layers
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.core.updates import COMPONENTS, OrthogonalUpdates
 from oeu_ref.studies import STUDIES, updates
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
@@ -384,7 +384,7 @@ def test_an_oeu_step_hands_its_own_layers_to_the_wrapper(options):
     torch.manual_seed(0)
     model = QuantMLP((6, 16, 4), batch_norm=True)
     optimizer = OrthogonalUpdates(SGD(model.parameters(), lr=0.05, momentum=0.9))
-    unlearner = OEU(model, optimizer, beta=30.0, **options)
+    unlearner = ProtectedOEU(model, optimizer, beta=30.0, **options)
     climbed = 0
     for step in range(12):
         generator = torch.Generator().manual_seed(step)

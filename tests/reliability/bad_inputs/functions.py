@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from oeu_ref.core import curvature, entropy, projection, quantizer, subspace
+from oeu_ref.beyond import curvature, subspace
+from oeu_ref.core import entropy, projection, quantizer
 from oeu_ref.lab.images import augment, channel_statistics
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import metrics

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from oeu_ref import core
-from oeu_ref.core import subspace
-from oeu_ref.core.monitor import Monitor
-from oeu_ref.core.signatures import Thresholds
+from oeu_ref.beyond import subspace
+from oeu_ref.beyond.curvature import BoundedOEU
+from oeu_ref.beyond.monitor import Monitor, Monitored
+from oeu_ref.beyond.signatures import Thresholds
+from oeu_ref.beyond.subspace import SubspaceOEU
+from oeu_ref.beyond.updates import OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core.stop_rule import mean_entropy
-from oeu_ref.core.updates import OrthogonalUpdates
 from oeu_ref.lab import baselines, data, training
 
 from .row import rows
@@ -36,8 +38,14 @@ def _step(unlearner, **batches):
     )
 
 
-def _ready(w, **options):
-    return core.OEU(w.model, w.optimizer, **options)
+def _made(kind, w, **options):
+    return kind(**{"model": w.model, "optimizer": w.optimizer, **options})
+
+
+def _another_plan(w):
+    monitored = Monitored(w.oeu)
+    monitored.plan(w.forget, w.retain, w.labels)
+    return monitored
 
 
 class _Answers(nn.Module):
@@ -112,30 +120,40 @@ METHODS = [
         ("granularity", "word", "block", ValueError, "'block'", "'layer', 'global'"),
         ("rescale", "a boolean", True, ValueError, "True", "'undo', 'match'"),
         ("layer", "word", "block", ValueError, "'block'", "'module', 'tensor'"),
-        ("forward", "word", "both", ValueError, "'both'", "'separate', 'joint'"),
         ("mode", "word", "eval", ValueError, "'eval'", "'train', 'keep'"),
-        ("normalization", "word", "l2", ValueError, "'l2'", "'exact', 'additive'"),
-        ("epsilon", "zero", 0, ValueError, "0", "greater than 0"),
-        ("epsilon", "text", "1e-8", TypeError, "str", "a number"),
+    ),
+    *rows(
+        "SubspaceOEU",
+        partial(_made, SubspaceOEU),
         ("memory", "zero", 0, ValueError, "0", "at least 1"),
         ("memory", "half", 1.5, TypeError, "1.5", "an integer"),
         ("memory", "a boolean", True, TypeError, "True", "an integer"),
         ("memory", "text", "2", TypeError, "'2'", "an integer"),
+    ),
+    *rows(
+        "BoundedOEU",
+        partial(_made, BoundedOEU),
         ("max_retain_increase", "negative", -0.1, ValueError, "-0.1", "at least 0"),
         ("max_retain_increase", "NaN", NAN, ValueError, "nan", "finite"),
         ("max_retain_increase", "text", "0.1", TypeError, "str", "a number"),
-        ("monitor", "text", "yes", TypeError, "str", "True, False or a Monitor"),
-        ("monitor", "a number", 1, TypeError, "int", "True, False or a Monitor"),
     ),
     *rows(
-        "OEU with memory",
-        partial(_oeu, memory=2),
-        ("normalization", "additive", "additive", ValueError, "'additive'", "'exact' for a memory above 1"),
+        "ProtectedOEU",
+        partial(_made, ProtectedOEU),
+        ("optimizer", "a plain one", lambda w: w.optimizer, TypeError, "SGD", "an OrthogonalUpdates"),
     ),
     *rows(
-        "OEU with max_retain_increase",
-        partial(_oeu, max_retain_increase=0.1),
-        ("forward", "joint", "joint", ValueError, "'joint'", "'separate' for max_retain_increase"),
+        "Monitored",
+        lambda w, **bad: Monitored(**{"unlearner": w.oeu, **bad}),
+        ("unlearner", "a model", lambda w: w.model, TypeError, "QuantMLP", "an OEU"),
+        ("monitor", "text", "yes", TypeError, "str", "a Monitor"),
+        ("monitor", "a number", 1, TypeError, "int", "a Monitor"),
+        ("monitor", "a boolean", True, TypeError, "bool", "a Monitor"),
+    ),
+    *rows(
+        "Monitored.take",
+        lambda w, plan: _another_plan(w).take(plan),
+        ("plan", "an earlier one", lambda w: w.oeu.plan(w.forget, w.retain, w.labels), ValueError, "", "made last"),
     ),
     *rows(
         "OEU.step",
@@ -159,20 +177,20 @@ METHODS = [
     ),
     *rows(
         "OEU.step, with options",
-        _step(partial(_ready, memory=3, monitor=True, rescale="match")),
+        _step(lambda w: Monitored(_made(SubspaceOEU, w, memory=3, rescale="match"))),
         ("forget_inputs", "NaN", _first("forget", NAN), core.NonFiniteError, "NaN", "finite"),
         ("retain_inputs", "infinity", _first("retain", INF), core.NonFiniteError, "infinity", "finite"),
         ("retain_labels", "too large", _first("labels", 3), ValueError, "3", "[0, 3)"),
     ),
     *rows(
         "OEU.step, joint",
-        _step(partial(_ready, forward="joint")),
+        _step(partial(_made, baselines.JointOEU)),
         ("forget_inputs", "another width", torch.zeros(5, 4), ValueError, "(4,)", "(6,)"),
         ("forget_inputs", "NaN", _first("forget", NAN), core.NonFiniteError, "NaN", "finite"),
     ),
     *rows(
         "OEU.step, bounded",
-        _step(partial(_ready, max_retain_increase=0.1)),
+        _step(partial(_made, BoundedOEU, max_retain_increase=0.1)),
         ("retain_inputs", "NaN", _first("retain", NAN), core.NonFiniteError, "NaN", "finite"),
     ),
     *rows(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from oeu_ref import core
-from oeu_ref.core import subspace
+from oeu_ref.beyond import subspace
 from oeu_ref.core.quantizer import Quantizer
 from oeu_ref.lab import baselines, checkpoints, data, training
 from oeu_ref.reference import network

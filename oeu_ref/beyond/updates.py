@@ -23,8 +23,9 @@ negative.
 import torch
 
 from .. import boundary
-from .fast import cosines_and_norms, projected
-from .projection import Layers, check_gradients, wide
+from ..core.fast import cosines_and_norms, projected
+from ..core.projection import Layers, check_gradients, wide
+from ..core.unlearner import OEU
 
 COMPONENTS = ("none", "descent", "given", "all")
 
@@ -194,3 +195,19 @@ class OrthogonalUpdates(torch.optim.Optimizer):
 def _versions(tensors):
     # PyTorch counts the changes of each tensor in place
     return [t._version for t in tensors]
+
+
+class ProtectedOEU(OEU):
+    """OEU whose optimizer is an `OrthogonalUpdates`: each step tells it which retain gradient to keep clear of.
+
+    optimizer: an `OrthogonalUpdates`; all else as `OEU`.  Raises as `OEU`, and TypeError for another optimizer.
+    """
+
+    def __init__(self, model, optimizer, *args, **options):
+        boundary.instance("optimizer", optimizer, OrthogonalUpdates)
+        super().__init__(model, optimizer, *args, **options)
+
+    def update(self, plan):
+        """The optimizer's step, with what it makes of the direction corrected."""
+        self.optimizer.protect(list(plan.parameters.values()), list(plan.retain_grads.values()), plan.layers)
+        return super().update(plan)

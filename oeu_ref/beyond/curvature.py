@@ -1,4 +1,4 @@
-"""Beyond first order, in PyTorch. Twin of `oeu_ref/reference/curvature.py`; curvature by a second backward pass.
+"""Beyond first order, in PyTorch. Twin of `oeu_ref/beyond/curvature_reference.py`; curvature by a second backward pass.
 
 A step of length eta along minus d changes a loss L with gradient g and Hessian H by -eta <g, d> + eta^2 / 2 d'Hd, but
 for O(eta^3): slope stands for <g, d>, curvature for d'Hd.
@@ -12,13 +12,17 @@ guarantee.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .. import boundary
-from ._checks import finite
-from .projection import Layers, check_gradients, wide
+from ..core._checks import finite
+from ..core.projection import Layers, check_gradients, wide
+from ..core.quantizer import is_quantizer
+from ..core.undo import copy_of, undone_on_error
+from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
 
 
 def loss_change(learning_rate, slope, curvature):
@@ -115,3 +119,107 @@ def _checked(arguments):
         values.append(value)
     device = next((v.device for v in values if v.device.type != "cpu"), values[0].device)
     return torch.broadcast_tensors(*(v.to(device) for v in values))
+
+
+@dataclass(frozen=True)
+class BoundedReport(StepReport):
+    """A `StepReport` that says, beside, which share in [0, 1] of the optimizer's update was taken."""
+
+    update_share: float
+
+
+@dataclass
+class BoundedPlan(Plan):
+    """A `Plan` whose retain gradients hold their graph; copies: dict name -> the leaves at which they were taken."""
+
+    copies: dict
+
+
+class BoundedOEU(OEU):
+    """OEU whose updates are shortened where they are predicted to raise the retain loss by more than a bound.
+
+    max_retain_increase >= 0, in nats: what a step may add to the retain batch's loss, by slope and curvature along the
+    optimizer's update; where they predict more, the update is shortened, and a momentum buffer with it. All else as
+    `OEU`. It costs a second backward pass and copies of parameters and optimizer. Exact to second order on a smooth
+    loss; a quantizer's staircase keeps no such promise.
+    `step` returns a `BoundedReport`.  An update whose effect is not finite raises `NonFiniteError`; the model and the
+    optimizer are then as before.  Raises as `OEU`, and TypeError or ValueError for another bound.
+    Source: ours; `largest_learning_rate`.
+    """
+
+    def __init__(self, *args, max_retain_increase, **options):
+        super().__init__(*args, **options)
+        self.max_retain_increase = boundary.number("max_retain_increase", max_retain_increase, 0)
+
+    def plan(self, forget_inputs, retain_inputs, retain_labels):
+        """A `BoundedPlan`; arguments, errors as `OEU.plan`."""
+        plan = super().plan(forget_inputs, retain_inputs, retain_labels)
+        return BoundedPlan(**vars(plan), copies=self.__dict__.pop("_copies"))
+
+    def retain_gradient(self, parameters, inputs, labels):
+        """As `OEU.retain_gradient`; the gradient holds its graph."""
+        # of copies: the graph must outlive the update, which changes the parameters in place, and the plan, which puts
+        # the buffers back
+        self._copies = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
+        buffers = {n: copy for n, b in self.model.named_buffers() if (copy := copy_of(b)) is not None}
+        given = {**self._copies, **buffers}
+        loss = self.loss_of_retain(torch.func.functional_call(self.model, given, (inputs,)), labels)
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                if name in buffers:
+                    buffer.copy_(given[name])
+        return loss.detach(), torch.autograd.grad(
+            loss, list(self._copies.values()), create_graph=True, allow_unused=True
+        )
+
+    def take(self, plan):
+        """As `OEU.take`; nothing is changed if the update's effect is not finite."""
+        state = {p: _copied(values) for p, values in self.optimizer.state.items()}
+        try:
+            with undone_on_error(self.model):
+                return super().take(plan)
+        except NonFiniteError:
+            self.optimizer.state.clear()
+            self.optimizer.state.update(state)
+            raise
+
+    def update(self, plan):
+        """The optimizer's step, of which is taken back what lifts the retain loss above the bound."""
+        super().update(plan)
+        before = [plan.copies[name] for name in plan.parameters]
+        with torch.no_grad():
+            update = torch._foreach_sub(list(plan.parameters.values()), before)
+        slope, bend = self._slope_and_curvature(plan, before, update)
+        finite = bool(slope.isfinite() and bend.isfinite())
+        share = largest_learning_rate(1.0, slope, bend, self.max_retain_increase).item() if finite else 0.0
+        if share < 1:
+            self._shorten(plan, before, update, share)
+        if not finite:
+            raise NonFiniteError(
+                f"the update must have a finite effect on the retain loss, got a slope of {slope:g} and a curvature of "
+                f"{bend:g}: lower the learning rate; the parameters are as before"
+            )
+        return BoundedReport(**vars(plan.report), update_share=share)
+
+    @torch.no_grad()
+    def _shorten(self, plan, before, update, share):
+        for parameter, old, u in zip(plan.parameters.values(), before, update):
+            # not u * share for a share of 0: an infinite u would leave NaN behind
+            parameter.copy_(old + share * u if share else old)
+            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                buffer.mul_(share) if share else buffer.zero_()
+
+    def _slope_and_curvature(self, plan, before, update):
+        """Of the retain loss against an update; before, update: lists of tensors."""
+        g_r = list(plan.retain_grads.values())
+        slope = -sum((g.detach() * u).sum(dtype=torch.float64) for g, u in zip(g_r, update))
+        # a learned step's gradient has no Hessian: steps count in the slope alone
+        modules = (self.model.get_submodule(name.rpartition(".")[0]) for name in plan.parameters)
+        smooth = [i for i, module in enumerate(modules) if not is_quantizer(module)]
+        bend = curvature(*([values[i] for i in smooth] for values in (g_r, before, update)))[0]
+        return slope, bend
+
+
+def _copied(state):
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}

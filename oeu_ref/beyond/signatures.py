@@ -3,7 +3,7 @@
 The signatures are those that practitioners of the method meet: over-forgetting, under-forgetting, a retain loss that
 explodes, gradients that are nearly collinear; and ours: an optimizer that turns the update against the projection,
 quantizer steps that jump or collapse, weight codes that do not move. Each is a function of a
-`oeu_ref.core.monitor.Monitor` that has just got its latest record, and returns a message, or None.
+`oeu_ref.beyond.monitor.Monitor` that has just got its latest record, and returns a message, or None.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Projection off a subspace in PyTorch, and the memory that it needs. Twin of `oeu_ref/reference/subspace.py`.
+"""Projection off a subspace in PyTorch, and the memory that it needs. Twin of `oeu_ref/beyond/subspace_reference.py`.
 
 One mini-batch's retain gradient is a noisy sample of the retain set's. Orthogonality to the last m of them, newest
 last, asks for more. For m = 1 this is `projection.project`.
@@ -11,8 +11,9 @@ from collections import deque
 import torch
 
 from .. import boundary
-from ._checks import finite
-from .projection import COLLINEAR, Layers, check_gradients, wide
+from ..core._checks import finite
+from ..core.projection import COLLINEAR, Layers, check_gradients, wide
+from ..core.unlearner import OEU
 
 
 def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer", rescale="undo", layer_ids=None):
@@ -155,3 +156,39 @@ class RetainMemory:
         self.clear()
         for gradient in state["gradients"]:
             self.push(gradient)
+
+
+class SubspaceOEU(OEU):
+    """OEU that projects off the span of this and the last steps' retain gradients.
+
+    memory: m >= 1, how many retain gradients span the subspace, at the price of m - 1 copies of the gradients; all else
+    as `OEU`.  remembered: the `RetainMemory` of the m - 1 gradients before this step's.
+    With m = 1 it is `OEU`.  Raises as `OEU`, and TypeError or ValueError for a memory below 1.
+    Source: ours; see `project_subspace`.
+    """
+
+    def __init__(self, *args, memory, **options):
+        super().__init__(*args, **options)
+        memory = boundary.integer("memory", memory, 1)
+        self.remembered = RetainMemory(memory - 1) if memory > 1 else None
+
+    def project(self, parameters, g_f, g_r, layers):
+        """g_perp without the span of the gradients remembered and g_r."""
+        if self.remembered is None:
+            return super().project(parameters, g_f, g_r, layers)
+        return projected(g_f, [*self.remembered.history(parameters), g_r], layers, self.alpha, self.rescale)
+
+    def update(self, plan):
+        """The optimizer's step; the plan's retain gradient is remembered from then on."""
+        if self.remembered is not None:
+            self.remembered.push(plan.retain_grads)
+        return super().update(plan)
+
+    def state_dict(self):
+        """The gradients remembered, for `load_state_dict` of an object that goes on from there."""
+        return {} if self.remembered is None else {"remembered": self.remembered.state_dict()}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is."""
+        if self.remembered is not None:
+            self.remembered.load_state_dict(state["remembered"])

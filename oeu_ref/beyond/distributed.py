@@ -1,4 +1,4 @@
-"""OEU over several processes: each passes a shard of every batch, all take the same step.
+"""OEU over several processes, `ParallelOEU`: each passes a shard of every batch, all take the same step.
 
 Started by `torchrun`, or by `torch.distributed.init_process_group` in your own code; without either, everything here
 does nothing. The mean of projections is not the projection of the means: gradients are averaged over the processes
@@ -10,6 +10,9 @@ import os
 
 import torch
 from torch import distributed, nn
+
+from ..core.quantizer import Quantizer
+from ..core.unlearner import OEU
 
 BUCKET = 1 << 20  # elements that are sent together: small ones alone would be all latency
 
@@ -105,6 +108,25 @@ def gradients(loss, parameters, keep_graph=False):
     return buckets.sums(grads) if buckets else [_dense(g) for g in grads]
 
 
+class ParallelOEU(OEU):
+    """OEU over several processes: each passes its own shard of both batches, all take the step of the whole batches.
+
+    Arguments as `OEU`; the model is one that `synchronized` went over.  Where there is one process it is `OEU`.
+    """
+
+    def part(self, loss, count):
+        """What this process's mean loss contributes to the mean over all processes' samples."""
+        return part(loss, count)
+
+    def differentiate(self, loss, parameters, keep_graph=False):
+        """Gradient of the sum of all processes' losses."""
+        return gradients(loss, parameters, keep_graph)
+
+    def over_all(self, finite, losses):
+        """Inputs are finite where they are so on all processes; losses are sums of the parts."""
+        return total(finite.double()) == size(), total(losses.double())
+
+
 class _Buckets:
     """Gradients of one backward pass on their way to the other processes.
 
@@ -179,7 +201,7 @@ class _Total(torch.autograd.Function):
 
 
 def synchronized(model):
-    """Put `SynchronizedBatchNorm` in the place of every BatchNorm layer, in place; returns the model.
+    """Have every BatchNorm layer and every quantizer see the batches of all processes, in place; returns the model.
 
     Parameters and buffers keep their names, so that checkpoints fit with and without.
     """
@@ -192,7 +214,21 @@ def synchronized(model):
             new.num_batches_tracked, new.training = module.num_batches_tracked, module.training
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, new)
+        elif type(module) is Quantizer:
+            module.__class__ = SynchronizedQuantizer
     return model
+
+
+class SynchronizedQuantizer(Quantizer):
+    """Quantizer whose step and sign are set by the first batch of all processes. Arguments as `Quantizer`."""
+
+    def takes_both_signs(self, x):
+        """Whether any process's batch holds a negative value."""
+        return bool(total((x < 0).any().double()) > 0)
+
+    def first_step(self, x, q_min, q_max):
+        """The mean over all processes' values of what each would take."""
+        return mean(super().first_step(x, q_min, q_max), x.numel())
 
 
 class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -1,7 +1,7 @@
 """A monitor of unlearning: what each step does to both losses, and which known failure a run heads for.
 
-`OEU(..., monitor=True)` measures, `unlearner.monitor.records` holds what it found, and an `UnlearningWarning` says once
-for each failure signature what is wrong (`signatures.py`).
+`Monitored(unlearner)` measures, its `monitor.records` hold what it found, and an `UnlearningWarning` says once for each
+failure signature what is wrong (`signatures.py`).
 """
 
 import collections
@@ -15,18 +15,20 @@ import torch
 from torch.nn import functional
 
 from .. import boundary
+from ..core.entropy import _entropy, _log_softmax
+from ..core.fast import cosines_and_norms
+from ..core.projection import wide
+from ..core.quantizer import Quantizer, is_quantizer
+from ..core.undo import in_mode, undone
+from ..core.unlearner import OEU
 from . import distributed
-from .fast import cosines_and_norms
-from .projection import wide
-from .quantizer import Quantizer
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
-from .undo import is_quantizer
 
-__all__ = ["SIGNATURES", "Monitor", "Thresholds", "UnlearningWarning", "Watch", "monitored"]
+__all__ = ["SIGNATURES", "Monitor", "Monitored", "Thresholds", "UnlearningWarning"]
 
 
 class Monitor:
-    """Record of a run of `oeu_ref.core.unlearner.OEU`, and warnings about it. One monitor belongs to one run.
+    """Record of the run of a `Monitored` unlearner, and warnings about it. One monitor belongs to one run.
 
     target_entropy: mean entropy in nats at which the forget set counts as forgotten, such as that of data never seen
     (`oeu_ref.core.unlearner.mean_entropy`), or None; thresholds: a `Thresholds`; every >= 1: one step of so many is
@@ -68,18 +70,17 @@ class Monitor:
         self.thresholds = Thresholds() if thresholds is None else thresholds
         if not isinstance(self.thresholds, Thresholds):
             raise TypeError(f"thresholds must be a Thresholds, got {type(thresholds).__name__}")
-        self.every, self.max_records = boundary.integer("every", every, 1), boundary.integer("max_records", max_records, 16)
+        self.every, self.max_records = (
+            boundary.integer("every", every, 1),
+            boundary.integer("max_records", max_records, 16),
+        )
         self.records, self.warnings, self.first, self.last = [], [], None, None
         self.steps = self.measured = 0
         self.keep_every, self.sizes = 1, {}
         self.recent = collections.deque(maxlen=self.thresholds.patience)
 
-    def watch(self, unlearner):
-        """Begin with a step, before its forward passes: a `Watch`."""
-        return Watch(self, unlearner)
-
     def add(self, record, classes, sizes):
-        """Keep a record and warn of what it shows for the first time; called by `Watch`.
+        """Keep a record and warn of what it shows for the first time; called by `Monitored`.
 
         record: as above, but for what follows from earlier ones; classes: K; sizes: {layer: elements}.
         """
@@ -102,8 +103,8 @@ class Monitor:
         for name, message in found.items():
             self.warnings.append({"step": record["step"], "signature": name, "message": message})
         for name, message in found.items() if distributed.rank() == 0 else ():
-            # the line that called `OEU.step`: add, after_update and its decorator, and step lie between
-            warnings.warn(f"step {record['step']}, {name}: {message}", UnlearningWarning, stacklevel=5)
+            # the line that called `Monitored.step`: add, _measure and its decorator, take and step lie between
+            warnings.warn(f"step {record['step']}, {name}: {message}", UnlearningWarning, stacklevel=6)
 
     def _progress(self, entropy):
         start, target = self.first["forget_entropy"], self.target_entropy
@@ -122,53 +123,66 @@ class Monitor:
         return sum(values) / len(values)
 
 
-def monitored(monitor):
-    """What `OEU`'s monitor argument means: False or None is None, True a new `Monitor`, a `Monitor` itself.
+class Monitored:
+    """An unlearner under observation: `step`, `plan` and `take` as before, the run to the last bit as before.
 
-    Raises TypeError for anything else.
-    """
-    if monitor is None or isinstance(monitor, Monitor):
-        return monitor
-    if not isinstance(monitor, bool):
-        raise TypeError(f"monitor must be True, False or a Monitor, got {type(monitor).__name__}")
-    return Monitor() if monitor else None
-
-
-class Watch:
-    """One step under observation: random generators before it, parameters before the optimizer, and what came of it.
-
-    monitor: that of the run, which learns of the step when it is over; unlearner: the `OEU`.
+    unlearner: an `OEU`, of which all other attributes are this object's too; monitor: a `Monitor`, None: a new one.
+    Raises TypeError for another unlearner or monitor.
     """
 
-    def __init__(self, monitor, unlearner):
-        self.monitor, self.unlearner = monitor, unlearner
-        self.due = monitor.steps % monitor.every == 0
-        devices = {p.device for p in unlearner.model.parameters() if p.device.type == "cuda"}
-        self.generators = _generators(devices) if self.due else None
+    def __init__(self, unlearner, monitor=None):
+        self.unlearner = boundary.instance("unlearner", unlearner, OEU)
+        self.monitor = Monitor() if monitor is None else boundary.instance("monitor", monitor, Monitor)
+        self._watched = None
 
-    @torch.no_grad()
-    def before_update(self, parameters, g_f, g_r, direction, layers, names):
-        """Remember parameters (by name) and what the optimizer is given (lists); layers, names: which form a layer."""
-        if self.due:
-            self.parameters, self.g_f, self.g_r, self.layers, self.names = parameters, g_f, g_r, layers, names
-            self.old = {name: p.detach().clone() for name, p in parameters.items()}
-            self.old_codes = self._codes()
-            self.aimed = cosines_and_norms(direction, g_r, layers)
+    def __getattr__(self, name):
+        if name == "unlearner":  # of a copy, before it has one
+            raise AttributeError(name)
+        return getattr(self.unlearner, name)
 
-    @torch.no_grad()
-    def after_update(self, report, forget_inputs, retain_inputs, retain_labels):
-        """Measure what the update did, and tell the monitor; report: the step's `StepReport`."""
-        if not self.due:
+    def step(self, forget_inputs, retain_inputs, retain_labels):
+        """As the unlearner's."""
+        return self.take(self.plan(forget_inputs, retain_inputs, retain_labels))
+
+    def plan(self, forget_inputs, retain_inputs, retain_labels):
+        """As the unlearner's; only the latest plan can be taken."""
+        due = self.monitor.steps % self.monitor.every == 0
+        devices = {p.device for p in self.model.parameters() if p.device.type == "cuda"}
+        generators = _generators(devices) if due else None
+        plan = self.unlearner.plan(forget_inputs, retain_inputs, retain_labels)
+        self._watched = plan, (forget_inputs, retain_inputs, retain_labels), generators
+        return plan
+
+    def take(self, plan):
+        """As the unlearner's; the monitor learns what came of it.  Raises ValueError for a plan that is not the latest."""
+        if self._watched is None or self._watched[0] is not plan:
+            raise ValueError("plan must be the one made last, by this object, and not yet taken")
+        (_, batches, generators), self._watched = self._watched, None
+        if generators is None:
             self.monitor.steps += 1
-            return
-        update = [b - a for a, b in zip(wide(list(self.old.values())), wide(list(self.parameters.values())))]
-        with _left_as_they_are(self.unlearner, self.generators):
-            losses, classes = self._losses(forget_inputs, retain_inputs, retain_labels)
-        changed = [(old != new).sum() for old, new in zip(self.old_codes, self._codes())]
-        steps = {n: (self.old[n], p) for n, p in self.parameters.items() if self._is_step(n)}
-        along_r, along_f = (cosines_and_norms(update, g, self.layers) for g in (self.g_r, self.g_f))
+            return self.unlearner.take(plan)
+        plan.after.put_back()  # a quantizer's first step is a parameter: it does not count as moved by the update
+        with torch.no_grad():
+            old = {name: p.detach().clone() for name, p in plan.parameters.items()}
+            old_codes = self._codes(plan)
+            aimed = cosines_and_norms(*(list(g.values()) for g in (plan.direction, plan.retain_grads)), plan.layers)
+        report = self.unlearner.take(plan)
+        self._measure(plan, report, batches, generators, old, old_codes, aimed)
+        return report
+
+    @torch.no_grad()
+    def _measure(self, plan, report, batches, generators, old, old_codes, aimed):
+        """Measure what the update did, and tell the monitor."""
+        update = [b - a for a, b in zip(wide(list(old.values())), wide(list(plan.parameters.values())))]
+        with _as_in_the_step(self.unlearner, generators):
+            losses, classes = self._losses(*batches)
+        changed = [(before != now).sum() for before, now in zip(old_codes, self._codes(plan))]
+        steps = {name: (old[name], p) for name, p in plan.parameters.items() if self._is_step(name)}
+        along_r, along_f = (
+            cosines_and_norms(update, list(g.values()), plan.layers) for g in (plan.retain_grads, plan.forget_grads)
+        )
         # all numbers in one transfer from the device
-        parts = [losses, self.aimed, along_r, along_f, *changed, *(step for pair in steps.values() for step in pair)]
+        parts = [losses, aimed, along_r, along_f, *changed, *(step for pair in steps.values() for step in pair)]
         flat = torch.cat([part.detach().double().flatten().to(losses.device) for part in parts]).cpu()
         losses, aimed, along_r, along_f, *rest = flat.split([part.numel() for part in parts])
         changed, ends = [int(n) for n in rest[: len(changed)]], [_finite(end) for end in rest[len(changed) :]]
@@ -180,12 +194,12 @@ class Watch:
             "actual": self._actual(report, losses),
             "cosine": report.cosine,
             "residual": report.residual,
-            **self._first_order(report, *(part.view(3, -1) for part in (aimed, along_r, along_f))),
+            **_first_order(report, plan.layers, *(part.view(3, -1) for part in (aimed, along_r, along_f))),
             "codes_changed": sum(changed) if changed else None,
-            "codes": sum(codes.numel() for codes in self.old_codes) or None,
+            "codes": sum(codes.numel() for codes in old_codes) or None,
             "step_sizes": dict(zip(steps, map(list, zip(ends[::2], ends[1::2])))),
         }
-        self.monitor.add(record, classes, self._sizes())
+        self.monitor.add(record, classes, self._sizes(plan))
 
     def _actual(self, report, losses):
         entropy, retain = _finite(losses[0] - report.forget_entropy), _finite(losses[1] - report.retain_loss)
@@ -193,31 +207,10 @@ class Watch:
         forget = None if own_loss or entropy is None else -entropy
         return {"forget": forget, "retain": retain, "entropy": entropy}
 
-    def _first_order(self, report, aimed, along_r, along_f):
-        """What follows from (cosine, first norm, second norm) of each layer: (d, g_r), (u, g_r) and (u, g_f)."""
-        retain, forget = along_r.prod(dim=0), along_f.prod(dim=0)  # <u, g_r> and <u, g_f>
-        overall, promised = _overall(along_r), _overall(aimed)
-        columns = {
-            "cosine": report.layer_cosines.values(),
-            "residual": report.layer_residuals.values(),
-            "predicted_forget": forget,
-            "predicted_retain": retain,
-            "update_cosine": along_r[0],
-            "turned_back": along_r[0] + aimed[0],
-        }
-        rows = zip(*([_finite(value) for value in column] for column in columns.values()))
-        return {
-            "predicted": {"forget": _finite(forget.sum()), "retain": _finite(retain.sum())},
-            "update_norm": _finite(along_r[1].norm()),
-            "update_cosine": _finite(overall),
-            "turned_back": _finite(overall + promised),
-            "layers": {name: dict(zip(columns, row)) for name, row in zip(self.names, rows)},
-        }
-
-    def _codes(self):
+    def _codes(self, plan):
         """Weight codes of the quantized layers that the optimizer moves: a list of int8 tensors."""
-        moved, codes = {id(p) for p in self.parameters.values()}, []
-        for module in self.unlearner.model.modules():
+        moved, codes = {id(p) for p in plan.parameters.values()}, []
+        for module in self.model.modules():
             quantizer, weight = getattr(module, "weight_quantizer", None), getattr(module, "weight", None)
             if isinstance(quantizer, Quantizer) and not quantizer.unread and id(weight) in moved:
                 # not `Quantizer.codes`, which reads buffers and so would wait for the device
@@ -225,30 +218,46 @@ class Watch:
         return codes
 
     def _is_step(self, name):
-        return is_quantizer(self.unlearner.model.get_submodule(name.rpartition(".")[0]))
+        return is_quantizer(self.model.get_submodule(name.rpartition(".")[0]))
 
-    def _sizes(self):
-        if list(self.monitor.sizes) == self.names:  # reading the layers' numbers waits for the device
+    def _sizes(self, plan):
+        if list(self.monitor.sizes) == plan.layers.names:  # reading the layers' numbers waits for the device
             return self.monitor.sizes
         counts = collections.Counter()
-        for layer, g in zip(self.layers.ids.tolist(), self.g_r):
-            counts[self.names[layer]] += g.numel()
+        for layer, g in zip(plan.layers.ids.tolist(), plan.retain_grads.values()):
+            counts[plan.layers.names[layer]] += g.numel()
         return dict(counts)
 
     def _losses(self, forget_inputs, retain_inputs, retain_labels):
         """((2,) mean forget entropy and retain loss as they are now, number of classes)."""
-        model = self.unlearner.model
-        if self.unlearner.forward == "joint":
-            logits = model(torch.cat([forget_inputs, retain_inputs]))
-            forget_logits, retain_logits = logits[: len(forget_inputs)], logits[len(forget_inputs) :]
-        else:
-            forget_logits, retain_logits = model(forget_inputs), model(retain_inputs)
-        log_p = functional.log_softmax(wide([forget_logits])[0], dim=1)
-        entropy = distributed.part(-(log_p.exp() * log_p).sum(dim=1).mean(), len(forget_logits))
-        # twin of what the step itself computes; not its forget loss, which may draw random numbers of its own
-        retain = functional.cross_entropy(wide([retain_logits])[0], retain_labels.to(torch.int64))
+        forget_logits, retain_logits = self.unlearner.logits(forget_inputs, retain_inputs)
+        # not the step's own forget loss, which may draw random numbers
+        entropy = distributed.part(_entropy(_log_softmax(*wide([forget_logits]))).mean(), len(forget_logits))
+        retain = functional.cross_entropy(*wide([retain_logits]), retain_labels.to(torch.int64))
         retain = distributed.part(retain, len(retain_logits))
         return distributed.total(torch.stack([entropy, retain]).double()), forget_logits.shape[1]
+
+
+def _first_order(report, layers, aimed, along_r, along_f):
+    """What follows from (cosine, first norm, second norm) of each layer: (d, g_r), (u, g_r) and (u, g_f)."""
+    retain, forget = along_r.prod(dim=0), along_f.prod(dim=0)  # <u, g_r> and <u, g_f>
+    overall, promised = _overall(along_r), _overall(aimed)
+    columns = {
+        "cosine": report.layer_cosines.values(),
+        "residual": report.layer_residuals.values(),
+        "predicted_forget": forget,
+        "predicted_retain": retain,
+        "update_cosine": along_r[0],
+        "turned_back": along_r[0] + aimed[0],
+    }
+    rows = zip(*([_finite(value) for value in column] for column in columns.values()))
+    return {
+        "predicted": {"forget": _finite(forget.sum()), "retain": _finite(retain.sum())},
+        "update_norm": _finite(along_r[1].norm()),
+        "update_cosine": _finite(overall),
+        "turned_back": _finite(overall + promised),
+        "layers": {name: dict(zip(columns, row)) for name, row in zip(layers.names, rows)},
+    }
 
 
 def _generators(devices):
@@ -267,30 +276,21 @@ def _set_generators(states):
 
 
 @contextlib.contextmanager
-def _left_as_they_are(unlearner, generators):
+def _as_in_the_step(unlearner, generators):
     """Let the model run as in the step, with the same random numbers, and leave no trace of it.
 
     generators: states that the generators had before the step's own forward passes: dropout drops the same units.
     """
-    modules = list(unlearner.model.modules())
-    modes = [module.training for module in modules]
-    buffers = [(m, n, b, b.clone()) for m in modules for n, b in m._buffers.items() if b is not None]
     now, cached = _generators(generators[1]), torch.is_autocast_cache_enabled()
     _set_generators(generators)
     # casts of the new weights, made without a graph, must not wait for the next step in autocast's cache
     torch.set_autocast_cache_enabled(False)
-    if unlearner.mode == "train":
-        unlearner.model.train()
     try:
-        yield
+        with undone(unlearner.model), in_mode(unlearner.model, True if unlearner.mode == "train" else None):
+            yield
     finally:
         torch.set_autocast_cache_enabled(cached)
         _set_generators(now)
-        for module, training in zip(modules, modes):
-            module.training = training
-        for module, name, buffer, value in buffers:
-            buffer.copy_(value)
-            module._buffers[name] = buffer
 
 
 def _overall(measured):

@@ -9,7 +9,7 @@ Notation as there; B: orthonormal basis of the span of a layer's m retain gradie
 import numpy as np
 
 from .. import boundary
-from .projection import COLLINEAR, _checked, norm, unit
+from ..reference.projection import COLLINEAR, _checked, norm, unit
 
 
 def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer", rescale="undo", layer_ids=None):

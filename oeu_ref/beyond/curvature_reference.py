@@ -11,7 +11,7 @@ for d = g_perp, alpha = 1; its O(eta^2) is eta^2 / 2 g_perp'H g_perp.
 import numpy as np
 
 from .. import boundary
-from .projection import norm
+from ..reference.projection import norm
 
 
 def loss_change(learning_rate, slope, curvature):
