@@ -1,6 +1,7 @@
 """What READMEs print is true: their code runs, their commands exist, their links lead somewhere."""
 
 import copy
+import importlib
 import pathlib
 import re
 
@@ -81,3 +82,20 @@ def test_links_and_commands_of_a_readme_exist(path):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         assert end.value.code == 0, command
+
+
+def test_names_of_the_package_in_backticks_exist():
+    """Each `oeu_ref.some.name` in a docstring, comment, README or notebook is a module of the package or lies in one."""
+    files = [*READMES, *(ROOT / "oeu_ref").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    missing = {}
+    for path in files:
+        for name in re.findall(r"`(oeu_ref(?:\.\w+)+)", path.read_text(encoding="utf-8")):
+            target, *rest = importlib.import_module("oeu_ref"), *name.split(".")[1:]
+            for part in rest:
+                try:
+                    target = importlib.import_module(f"{target.__name__}.{part}")
+                except (ImportError, AttributeError):
+                    target = getattr(target, part, None)
+            if target is None:
+                missing[name] = path.relative_to(ROOT).as_posix()
+    assert not missing

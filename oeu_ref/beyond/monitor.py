@@ -31,7 +31,7 @@ class Monitor:
     """Record of the run of a `Monitored` unlearner, and warnings about it. One monitor belongs to one run.
 
     target_entropy: mean entropy in nats at which the forget set counts as forgotten, such as that of data never seen
-    (`oeu_ref.core.unlearner.mean_entropy`), or None; thresholds: a `Thresholds`; every >= 1: one step of so many is
+    (`oeu_ref.core.stop_rule.mean_entropy`), or None; thresholds: a `Thresholds`; every >= 1: one step of so many is
     measured, the others cost nothing; max_records >= 16: when more are kept, every second is dropped, and from then on
     one of twice as many measured steps is kept. So a long run stays bounded; warnings see every measured step, and the
     records at which one fired stay.

@@ -60,7 +60,7 @@ def entropy_loss_is_the_negative_mean_entropy(implementation, case):
 def entropy_gradient_is_the_derivative_by_hand(implementation, case):
     """The gradient of the forget loss with respect to the logits is p (log p + H) / N.
 
-    dL/dz = p (log p + H) / N: check the sign, the term H, the factor p and the 1/N."""
+    DL/dz = p (log p + H) / N: check the sign, the term H, the factor p and the 1/N."""
     z = case.array(implementation)
     _, grad = implementation.entropy_loss(z)
     error, tolerance = np.abs(grad - reference.entropy_loss(z)[1]), _gradient_tolerance(implementation, z)
