@@ -1,7 +1,10 @@
 """Data sets, read from tiny files in each one's true on-disk format, and what is said when a file is not right."""
 
+import contextlib
 import hashlib
+import os
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from oeu_ref.lab import datasets
+from oeu_ref.lab import archives, folders, published
 from oeu_ref.lab.datasets import load_images
 
 RNG = np.random.default_rng(0)
@@ -295,7 +298,7 @@ def test_download_is_asked_for_only_where_nothing_is_found(tmp_path, load, monke
         fetched.append(root)
         np.savez(root / "cifar10.npz", **arrays())
 
-    monkeypatch.setattr(datasets.Cifar, "fetch", fetch)
+    monkeypatch.setattr(published.Cifar, "fetch", fetch)
     assert len(load("cifar10", tmp_path, download=True).train_labels) == 4
     assert len(load("cifar10", tmp_path, download=True).train_labels) == 4
     assert fetched == [tmp_path]
@@ -314,8 +317,8 @@ def test_images_are_decoded_once_and_again_when_a_file_changed(tmp_path, load, m
     write_folder(tmp_path / "pets")
     first = load("pets", tmp_path)
     decoded = []
-    original = datasets._decoded
-    monkeypatch.setattr(datasets, "_decoded", lambda *args: decoded.append(args) or original(*args))
+    original = folders._decoded
+    monkeypatch.setattr(folders, "_decoded", lambda *args: decoded.append(args) or original(*args))
     again = load("pets", tmp_path)
     assert not decoded
     assert again.sha256 == first.sha256 and again.classes == first.classes
@@ -345,3 +348,255 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
 def test_a_name_is_a_word(tmp_path, load, name):
     with pytest.raises(ValueError, match="name must be a word"):
         load(name, tmp_path)
+
+
+# What people really have in their folders
+
+
+def shade(path, value, mode="RGB", side=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (side, side), value).save(path)
+
+
+def write_shades(root, classes):
+    """A class folder for each name; its two training images and one test image are as bright as its position."""
+    for i, c in enumerate(classes):
+        for part, name in (("train", "0.png"), ("train", "1.png"), ("test", "0.png")):
+            shade(root / part / c / name, (10 * i,) * 3)
+    return root
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [str(i) for i in range(12)],
+        [str(i) for i in range(1, 12)],
+        ["class 2", "class 10", "class 20"],
+        ["02", "3", "11"],
+        ["1a", "1b", "2", "10b"],
+    ],
+)
+def test_class_folders_are_in_natural_order(tmp_path, load, classes):
+    data = load("mine", write_shades(tmp_path, classes))
+    assert data.classes == tuple(classes)
+    assert (data.train_images[:, 0, 0, 0] == 10 * data.train_labels).all()
+    assert (data.test_images[:, 0, 0, 0] == 10 * data.test_labels).all()
+
+
+NO_DATA = ["train/a/._0.png", "train/a/.DS_Store", "test/b/Thumbs.db", "train/b/desktop.ini", "train/.DS_Store"]
+NO_DATA += ["train/.ipynb_checkpoints/0-checkpoint.png", "train/a/.ipynb_checkpoints/0-checkpoint.png"]
+NO_DATA += [
+    "train/__MACOSX/a/._0.png",
+    "test/__MACOSX/._b",
+    "train/@eaDir/a.png",
+    "train/a/notes.txt",
+    "train/list.csv",
+]
+
+
+@pytest.mark.parametrize("name", NO_DATA)
+def test_files_and_folders_that_are_no_data_are_left_out_and_counted(tmp_path, load, name):
+    write_shades(tmp_path, "ab")
+    whole = load("mine", tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="left out 1 files and folders that are no images, such as"):
+        data = load("mine", tmp_path)
+    assert data.classes == ("a", "b") and data.sha256 == whole.sha256
+
+
+def test_an_empty_folder_of_a_tool_is_no_class(tmp_path, load):
+    write_shades(tmp_path, "ab")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    with pytest.warns(UserWarning, match="left out 1 "):
+        assert load("mine", tmp_path).classes == ("a", "b")
+
+
+def test_images_in_folders_below_a_class_belong_to_it(tmp_path, load):
+    write_shades(tmp_path, "ab")
+    shade(tmp_path / "train" / "b" / "summer" / "2.png", (10,) * 3)
+    assert load("mine", tmp_path).train_labels.tolist() == [0, 0, 1, 1, 1]
+
+
+RAMP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+EIGHT = np.rint(RAMP / 257).astype(np.uint8)
+CLEAR = np.dstack([np.zeros((8, 8, 3), np.uint8), EIGHT])
+PALETTE = Image.fromarray(EIGHT).convert("P")
+MODES = {
+    "16 bits PNG": (Image.fromarray(RAMP), "png", EIGHT, "scaled to 8 bits, 65535 is white"),
+    "16 bits TIFF": (Image.fromarray(RAMP), "tif", EIGHT, "scaled to 8 bits, 65535 is white"),
+    "16 bits TIFF, big-endian": (
+        Image.frombytes("I;16B", (8, 8), RAMP.astype(">u2").tobytes()),
+        "tif",
+        EIGHT,
+        "scaled",
+    ),
+    "16 bits PGM": (Image.fromarray(RAMP.astype(np.int32)), "pgm", EIGHT, "scaled to 8 bits, 65535 is white"),
+    "float TIFF": (Image.fromarray((RAMP / 65535).astype(np.float32)), "tif", EIGHT, "scaled to 8 bits, 1 is white"),
+    "8 bits": (Image.fromarray(EIGHT), "png", EIGHT, None),
+    "palette": (PALETTE, "png", EIGHT, None),
+    "CMYK": (Image.fromarray(EIGHT).convert("CMYK"), "tif", EIGHT, None),
+    "1 bit": (Image.fromarray(EIGHT > 99), "png", np.where(EIGHT > 99, 255, 0), None),
+    "opaque": (Image.fromarray(EIGHT).convert("RGBA"), "png", EIGHT, None),
+    "black on clear": (Image.fromarray(CLEAR, "RGBA"), "png", 255 - EIGHT, "partly transparent, and laid on white"),
+    "grey on clear": (Image.fromarray(CLEAR[..., 2:], "LA"), "png", 255 - EIGHT, "partly transparent"),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_images_in_every_mode_keep_their_pixels(tmp_path, load, name):
+    image, suffix, expected, note = MODES[name]
+    for path in ("train/a/0", "train/b/0", "test/a/0"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / f"{path}.{suffix}")
+    for _ in range(2):  # decoded, and from the cache
+        with pytest.warns(UserWarning, match=f"3 images are .*{note}") if note else contextlib.nullcontext():
+            data = load("mine", tmp_path)
+        assert (data.train_images[0].numpy() == expected).all()
+
+
+@pytest.mark.parametrize(
+    "values", [RAMP.astype(np.int32), EIGHT.astype(np.float32), EIGHT / np.float32(-255), RAMP * np.float32("nan")]
+)
+def test_numbers_of_which_nobody_knows_which_is_white_are_refused(tmp_path, load, values):
+    write_shades(tmp_path, "ab")
+    Image.fromarray(values).save(tmp_path / "train" / "a" / "2.tif")
+    with pytest.raises(ValueError, match="2.tif must be an image, .* nobody knows which is white"):
+        load("mine", tmp_path)
+
+
+def test_the_first_of_several_frames_is_taken_and_said(tmp_path, load):
+    write_shades(tmp_path, "ab")
+    frames = [Image.new("L", (8, 8), value) for value in (7, 8)]
+    frames[0].save(tmp_path / "train" / "a" / "0.tif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="1 images have more than one frame, the first is taken"):
+        assert load("mine", tmp_path).train_images[1].unique().tolist() == [7]
+
+
+def test_a_cache_knows_files_by_their_content(tmp_path, load):
+    """Swapped classes, with files of one size and one time, as archives and container layers have them."""
+
+    def put(cat, dog):
+        for part in ("train", "test"):
+            for c, value in (("cat", cat), ("dog", dog)):
+                shade(path := tmp_path / part / c / "0.bmp", (value,) * 3)
+                os.utime(path, (1e9, 1e9))
+        return load("mine", tmp_path).train_images[:, 0, 0, 0].tolist()
+
+    assert put(10, 200) == [10, 200]
+    assert put(200, 10) == [200, 10]
+
+
+def lay_out_anew(folder, inner):
+    """Validation images into class folders, as tutorials have it."""
+    for line in (folder / "val" / "val_annotations.txt").read_text().splitlines():
+        name, wnid = line.split("\t")[:2]
+        (folder / "val" / wnid / inner).mkdir(parents=True, exist_ok=True)
+        (folder / "val" / "images" / name).rename(folder / "val" / wnid / inner / name)
+    (folder / "val" / "images").rmdir()
+
+
+@pytest.mark.parametrize(
+    "layout", ["folders", "folders with images", "without annotations", "nested", "direct", "CRLF"]
+)
+def test_tiny_imagenet_in_the_layouts_that_people_have(tmp_path, load, layout):
+    folder, _, val = write_tiny_imagenet(tmp_path)
+    root, annotations = tmp_path, folder / "val" / "val_annotations.txt"
+    if layout == "nested":
+        folder.rename(tmp_path / "inner")
+        folder.mkdir()
+        (tmp_path / "inner").rename(folder / folder.name)
+    elif layout == "direct":
+        root = folder
+    elif layout == "CRLF":
+        for path in (annotations, folder / "wnids.txt"):
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    else:
+        lay_out_anew(folder, "images" if layout == "folders with images" else ".")
+        if layout == "without annotations":
+            annotations.unlink()
+    data = load("tinyimagenet", root)
+    order = [0, 2, 1] if "nnotations" in layout or "folders" in layout else [0, 1, 2]
+    assert data.train_labels.tolist() == [0, 0, 1, 1]
+    assert data.test_labels.tolist() == [[0, 1, 0][i] for i in order]
+    assert np.array_equal(data.test_images.numpy(), val[order].transpose(0, 3, 1, 2))
+
+
+def test_labels_in_a_column_and_names_in_bytes_are_read(tmp_path, load):
+    column = {key: np.reshape(value, (-1, 1)) for key, value in arrays().items() if key[0] == "y"}
+    np.savez(tmp_path / "mine.npz", **arrays(**column, classes=np.array(["Käse".encode(), b"dog"])))
+    data = load("mine", tmp_path)
+    assert data.train_labels.tolist() == [0, 1, 0, 1] and data.test_labels.tolist() == [1, 0]
+    assert data.classes == ("Käse", "dog")
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 3), (4, 1, 8, 3), (4, 3, 8, 1)])
+def test_a_shape_that_can_be_read_in_two_ways_is_refused(tmp_path, load, shape):
+    np.savez(tmp_path / "mine.npz", **arrays(x_train=np.zeros(shape, np.uint8)))
+    with pytest.raises(ValueError, match="x_train must show where its channels are"):
+        load("mine", tmp_path)
+
+
+@pytest.mark.parametrize("where", ["CIFAR10.npz", "cifar10.NPZ", "mine.npz"])
+def test_an_npz_is_found_in_either_case_and_by_its_path(tmp_path, load, where):
+    np.savez(tmp_path / "a.npz", **arrays())
+    (tmp_path / "a.npz").rename(tmp_path / where)
+    root, word = (tmp_path / where, "mine") if where == "mine.npz" else (tmp_path, "cifar10")
+    assert len(load(word, root).train_labels) == 4
+    assert len(load("mine.npz", tmp_path).train_labels) == 4 if word == "mine" else True
+
+
+@pytest.mark.parametrize("deeper", ["cifar10", "cifar-10-batches-py", "anything", "itself"])
+def test_cifar_is_found_one_folder_deeper(tmp_path, load, monkeypatch, deeper):
+    root = tmp_path if deeper == "itself" else tmp_path / deeper
+    write_cifar10(root, monkeypatch)
+    assert len(load("cifar10", tmp_path / "cifar-10-batches-py" if deeper == "itself" else tmp_path).train_labels) == 20
+
+
+def test_an_archive_that_a_browser_has_taken_the_gz_off_is_unpacked(tmp_path, load, monkeypatch):
+    write_cifar10(tmp_path / "source", monkeypatch)
+    with tarfile.open(tmp_path / "cifar-10-python.tar", "w") as file:
+        file.add(tmp_path / "source" / "cifar-10-batches-py", "cifar-10-batches-py")
+    shutil.rmtree(tmp_path / "source")
+    assert len(load("cifar10", tmp_path).train_labels) == 20
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation", "Test"])
+def test_the_test_set_goes_by_several_names(tmp_path, load, name):
+    write_shades(tmp_path / "mine", "ab")
+    (tmp_path / "mine" / "test").rename(tmp_path / "mine" / "spare")
+    (tmp_path / "mine" / "spare").rename(tmp_path / "mine" / name)
+    assert load("mine", tmp_path).test_labels.tolist() == [0, 1]
+
+
+def test_where_nothing_is_found_it_is_said_what_there_is(tmp_path, load):
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(ValueError, match="which holds cats: expected"):
+        load("mine", tmp_path)
+    with pytest.raises(ValueError, match="which is empty: expected"):
+        load("mine", tmp_path / "cats")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_shades(tmp_path / "data" / "mine", "ab")
+    assert len(load_images("mine", "~/data", cache_dir="~/cache").train_labels) == 4
+    assert [path.suffix for path in (tmp_path / "cache").glob("*.npz")] == [".npz"]
+
+
+def test_an_archive_is_not_unpacked_where_python_cannot_do_it_safely(tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
+        pass
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(ValueError, match=r"a.tar.gz must be unpacked by hand, or by Python 3.10.12, 3.11.4 or newer"):
+        archives.unpack(tmp_path / "a.tar.gz", tmp_path, "data")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_is_read_in_every_encoding_that_windows_writes(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("1\r\nKäse\r\n".encode(encoding))
+    assert archives.read_text(tmp_path / "a.txt").split() == ["1", "Käse"]
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert archives.read_text(tmp_path / "a.txt") == ""

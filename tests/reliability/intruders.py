@@ -2,21 +2,20 @@
 
 import hashlib
 import io
-import json
 import os
 import pathlib
 import pickle
 import tarfile
-import types
 import zipfile
 from functools import partial
+from unittest import mock
 
 import numpy as np
 import torch
+from torchvision.datasets import CIFAR10
 
-from oeu_ref.lab import archives, datasets, results
+from oeu_ref.lab import archives, datasets, folders, published, results
 from oeu_ref.lab.checkpoints import FORMAT, Checkpoint
-from oeu_ref.lab.cifar import Cifar
 
 MARK = "intruder-was-here"
 
@@ -94,23 +93,20 @@ def _npz(folder, key):
 def _cifar(folder, right_md5, content=None):
     """A batch file with an intruder in it; with the right MD5, as if somebody had found a way to make one."""
     content = {"data": Intruder(folder), "labels": [0]} if content is None else content
-    (folder / "cifar").mkdir()
     content = content if isinstance(content, bytes) else pickle.dumps(content, protocol=4)
-    (folder / "cifar" / "batch").write_bytes(content)
     md5 = hashlib.md5(content).hexdigest() if right_md5 else 32 * "0"
-    files = [("batch", md5)]
-    kind = types.SimpleNamespace(train_list=files, test_list=files, meta={"filename": "batch", "key": "k", "md5": md5})
-    Cifar(lambda: kind, "cifar", "cifar.tar.gz").read(folder)
+    for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], None)):
+        (folder / name).write_bytes(content)
+    lists = {name: [[file, md5] for file, _ in getattr(CIFAR10, name)] for name in ("train_list", "test_list")}
+    with mock.patch.multiple(CIFAR10, **lists, meta={**CIFAR10.meta, "md5": md5}):
+        published.PUBLISHED["cifar10"].read(folder)
 
 
 def _cache(folder):
-    """A cache whose digest fits: whoever can write there could have written both. It is made anew, not believed."""
-    content, digest = folder / "c.npz", folder / "c.json"
-    buffer = io.BytesIO()
-    np.savez(buffer, x_train=np.array([Intruder(folder)], dtype=object))
-    content.write_bytes(buffer.getvalue())
-    digest.write_text(json.dumps({"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}))
-    if datasets._read_cache(content, digest) is None:
+    """A cache with the right names and checksums: it is made anew, not believed."""
+    plain = np.zeros(0, np.uint8)
+    np.savez(folder / "c.npz", x_train=np.array([Intruder(folder)], dtype=object), x_test=plain, notes=plain)
+    if folders.read_cache(folder / "c.npz") is None:
         raise ValueError("not believed")
 
 
