@@ -33,6 +33,7 @@ KEEP = {
     "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
     "updates": ("runs", "alone/*/4/change|layers mean"),
     "variants": ("variants",),
+    "demo-ten-seeds": ("runs/*/metrics/*/AG",),
 }
 
 

@@ -12,8 +12,8 @@ from oeu_ref.__main__ import main
 from oeu_ref.core import OEU, QuantMLP
 
 ROOT = pathlib.Path(__file__).parent.parent
-READMES = [ROOT / "README.md", *sorted((ROOT / "oeu_ref").glob("*/README.md")), ROOT / "tests" / "README.md"]
-READMES += [ROOT / "notebooks" / "README.md"]
+ROOMS = sorted((ROOT / "oeu_ref").glob("*/README.md"))
+READMES = [ROOT / "README.md", *ROOMS, ROOT / "tests" / "README.md", ROOT / "notebooks" / "README.md"]
 
 
 def blocks(path, language):
@@ -99,3 +99,13 @@ def test_names_of_the_package_in_backticks_exist():
             if target is None:
                 missing[name] = path.relative_to(ROOT).as_posix()
     assert not missing
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: path.parent.name)
+def test_the_readme_of_a_room_names_its_files(path):
+    """Each public file of a room is named in the room's README, by its name or as a study; none is named that is gone."""
+    text = path.read_text(encoding="utf-8")
+    files = {file.name for file in path.parent.glob("*.py") if file.name[0] != "_"}
+    named = set(re.findall(r"`(\w+\.py)`", text))
+    studies = {f"{word.replace('-', '_')}.py" for word in re.findall(r"`([a-z-]+)`", text)}
+    assert files <= named | studies and named <= files
