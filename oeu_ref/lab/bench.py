@@ -28,7 +28,7 @@ from . import results
 from .baselines import JointOEU
 from .data import Samples, stream
 from .digits import progress_bar
-from .figures import FAINT, STYLES, clean, new_figure, save
+from .figures import FAINT, STYLES, clean, new_figure, picture
 from .images import ImageClassifier, augment
 from .models import mobilenet_v2, resnet18
 from .training import TrainConfig, build, train
@@ -69,9 +69,10 @@ def bench(out, device="cpu", only=None, quick=False, progress=True):
     )
     text = markdown(data)
     written = {"table": text, "json": results.write_json(out / "bench.json", data)}
+    written["markdown"] = results.write_text(out / "bench.md", text + "\n")
     if curves:
-        save(scaling_figure(curves), out / "bench_scaling.png")
-    return {**written, "markdown": results.write_text(out / "bench.md", text + "\n")}
+        picture(out / "bench_scaling.png", scaling_figure, curves)
+    return written
 
 
 class Machine:

@@ -58,7 +58,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
         "table": text,
         "json": results.write_json(out_dir / "demo.json", data),
         "markdown": results.write_text(out_dir / "demo.md", text + "\n"),
-        "picture": figures.save(figures.demo_figure(data), out_dir / "demo.png"),
+        "picture": figures.picture(out_dir / "demo.png", figures.demo_figure, data),
     }
 
 
@@ -165,4 +165,4 @@ def redraw(json_path, picture_path):
     data = results.read_json(json_path)
     if not isinstance(data, dict) or {"runs", "summary", "labels", "entropy_bins"} - set(data):
         raise ValueError(f"path must be a demo.json as `demo` writes it, got {json_path}")
-    return figures.save(figures.demo_figure(data), picture_path)
+    return figures.picture(picture_path, figures.demo_figure, data)

@@ -1,6 +1,13 @@
 """Pictures, drawn from results files alone. Matplotlib is imported when the first picture is drawn."""
 
+import contextlib
 import io
+import os
+import pathlib
+import sys
+import tempfile
+import warnings
+from unittest import mock
 
 import numpy as np
 
@@ -31,12 +38,53 @@ def new_figure(width, height):
     return figure
 
 
-def save(figure, path):
-    """Write a figure as PNG, whole or not at all.  Returns the path."""
-    buffer = io.BytesIO()
-    # no version or date in the file: the same figure gives the same bytes
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+def picture(path, make, *arguments):
+    """Draw a figure with Matplotlib's own defaults, whatever the user's say, and write it as PNG, whole or not at all.
+
+    make(*arguments) returns a Matplotlib `Figure`, or None where there is nothing to show.  Returns the path, or None
+    where nothing was drawn.  A picture that cannot be drawn is a warning: the tables beside it are worth more.
+    Raises OSError where the file cannot be written.
+    """
+    try:
+        with _defaults():
+            figure, buffer = make(*arguments), io.BytesIO()
+            if figure is None:
+                return None
+            # no version or date in the file: the same figure gives the same bytes
+            figure.savefig(buffer, format="png", metadata={"Software": None})
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        warnings.warn(f"{path} was not drawn anew, all else is written ({reason})", stacklevel=2)
+        return None
     return results.write_bytes(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _defaults():
+    """Matplotlib as it comes, for as long as the context lasts."""
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+def _matplotlib():
+    """The package; where the user's settings keep it from being imported, without them."""
+    with contextlib.suppress(Exception):  # a backend that there is none of, a matplotlibrc that is no UTF-8, ...
+        import matplotlib
+
+        return matplotlib
+    for half in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        del sys.modules[half]  # of the first try
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"MPLBACKEND": "agg"}):
+        (pathlib.Path(folder) / "matplotlibrc").touch()
+        os.chdir(folder)  # the first place where Matplotlib looks for its settings
+        try:
+            import matplotlib
+        finally:
+            os.chdir(before)
+        return matplotlib
 
 
 def demo_figure(data):

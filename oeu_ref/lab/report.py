@@ -40,6 +40,8 @@ def report(out):
     if not documents and tuning is None:
         names = ", ".join(f"{kind}.json" for kind in (*KINDS, "tuning"))
         raise ValueError(f"out must be a folder with one of {names}, got {out}")
+    digests = {kind: digest(document) for kind, document in documents.items()}
+    data = results.write_json(out / "report.json", results.plain({**digests, "tuning": tuning}))
     text, pictures = [], []
     for document in documents.values():
         name = results.escaped(document["name"] or document["experiment"]["dataset"])
@@ -57,8 +59,6 @@ def report(out):
     if tuning is not None:
         text += ["# Tuning", "", tuning_table(tuning), ""]
     content = "\n".join(text).strip() + "\n"
-    digests = {kind: digest(document) for kind, document in documents.items()}
-    data = results.write_json(out / "report.json", results.plain({**digests, "tuning": tuning}))
     return content, [results.write_text(out / "report.md", content), data, *pictures]
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .experiment import METHODS
-from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, new_figure, save
+from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, new_figure, picture
 
 # a line style and a marker of its own for each method, so that they can be told apart in grey
 LINES = {
@@ -33,7 +33,7 @@ LINES = {
 
 def draw(document, out):
     """Draw every picture that the document has data for; returns the paths of the PNG files in `out`."""
-    kind, paths = document["kind"], []
+    kind = document["kind"]
     pictures = {
         "methods": methods_figure,
         "tradeoff": tradeoff_figure,
@@ -41,11 +41,8 @@ def draw(document, out):
         "cosines": cosines_figure,
         "alpha": sweep_figure,
     }
-    for name, make in pictures.items():
-        figure = make(document)
-        if figure is not None:
-            paths.append(save(figure, out / f"{kind}_{name}.png"))
-    return paths
+    drawn = [picture(out / f"{kind}_{name}.png", make, document) for name, make in pictures.items()]
+    return [path for path in drawn if path is not None]
 
 
 def rows_of(document):

@@ -17,12 +17,12 @@ def write(out_dir, name, data, module):
     """Write NAME.json, NAME.md and NAME.png into a directory that exists.
 
     data: a `document`; module: the study, whose `markdown(data)` and `figure(data)` show it.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
+    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path, or None}.
     """
     text = module.markdown(data)
     return {
         "table": text,
         "json": results.write_json(out_dir / f"{name}.json", data),
         "markdown": results.write_text(out_dir / f"{name}.md", text + "\n"),
-        "picture": figures.save(module.figure(data), out_dir / f"{name}.png"),
+        "picture": figures.picture(out_dir / f"{name}.png", module.figure, data),
     }

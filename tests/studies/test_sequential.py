@@ -274,7 +274,7 @@ def test_run_writes_its_three_files_and_nothing_else(quick):
 
 def test_table_and_picture_can_be_made_again_from_the_json_alone(quick, data, tmp_path):
     assert sequential.markdown(data) == quick["table"]
-    again = figures.save(sequential.figure(data), tmp_path / "again.png")
+    again = figures.picture(tmp_path / "again.png", sequential.figure, data)
     assert again.read_bytes() == quick["picture"].read_bytes()
     width, height = (int.from_bytes(again.read_bytes()[i : i + 4], "big") for i in (16, 20))
     assert (width, height) == (1500, 1050)
