@@ -53,6 +53,12 @@ def row(label, cells):
 def demo_quotes():
     """The demo's table, at the door and in full."""
     data = stored("demo")
+    runs = stored("demo-ten-seeds")["runs"]
+    gap = {name: spread(each(runs, "metrics", name, "AG")) for name in data["labels"]}
+    order = (
+        f"OEU {gap['oeu']}, SalUn {gap['salun']}, random labels {gap['rl']}, OEU with the stop rule {gap['oeu_stop']}"
+    )
+    yield LAB, f"{order}, Q-MUL {gap['qmul']}, gradient ascent {gap['ga']}, fine-tuning {gap['ft']}"
     for name, label in data["labels"].items():
         cells = [spread(each(data["runs"], "metrics", name, column)) for column in COLUMNS]
         yield "README.md", row(label, cells)
