@@ -191,7 +191,8 @@ def _add_check(commands):
         help="judge an implementation of OEU by the laws; exit code 0 if all that apply hold, 1 if not",
         description="Imports an implementation (which runs its code: use only what you trust), tries every law on "
         "it, and prints a table: law, theorem, cases tried, holds / fails / skipped; for a failure the smallest "
-        "case and the usual cause. Functions that it lacks are skipped by name.",
+        "case and the usual cause. Functions that it lacks are skipped by name; a case that it refuses with "
+        "NotImplementedError is counted as declined, and what is declined in part is no pass.",
         epilog="example: python -m oeu_ref check my_package.my_oeu --json report.json",
     )
     command.add_argument(
@@ -202,6 +203,12 @@ def _add_check(commands):
     )
     command.add_argument(
         "--cases", type=int, default=50, metavar="N", help="cases drawn for each law, at least 1 (default: 50)"
+    )
+    command.add_argument(
+        "--require",
+        metavar="OPERATIONS",
+        default="",
+        help="operations, separated by commas, or all: exit code 1 unless each of them was judged",
     )
     command.add_argument("--json", metavar="FILE", help="also write the report there as JSON")
     command.set_defaults(run=_check)
@@ -303,7 +310,9 @@ def _check(args):
     implementations = [load(name) for name in args.implementation]
     reports = []
     for implementation in implementations:
-        reports.append(check(implementation, cases, progress=_dot))
+        reports.append(
+            check(implementation, cases, progress=_dot, required=list(filter(None, args.require.split(","))))
+        )
         _dot(None)
         print(reports[-1].table(), end="\n\n")
     _write_json(args.json, [report.as_dict() for report in reports])
@@ -337,7 +346,7 @@ def _check_vectors(args):
 def _dot(result):
     """Progress on stderr, where it is a terminal: a mark for each law, wiped at the end."""
     if sys.stderr.isatty():
-        mark = "\r\033[K" if result is None else {"holds": ".", "fails": "F", "skipped": "s"}[result.status]
+        mark = "\r\033[K" if result is None else {"holds": ".", "fails": "F"}.get(result.status, result.status[0])
         print(mark, end="", file=sys.stderr, flush=True)
 
 

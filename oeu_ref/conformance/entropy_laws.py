@@ -14,10 +14,11 @@ law = about("entropy_loss")
 def _perturbation(implementation, logits):
     """What rounding of the logits alone does to log p, row by row (N, 1): a backward stable code does no better.
 
-    The factor is 8 for the handful of roundings on the way, plus the square root of K for the sums over classes.
+    The factor is 8 for the handful of roundings on the way, plus one for each summand of the sums over classes and of
+    the mean over samples, in whatever order they run.
     """
     largest = np.abs(logits).max(axis=1, keepdims=True)
-    return (8 + np.sqrt(logits.shape[1])) * implementation.eps * (1 + largest)
+    return (8 + sum(logits.shape)) * implementation.eps * (1 + largest)
 
 
 def _value_tolerance(implementation, logits):
@@ -60,7 +61,7 @@ def entropy_loss_is_the_negative_mean_entropy(implementation, case):
 def entropy_gradient_is_the_derivative_by_hand(implementation, case):
     """The gradient of the forget loss with respect to the logits is p (log p + H) / N.
 
-    DL/dz = p (log p + H) / N: check the sign, the term H, the factor p and the 1/N."""
+    dL/dz = p (log p + H) / N: check the sign, the term H, the factor p and the 1/N."""
     z = case.array(implementation)
     _, grad = implementation.entropy_loss(z)
     error, tolerance = np.abs(grad - reference.entropy_loss(z)[1]), _gradient_tolerance(implementation, z)
@@ -183,7 +184,7 @@ def fitting_a_wrong_label_ends_at_the_largest_kl(implementation, case):
 def uniform_prediction_has_kl_zero(implementation, case):
     """Where all logits of a sample are equal, KL(p || U) = 0.
 
-    A uniform prediction has KL 0: is the log K there, and in nats?."""
+    A uniform prediction has KL 0: is the log K there, and in nats?"""
     z = case.array(implementation)
     kl, slack = implementation.kl_to_uniform(z), _value_tolerance(implementation, z)
     require((np.abs(kl) <= slack).all(), f"KL {kl}, expected 0 each")
@@ -219,29 +220,28 @@ def uniform_prediction_is_the_global_minimum(implementation, case):
 
 @law("4.2", logits("typical", max_classes=6), weight=0.2)
 def descent_reaches_the_uniform_prediction(implementation, case):
-    """Gradient descent on the forget loss from random logits ends at the uniform prediction.
+    """Gradient descent on the forget loss from logits that differ by about 1 ends at the uniform prediction.
 
     Descent on the forget loss must flatten the prediction: check the sign of the gradient."""
-    z = 2 * case.array(implementation)
-    z = implementation.cast(z)
-    for _ in range(400):
+    z = implementation.cast(case.array(implementation) / 2)  # from further away the first steps are short
+    for _ in range(40):
         # near uniform the Hessian's eigenvalues are 1 / (N K), so that this step size contracts by half
         z = z - 0.5 * case.n * case.k * implementation.entropy_loss(z)[1]
     spread = np.ptp(z, axis=1).max()
-    require(spread <= 1e-3, f"after 400 steps logits of a sample still differ by {spread:.3g}")
+    require(spread <= 1e-3, f"after 40 steps logits of a sample still differ by {spread:.3g}")
 
 
-@law("4.2", logits("typical", "confident"))
+@law("4.2", logits("typical", "confident", max_classes=20))
 def a_small_step_lowers_the_forget_loss(implementation, case):
     """A small step against its gradient lowers the forget loss, by the step times the squared gradient.
 
     A small step against the gradient must lower the forget loss: check the gradient's sign."""
     z = case.array(implementation)
     loss, grad = implementation.entropy_loss(z)
-    step = 1e-2 * case.n
+    step = 0.3 * case.n  # far enough for float32 to see it, near enough for the second order to stay below a tenth
     promised = step * (grad**2).sum()
-    rounding = 4 * _value_tolerance(implementation, z).mean()
-    assume(promised > 20 * rounding)
+    rounding = 2 * _value_tolerance(implementation, z).mean()
+    assume(promised > 10 * rounding)
     fall = loss - implementation.entropy_loss(implementation.cast(z - step * grad))[0]
     require(0.8 * promised <= fall + rounding, f"loss falls by {fall:.3g} where {promised:.3g} was promised")
     require(fall - rounding <= 1.2 * promised, f"loss falls by {fall:.3g} where {promised:.3g} was promised")

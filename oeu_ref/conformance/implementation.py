@@ -68,9 +68,9 @@ class Implementation:
         return float(np.finfo(self.dtype).eps)
 
     def has(self, operation):
-        """Whether the target defines a callable of this name; a class with a method `step` is an OEU itself."""
-        if operation == STEP and isinstance(self.target, type):
-            return hasattr(self.target, "step")
+        """Whether the target defines a callable of this name; a class with a method `step` is an OEU itself, and no more."""
+        if isinstance(self.target, type):
+            return operation == STEP and hasattr(self.target, "step")
         return callable(getattr(self.target, operation, None))
 
     @property

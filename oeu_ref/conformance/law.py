@@ -21,7 +21,7 @@ class Law:
 
     name: the statement in a few words; theorem: of arXiv 2602.00567, or the source that it follows; statement: one
     sentence; hint: the usual cause of a failure; needs: operations that it calls; check(implementation, case): raises
-    `Violation` where the law is broken; cases: on which it is tried; weight: multiplies the number of drawn ones; when:
+    `Violation` where the law is broken; cases: on which it is tried; weight: multiplies the number of drawn ones, rounded; when:
     declarations of an implementation that it is about, name -> value, such as QUANTIZER_MASK -> "clip".
     """
 
@@ -48,13 +48,20 @@ class Law:
 
 @dataclass(frozen=True)
 class LawResult:
-    """What became of a law. status: "holds", "fails" or "skipped"; cases: how many were tried; example: the smallest
-    failing one; message: how it fails, or why it was skipped; hint: the usual cause of such a failure."""
+    """What became of a law.
+
+    status: "holds", "fails", "partial" (it holds for some cases, the implementation declined others), "declined" (all
+    of them) or "skipped"; operations: that it is about; cases: how many were judged; declined: how many were refused by
+    a NotImplementedError; example: the smallest failing case; message: how it fails, or why it was not judged; hint:
+    the usual cause of such a failure.
+    """
 
     law: str
     theorem: str
     status: str
-    cases: int
+    operations: tuple
+    cases: int = 0
+    declined: int = 0
     example: str = ""
     message: str = ""
     hint: str = ""
@@ -85,16 +92,20 @@ class Trial:
     def __init__(self, law: Law, implementation: Implementation):
         self.law, self.implementation = law, implementation
         self.skipped = law.passes_over(implementation)
-        self.tried, self.case, self.failure = 0, None, None
+        self.held, self.declined, self.refusal = 0, 0, ""
+        self.case, self.failure = None, ""
 
     def try_fixed(self):
         """Try the law's fixed cases."""
         self._run(lambda: [self._attempt(case) for case in self.law.cases.fixed])
 
-    def try_drawn(self, cases, shrink=True):
+    def try_drawn(self, cases, shrink=True, seed=0):
         """Try `cases` drawn cases (times the law's weight); shrink: make a failing one as small as it goes."""
+        count = round(cases * self.law.weight)
+        if count == 0:
+            return
         settings = hypothesis.settings(
-            max_examples=max(1, round(cases * self.law.weight)),
+            max_examples=count,
             database=None,
             deadline=None,
             phases=[hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink,
@@ -103,16 +114,18 @@ class Trial:
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         drawn = hypothesis.given(self.law.cases.drawn)(lambda case: self._attempt(case, hypothesis.reject))
-        # the draws depend on the law's name alone, so that the same call gives the same result
-        self._run(settings(hypothesis.seed(zlib.crc32(self.law.name.encode()))(drawn)))
+        # the draws depend on seed and name alone, so that the same call gives the same result
+        self._run(settings(hypothesis.seed(seed ^ zlib.crc32(self.law.name.encode()))(drawn)))
 
     def _attempt(self, case, reject=lambda: None):
         self.case = case
         try:
             self.law.check(self.implementation, case)
-            self.tried += 1
+            self.held += 1
         except UnsatisfiedAssumption:
             reject()
+        except NotImplementedError as error:  # refused: this case is neither held against it nor counted for it
+            self.declined, self.refusal = self.declined + 1, str(error)
 
     def _run(self, attempts):
         if self.skipped or self.failure:
@@ -121,31 +134,32 @@ class Trial:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
                 attempts()
-        except NotImplementedError as error:
-            where = str(error) or " or ".join(self.law.needs)
-            self.skipped = f"{self.implementation.name} raises NotImplementedError: {where}"
         except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
             self.failure = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
 
     def result(self):
         """What became of the law so far, as a `LawResult`."""
-        name, theorem = self.law.name, self.law.theorem
+        about = {"law": self.law.name, "theorem": self.law.theorem, "operations": self.law.needs}
+        counts = {"cases": self.held + bool(self.failure), "declined": self.declined}
         if self.skipped:
-            return LawResult(name, theorem, "skipped", 0, message=self.skipped)
+            return LawResult(status="skipped", message=self.skipped, **about)
         if self.failure:
-            return LawResult(name, theorem, "fails", self.tried + 1, str(self.case), self.failure, self.law.hint)
-        return LawResult(name, theorem, "holds", self.tried)
+            found = {"example": str(self.case), "message": self.failure, "hint": self.law.hint}
+            return LawResult(status="fails", **found, **counts, **about)
+        if self.declined:
+            message = f"NotImplementedError: {self.refusal or ' or '.join(self.law.needs)}"
+            return LawResult(status="partial" if self.held else "declined", message=message, **counts, **about)
+        return LawResult(status="holds", **counts, **about)
 
 
-def try_law(law: Law, implementation: Implementation, cases=50, shrink=True):
+def try_law(law: Law, implementation: Implementation, cases=50):
     """Try a law on its fixed cases and on `cases` drawn ones (times the law's weight), at least 1.
 
-    shrink: whether a failing drawn case is made as small as it goes.
     Returns a `LawResult`. The same call gives the same result.
     """
     trial = Trial(law, implementation)
     trial.try_fixed()
-    trial.try_drawn(cases, shrink)
+    trial.try_drawn(cases)
     return trial.result()
 
 

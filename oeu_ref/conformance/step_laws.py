@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ..reference import projection as reference
 from .cases import Cases, gradients
 from .law import about, require
-from .projection_laws import GRANULARITIES, RESCALES, WIDE, inner, norm, rounding, vectors
+from .projection_laws import GRANULARITIES, RESCALES, WIDE, inner, norm, rounding, tolerance, vectors
 from .smooth import SmoothNet
 
 OEU = "OEU"
@@ -32,7 +32,7 @@ def retain_loss_changes_at_second_order_only(implementation, seed):
     along the raw forget gradient it changes as d (the control, which shows that this measurement can see).
 
     A step along the projected gradient changes the retain loss at second order only: is it the retain gradient
-    that is taken out of the forget gradient, of the same layer, and all of it?."""
+    that is taken out of the forget gradient, of the same layer, and all of it?"""
     net = SmoothNet(seed)
     forget, retain = (implementation.cast(loss(net.parameters)[1]) for loss in (net.forget_loss, net.retain_loss))
     expected = _loss_changes(net, reference.project(forget, retain))
@@ -71,7 +71,7 @@ law = about("oeu_direction")
 def direction_is_retain_gradient_plus_beta_times_projected_forget_gradient(implementation, case):
     """The step's direction is g_r + beta g_perp, with every option handed on to the projection.
 
-    D = g_r + beta g_perp: the projected forget gradient, weighted by beta, added to the retain gradient as it
+    d = g_r + beta g_perp: the projected forget gradient, weighted by beta, added to the retain gradient as it
     is."""
     forget, retain = case.arrays(implementation)
     for granularity in GRANULARITIES:
@@ -82,10 +82,10 @@ def direction_is_retain_gradient_plus_beta_times_projected_forget_gradient(imple
                 g_perp = reference.project(forget, retain, **options)
                 plain = reference.project(forget, retain, alpha, granularity)
                 for d, p, shortest, g_f, g_r in vectors(granularity, result, g_perp, plain, forget, retain):
-                    stretch = norm(p) / norm(shortest) if shortest.any() else 1.0
-                    size = norm(g_r) + beta * norm(g_f) * stretch
+                    allowed = rounding(implementation, d.size) * norm(g_r)
+                    allowed += beta * tolerance(implementation, g_f, p, shortest)
                     require(
-                        norm(d - (g_r + beta * p)) <= rounding(implementation, d.size) * size,
+                        norm(d - (g_r + beta * p)) <= allowed,
                         lambda: (
                             f"beta = {beta:g}, {options}: off by {norm(d - g_r - beta * p):.3g} where |g_r| = "
                             f"{norm(g_r):.3g} and |g_perp| = {norm(p):.3g}"
