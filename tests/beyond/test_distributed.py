@@ -133,7 +133,7 @@ def found(tmp_path_factory):
     """What each of two processes found for all of WORK: [{name: tensors}, {name: tensors}]."""
     out = tmp_path_factory.mktemp("two")
     common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
-    command = [sys.executable, "-m", "tests.test_distributed", str(out)]
+    command = [sys.executable, "-m", "tests.beyond.test_distributed", str(out)]
     processes = [subprocess.Popen(command, env={**common, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
     try:
         assert [process.wait(100) for process in processes] == [0, 0]
