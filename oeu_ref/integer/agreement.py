@@ -8,7 +8,7 @@ import torch
 
 from .. import boundary
 from ..core.quantizer import QuantConv2d, QuantLinear
-from ..lab.images import ImageClassifier
+from .export import takes_images
 from .network import IntegerNetwork, walk
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
@@ -136,7 +136,7 @@ def with_codes(model, donor, steps="own"):
 
 
 def _layers(model):
-    network = model.network if isinstance(model, ImageClassifier) else model
+    network = model.network if takes_images(model) else model
     return {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
 
 
@@ -151,14 +151,14 @@ def _twin(model, dtype):
     twin = copy.deepcopy(model).cpu().to(dtype).eval()
     for name, layer in _layers(twin).items():
         layer.weight.copy_(layer.weight_quantizer.magnitude * codes[name].cpu())
-    if isinstance(twin, ImageClassifier):
+    if takes_images(twin):
         twin.precision, twin.compiled = "float32", False  # no autocast: the twin's own precision
     return twin
 
 
 def _logits(twin, network, integers, dtype):
     """The twin's logits in its own precision, float64."""
-    if not isinstance(twin, ImageClassifier):
+    if not takes_images(twin):
         inputs = torch.as_tensor(integers, dtype=torch.float64) * network.input.scale + network.input.offset
         return twin(inputs.to(dtype)).double().numpy()
     seen = {}

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from .. import boundary, files
 from ..core.quantizer import QuantConv2d, QuantLinear
-from ..lab.images import ImageClassifier
 from .file import to_arrays
 from .fixed_point import Plan, Value
 from .network import INPUT, VALUE_TYPES, Input, IntegerNetwork
@@ -58,10 +57,10 @@ _FUNCTIONS = {
 def export(model, input_shape, input_range=PIXELS, input_scale=None, input_offset=0.0, value_bits=64):
     """The `IntegerNetwork` of a trained network.
 
-    model: in eval mode, an `ImageClassifier`, which takes uint8 images, or any network that `torch.fx` can trace, whose
-    float inputs are input_scale * integers + input_offset (the digits: 1 / 16); its quantized layers must have seen a
-    batch; input_shape: of one sample, (C, H, W) or (features,); input_range: smallest and largest integer; value_bits:
-    64, or 32 for narrower values and multipliers (`oeu_ref.integer.agreement.compare` shows what that costs).
+    model: in eval mode, one that `takes_images`, or any network that `torch.fx` can trace, whose float inputs are
+    input_scale * integers + input_offset (the digits: 1 / 16); its quantized layers must have seen a batch;
+    input_shape: of one sample, (C, H, W) or (features,); input_range: smallest and largest integer; value_bits: 64, or
+    32 for narrower values and multipliers (`oeu_ref.integer.agreement.compare` shows what that costs).
     Weight codes are those that the model itself computes with, in its own precision.
     Raises TypeError for no module; ValueError, naming the layer, for what an integer network has no operation for,
     layers of 32 bits, quantizers without a step, numbers that are not finite, and sums that could overflow 32 bits.
@@ -100,11 +99,19 @@ def to_bytes(network):
     return buffer.getvalue()
 
 
+def takes_images(model):
+    """Whether a model takes uint8 images, of which its `network` gets (images / 255 - mean) / std, as it says.
+
+    So does `oeu_ref.lab.images.ImageClassifier`; `mean` and `std` hold a number a channel.
+    """
+    return all(hasattr(model, name) for name in ("network", "mean", "std"))
+
+
 def _front(model, input_shape, input_scale, input_offset):
     """(traceable network, factor, offset): how raw integers become the network's inputs, channel by channel."""
-    if isinstance(model, ImageClassifier):
+    if takes_images(model):
         if input_scale is not None or input_offset != 0:
-            raise ValueError("input_scale must be None for an ImageClassifier, which normalizes the images itself")
+            raise ValueError("input_scale must be None for a model with mean and std, which normalizes images itself")
         mean, std = (_numbers(name, getattr(model, name).flatten()) for name in ("mean", "std"))
         if (len(input_shape), input_shape[0]) != (3, len(mean)):
             raise ValueError(f"input_shape must be ({len(mean)}, H, W) for this model, got {input_shape}")
