@@ -288,6 +288,26 @@ def test_models_and_optimizers_are_told_apart():
         OEU(model, 0.1)
 
 
+def test_an_optimizer_that_maximizes_is_refused():
+    """In any of its groups, or by the time of a step: it would climb where the direction descends."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "maximize": True}]
+    with pytest.raises(ValueError, match="optimizer must minimize.*got maximize=True"):
+        OEU(model, torch.optim.SGD(groups, 0.1))
+    unlearner = OEU(model, torch.optim.Adam(model.parameters()))
+    unlearner.optimizer.param_groups[0]["maximize"] = True
+    with pytest.raises(ValueError, match="optimizer must minimize"):
+        unlearner.step(torch.rand(3, 6), torch.rand(3, 6), torch.zeros(3, dtype=torch.int64))
+
+
+def test_complex_parameters_are_refused_by_name():
+    """Inner products of complex gradients are not those of the pairs of numbers that the optimizer moves."""
+    model = nn.Sequential(nn.Linear(6, 4, dtype=torch.complex64), nn.Linear(6, 4))
+    with pytest.raises(TypeError, match="model must have real parameters, got complex 0.weight: .*view_as_real"):
+        OEU(model, torch.optim.SGD(model.parameters(), 0.1))
+    OEU(model, torch.optim.SGD(model[1].parameters(), 0.1))  # what the optimizer does not hold is no matter
+
+
 def test_a_model_with_one_class_or_wrong_rank_is_refused():
     """Logits of one class, or of another rank than 2, raise a ValueError that says whose they are."""
     for model, message in ((nn.Linear(6, 1), "two classes"), (nn.Unflatten(1, (2, 3)), r"shape \(N, K\)")):

@@ -88,24 +88,19 @@ def part(loss, count, whole=None):
     return loss * (count / whole)
 
 
-def mean(value, count):
-    """Mean over all processes' elements of what is, here, a mean over `count` elements: 0-d tensor."""
-    return total(part(value.detach(), count)) if size() > 1 else value
-
-
 def gradients(loss, parameters, keep_graph=False):
-    """Gradient of the sum of all processes' losses; None for parameters that the loss does not depend on.
+    """Gradient of the sum of all processes' losses; None for parameters that the loss of none of them depends on.
 
     loss: scalar, this process's part; parameters: list of leaves, the same on all processes.
     The sums are sent while the backward pass still computes the gradients of earlier layers, in buckets, as
-    `torch.nn.parallel.DistributedDataParallel` does.  Dense, shapes of parameters.
+    `torch.nn.parallel.DistributedDataParallel` does.  Dense, shapes and dtypes of parameters.
     """
-    if not loss.requires_grad:
-        return [None] * len(parameters)
-    buckets = _Buckets(parameters) if size() > 1 else None
-    with buckets or contextlib.nullcontext():
-        grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
-    return buckets.sums(grads) if buckets else [_dense(g) for g in grads]
+    grads, sums = [None] * len(parameters), _Sums(parameters) if size() > 1 else None
+    with sums or contextlib.nullcontext():
+        if loss.requires_grad:
+            grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+    grads = [_dense(g) for g in grads]
+    return sums.of(grads) if sums else grads
 
 
 class ParallelOEU(OEU):
@@ -127,22 +122,20 @@ class ParallelOEU(OEU):
         return total(finite.double()) == size(), total(losses.double())
 
 
-class _Buckets:
-    """Gradients of one backward pass on their way to the other processes.
+class _Sums:
+    """Sums over the processes of the gradients of one backward pass, sent while it runs.
 
     Buckets are sent in one fixed order, last parameters first, since all processes have to send the same things.
     """
 
     def __init__(self, parameters):
-        self.parameters, self.buckets = parameters, [[]]
+        self.parameters, self.buckets, self.there, self.sent, room = parameters, [], {}, [], 0
         for i in reversed(range(len(parameters))):
-            if (
-                sum(parameters[k].numel() for k in self.buckets[-1]) + parameters[i].numel() > BUCKET
-                and self.buckets[-1]
-            ):
+            if not self.buckets or parameters[i].numel() > room:
                 self.buckets.append([])
+                room = BUCKET
             self.buckets[-1].append(i)
-        self.there, self.sent = {}, []
+            room -= parameters[i].numel()
 
     def __enter__(self):
         self.hooks = [p.register_hook(lambda grad, i=i: self._arrived(i, grad)) for i, p in enumerate(self.parameters)]
@@ -153,25 +146,31 @@ class _Buckets:
 
     def _arrived(self, i, grad):
         self.there[i] = _dense(grad)
-        while len(self.sent) < len(self.buckets) and all(k in self.there for k in self.buckets[len(self.sent)]):
-            self._send()
+        self._send()
 
     def _send(self):
-        bucket = self.buckets[len(self.sent)]
-        flat = torch.cat([self.there[k].reshape(-1) for k in bucket])
-        self.sent.append((flat, distributed.all_reduce(flat, async_op=True)))
+        for bucket in self.buckets[len(self.sent) :]:
+            if not all(i in self.there for i in bucket):
+                return
+            grads = [self.there[i] for i in bucket]
+            used = torch.tensor([float(g is not None) for g in grads], device=self.parameters[0].device)
+            parts = [torch.zeros_like(self.parameters[i]) if g is None else g for i, g in zip(bucket, grads)]
+            flat = torch.cat([*(part.reshape(-1) for part in parts), used])  # of halves in float32, as `used` is
+            self.sent.append((flat, distributed.all_reduce(flat, async_op=True)))
 
-    def sums(self, grads):
-        for i, (grad, parameter) in enumerate(zip(grads, self.parameters)):
-            # what no loss depends on never arrives, but the others wait for its place in the bucket
-            self.there.setdefault(i, torch.zeros_like(parameter) if grad is None else _dense(grad))
-        while len(self.sent) < len(self.buckets):
-            self._send()
+    def of(self, grads):
+        """The sums, of all that arrived and of `grads`, None for a parameter that this process does not use."""
+        self.there = dict(enumerate(grads)) | self.there
+        self._send()
         result = [None] * len(grads)
         for bucket, (flat, work) in zip(self.buckets, self.sent):
             work.wait()
-            for k, values in zip(bucket, flat.split([self.parameters[k].numel() for k in bucket])):
-                result[k] = None if grads[k] is None else values.view(self.parameters[k].shape)
+            *sums, used = flat.split([*(self.parameters[i].numel() for i in bucket), len(bucket)])
+            # whether another process uses it is read only where this one does not: reading waits for the device
+            used = used.tolist() if any(grads[i] is None for i in bucket) else [1.0] * len(bucket)
+            for i, values, processes in zip(bucket, sums, used):
+                if processes:
+                    result[i] = values.view(self.parameters[i].shape).to(self.parameters[i].dtype)
         return result
 
 
@@ -205,15 +204,9 @@ def synchronized(model):
 
     Parameters and buffers keep their names, so that checkpoints fit with and without.
     """
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SynchronizedBatchNorm):
-            new = SynchronizedBatchNorm(module.num_features, module.eps, module.momentum, module.affine)
-            new.track_running_stats = module.track_running_stats
-            new.weight, new.bias = module.weight, module.bias
-            new.running_mean, new.running_var = module.running_mean, module.running_var
-            new.num_batches_tracked, new.training = module.num_batches_tracked, module.training
-            owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, new)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.__class__ = SynchronizedBatchNorm
         elif type(module) is Quantizer:
             module.__class__ = SynchronizedQuantizer
     return model
@@ -228,13 +221,13 @@ class SynchronizedQuantizer(Quantizer):
 
     def first_step(self, x, q_min, q_max):
         """The mean over all processes' values of what each would take."""
-        return mean(super().first_step(x, q_min, q_max), x.numel())
+        return total(part(super().first_step(x, q_min, q_max), x.numel()))
 
 
 class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """BatchNorm with the statistics of all processes' samples, on any device (PyTorch's own wants a GPU).
 
-    Arguments as `nn.BatchNorm2d`.  forward: (N, C, ...) -> the same shape.
+    Arguments as `nn.BatchNorm2d`.  forward: (N, C, ...) -> the same shape and dtype; statistics of halves in float32.
     """
 
     def _check_input_dim(self, inputs):
@@ -245,15 +238,23 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if size() == 1 or not (self.training or self.running_mean is None):
             return super().forward(inputs)
         self._check_input_dim(inputs)
-        axes, shape = [0, *range(2, inputs.ndim)], (1, -1, *(1 for _ in range(inputs.ndim - 2)))
-        count = total(torch.tensor(float(inputs.numel() / inputs.shape[1]), dtype=inputs.dtype, device=inputs.device))
-        center = _Total.apply(inputs.sum(axes)) / count
-        centered = inputs - center.view(shape)
+        x = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        axes, shape = [0, *range(2, x.ndim)], (1, -1, *(1 for _ in range(x.ndim - 2)))
+        count = total(torch.tensor(x.numel() / x.shape[1], dtype=x.dtype, device=x.device))
+        center = _Total.apply(x.sum(axes)) / count
+        centered = x - center.view(shape)
         variance = _Total.apply(centered.square().sum(axes)) / count
-        if self.training and self.running_mean is not None:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                self.running_mean.lerp_(center, self.momentum)
-                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        if self.training and self.track_running_stats and self.running_mean is not None:
+            self._track(center, variance * (count / (count - 1)))
         normalized = centered * (variance + self.eps).rsqrt().view(shape)
-        return normalized if self.weight is None else normalized * self.weight.view(shape) + self.bias.view(shape)
+        if self.weight is not None:
+            normalized = normalized * self.weight.view(shape)
+        return (normalized if self.bias is None else normalized + self.bias.view(shape)).to(inputs.dtype)
+
+    @torch.no_grad()
+    def _track(self, center, variance):
+        self.num_batches_tracked.add_(1)
+        # without a momentum PyTorch takes the mean over all batches
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        for running, latest in ((self.running_mean, center), (self.running_var, variance)):
+            running.copy_(running.to(latest.dtype).lerp(latest, share))

@@ -82,8 +82,8 @@ class OEU:
     descent forgets, for experiments with other losses.
     Mixed precision: call `step` under `torch.autocast` with bfloat16, and without a GradScaler: OEU takes its own
     gradients, and a step that is not finite raises with nothing changed. float16 may lose small gradients.
-    Raises TypeError for another model or optimizer, ValueError for a setting outside its range or an optimizer that
-    holds none of the model's parameters, or others.
+    Raises TypeError for another model or optimizer or complex parameters, ValueError for a setting outside its range or
+    an optimizer that maximizes, holds none of the model's parameters, or others.
     Source: the OEU algorithm of arXiv 2602.00567.
     """
 
@@ -223,11 +223,17 @@ class OEU:
 
     def _trainable(self):
         """Parameters that a step changes, by name, each once: the model's that the optimizer holds."""
+        if any(group.get("maximize") for group in self.optimizer.param_groups):
+            raise ValueError("optimizer must minimize, since OEU's direction leads downhill, got maximize=True")
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         named = {name: p for name, p in self.model.named_parameters() if id(p) in held}
         if len(named) < len(held):
             raise ValueError(
                 f"optimizer must hold only parameters of the model, got {len(held) - len(named)} of something else"
+            )
+        if complex_ones := [name for name, p in named.items() if p.is_complex()]:
+            raise TypeError(
+                f"model must have real parameters, got complex {complex_ones[0]}: torch.view_as_real gives pairs"
             )
         return {name: p for name, p in named.items() if p.requires_grad}
 

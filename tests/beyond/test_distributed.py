@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from oeu_ref.beyond import distributed
+from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import baselines
@@ -92,6 +94,81 @@ def infinite_on_one_side():
     return (torch.tensor(0.0),)
 
 
+def used_on_one_side():
+    """Gradients of parameters of which each process uses one, one is used by none, one is in half precision; what is
+    left of hooks; and a number of which the sum was asked."""
+    first, second, unused = (nn.Parameter(torch.ones(3).double()) for _ in range(3))
+    half = nn.Parameter(torch.ones(3).bfloat16())
+    losses = [(2 * first).sum() + half.sum(), (second**3).sum() + half.sum()]
+    loss = sum(losses) if distributed.size() == 1 else losses[distributed.rank()]
+    parameters = [first, second, unused, half]
+    found = distributed.gradients(loss, parameters)
+    idle = distributed.size() > 1 and distributed.rank() == 0
+    constant = distributed.gradients(torch.ones(()) if idle else first.sum(), [first])
+    halves = found.pop()
+    hooks = sum(len(p._backward_hooks or ()) for p in parameters)
+    mine = torch.tensor(2.0)
+    distributed.total(mine)
+    return *found[:2], halves, *constant, torch.tensor(float(hooks)), mine, torch.tensor(float(found[2] is None))
+
+
+BATCH_NORMS = {
+    "plain": {},
+    "cumulative": {"momentum": None},
+    "without statistics": {"track_running_stats": False},
+    "without affine": {"affine": False},
+}
+DTYPES = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 0.02, "float16": 3e-3}  # what is allowed to differ, relative
+
+
+def normalized(options, dtype, autocast=False):
+    """Three forward and backward passes of a BatchNorm: (outputs, gradients, statistics), of the whole batch."""
+    torch.manual_seed(0)
+    layer = nn.BatchNorm2d(3, **options).to(torch.float32 if autocast else dtype)
+    layer = distributed.synchronized(layer) if distributed.size() > 1 else layer
+    inputs, weights = (torch.randn(7, 3, 4, 4, dtype=torch.float64) for _ in range(2))
+    inputs, found = (3 * inputs + 5).to(dtype), []
+    for _ in range(3):
+        x = distributed.shard(inputs).clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            out = layer(x)
+        assert out.dtype == dtype
+        mine = (out.double() * distributed.shard(weights)).sum()
+        found += [_whole(out.detach()), _whole(torch.autograd.grad(mine, x, retain_graph=True)[0])]
+        if parameters := list(layer.parameters()):
+            found += distributed.gradients(mine, parameters)
+    found += layer.state_dict().values()
+    return [value.double() for value in found]
+
+
+def _whole(mine):
+    """What all processes' shards are together."""
+    whole = torch.zeros(7, *mine.shape[1:], dtype=torch.float64)
+    distributed.shard(whole).copy_(mine)
+    return distributed.total(whole)
+
+
+def monitored():
+    """Figures of the records of two steps under a monitor."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4)).double()
+    model = distributed.synchronized(model) if distributed.size() > 1 else model
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    unlearner = Monitored(distributed.ParallelOEU(model, optimizer))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        forget, retain = (torch.rand(n, 6, generator=generator, dtype=torch.float64) for n in (7, 12))
+        labels = torch.randint(0, 4, (12,), generator=generator)
+        unlearner.step(*map(distributed.shard, (forget, retain, labels)))
+    keys = ("retain_loss", "forget_entropy", "update_cosine", "turned_back")
+    return torch.tensor(
+        [
+            [*map(record.get, keys), *record["predicted"].values(), *record["actual"].values()]
+            for record in unlearner.monitor.records
+        ]
+    ), torch.zeros(())
+
+
 def unused_and_sparse():
     """Gradients of a loss on which one parameter does not depend and one depends sparsely; small buckets."""
     embedding = nn.Embedding(5, 2, sparse=True).double()
@@ -115,6 +192,11 @@ WORK = {
     **{name: lambda name=name: method_steps(name) for name in baselines.METHODS},
     "infinite": infinite_on_one_side,
     "unused": unused_and_sparse,
+    "one side": used_on_one_side,
+    "monitor": monitored,
+    **{f"norm {n}": lambda o=o: normalized(o, torch.float64) for n, o in BATCH_NORMS.items()},
+    **{f"norm {d}": lambda d=d: normalized({}, getattr(torch, d)) for d in DTYPES},
+    **{f"norm {d} autocast": lambda d=d: normalized({}, getattr(torch, d), True) for d in ("bfloat16", "float16")},
 }
 
 
@@ -126,6 +208,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return str(probe.getsockname()[1])
+
+
+def found_or_error(work):
+    try:
+        return work()
+    except Exception:
+        return traceback.format_exc()
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +234,13 @@ def found(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [name for name in WORK if name != "infinite"])
 def test_two_processes_on_shards_do_what_one_does_on_the_whole(found, name):
-    expected = WORK[name]()
+    """Weights, figures, gradients and statistics of all options, to rounding; in halves, to theirs."""
+    expected, allowed = WORK[name](), DTYPES.get(name.split()[1] if name.startswith("norm ") else "", 1e-10)
     for mine in found:
+        assert not isinstance(mine[name], str), mine[name]
+        assert len(mine[name]) == len(expected)
         for value, whole in zip(mine[name], expected):
-            torch.testing.assert_close(value, whole, rtol=0, atol=1e-10)
+            torch.testing.assert_close(value, whole, rtol=0, atol=allowed * max(1, whole.abs().max().item()))
     assert all(torch.equal(first, second) for first, second in zip(found[0][name], found[1][name]))
 
 
@@ -224,4 +316,6 @@ def test_torchrun_makes_a_cell_as_one_process_does(tmp_path):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with distributed.started("cpu"):
-        torch.save({name: work() for name, work in WORK.items()}, f"{sys.argv[1]}/{distributed.rank()}.pt")
+        torch.save(
+            {name: found_or_error(work) for name, work in WORK.items()}, f"{sys.argv[1]}/{distributed.rank()}.pt"
+        )

@@ -3,12 +3,8 @@
 import copy
 import json
 import math
-import os
 import pickle
 import random
-import socket
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -16,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.beyond import distributed
 from oeu_ref.beyond.monitor import SIGNATURES, Monitor, Monitored, Thresholds, UnlearningWarning
 from oeu_ref.core import OEU, NonFiniteError, QuantMLP
 from oeu_ref.lab.baselines import JointOEU
@@ -362,42 +357,6 @@ def test_layers_that_not_every_step_uses_come_and_go():
     assert unlearner.monitor.sizes == {"main": 28, "extra": 28}
 
 
-def whole_batches():
-    return doubled(0), doubled(1)
-
-
-def shards(rank, size):
-    """Three steps of one process on its shard: the records."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4)).double()
-    model = distributed.synchronized(model) if size > 1 else model
-    unlearner = watched(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), kind=distributed.ParallelOEU)
-    for batch in whole_batches():
-        unlearner.step(*(tensor[rank::size] for tensor in batch))
-    return unlearner.monitor.records
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
-def test_two_processes_find_what_one_finds():
-    """Each passes its shard; both hold the records of one process with the whole batch."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
-        common["MASTER_PORT"] = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "tests.beyond.test_monitor"]
-    processes = [
-        subprocess.Popen(command, env={**common, "RANK": str(i)}, stdout=subprocess.PIPE, text=True) for i in range(2)
-    ]
-    found = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
-    expected = shards(0, 1)
-    assert found[0] == found[1]
-    for mine, whole in zip(found[0], expected):
-        for key in ("retain_loss", "forget_entropy", "update_cosine", "turned_back"):
-            assert mine[key] == pytest.approx(whole[key], abs=1e-10), key
-        for key in ("predicted", "actual"):
-            assert mine[key] == pytest.approx(whole[key], abs=1e-10), key
-
-
 def test_a_forget_loss_of_ones_own_is_not_called_a_second_time():
     """It may draw random numbers: the forget change is unknown, the entropy's is measured; all else stays."""
     calls = []
@@ -577,9 +536,3 @@ def test_bad_arguments_are_named():
     for options, message in (({"uniform": 2}, "uniform must lie in"), ({"patience": 3}, "patience must be at least 5")):
         with pytest.raises(ValueError, match=message):
             Thresholds(**options)
-
-
-if __name__ == "__main__":
-    torch.distributed.init_process_group("gloo")
-    print(json.dumps(shards(torch.distributed.get_rank(), 2)))
-    torch.distributed.destroy_process_group()
