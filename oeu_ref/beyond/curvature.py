@@ -11,6 +11,7 @@ vector. Either way the loss itself jumps where a code flips: on a quantized netw
 guarantee.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -28,10 +29,7 @@ from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
 def loss_change(learning_rate, slope, curvature):
     """Change of a loss that a step along minus d makes, to second order: -eta slope + eta^2 / 2 curvature.
 
-    learning_rate: eta >= 0; slope: <g, d>, positive where the step goes downhill; curvature: d'Hd: finite numbers or
-    tensors, broadcast together.  Returns a float64 tensor of the common shape, in the unit of the loss.
-    Raises TypeError or ValueError, naming the argument, for what is not real, not finite or below its range.
-    Source: Taylor's theorem; for d = g_perp the second order of Theorem 4.3 of arXiv 2602.00567.
+    Arguments, errors, source: as the reference's, of numbers or tensors.  Returns a float64 tensor, broadcast.
     """
     eta, slope, curvature = _checked((("learning_rate", learning_rate, 0), ("slope", slope), ("curvature", curvature)))
     # factored: the square of a small eta may underflow where the product does not
@@ -41,10 +39,8 @@ def loss_change(learning_rate, slope, curvature):
 def largest_learning_rate(learning_rate, slope, curvature, max_increase):
     """Longest step, at most learning_rate, on the way to which `loss_change` never exceeds max_increase.
 
-    learning_rate: eta >= 0, the step that is wanted; slope, curvature as in `loss_change`; max_increase >= 0, in the
-    unit of the loss: finite numbers or tensors, broadcast together.  Returns a float64 tensor of the common shape, in
-    [0, learning_rate].  Raises as `loss_change`.
-    Source: ours; cases and formulas in the reference's twin.
+    Arguments, cases, errors, source: as the reference's, of numbers or tensors.  Returns a float64 tensor, broadcast,
+    in [0, learning_rate].
     """
     eta, slope, curvature, most = _checked(
         (
@@ -161,7 +157,7 @@ class BoundedOEU(OEU):
         # of copies: the graph must outlive the update, which changes the parameters in place, and the plan, which puts
         # the buffers back
         self._copies = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
-        buffers = {n: copy for n, b in self.model.named_buffers() if (copy := copy_of(b)) is not None}
+        buffers = {n: value for n, b in self.model.named_buffers() if (value := copy_of(b)) is not None}
         given = {**self._copies, **buffers}
         loss = self.loss_of_retain(torch.func.functional_call(self.model, given, (inputs,)), labels)
         with torch.no_grad():
@@ -174,7 +170,7 @@ class BoundedOEU(OEU):
 
     def take(self, plan):
         """As `OEU.take`; nothing is changed if the update's effect is not finite."""
-        state = {p: _copied(values) for p, values in self.optimizer.state.items()}
+        state = {p: copy.deepcopy(values) for p, values in self.optimizer.state.items()}
         try:
             with undone_on_error(self.model):
                 return super().take(plan)
@@ -219,7 +215,3 @@ class BoundedOEU(OEU):
         smooth = [i for i, module in enumerate(modules) if not is_quantizer(module)]
         bend = curvature(*([values[i] for i in smooth] for values in (g_r, before, update)))[0]
         return slope, bend
-
-
-def _copied(state):
-    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()}

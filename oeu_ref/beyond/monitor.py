@@ -9,6 +9,7 @@ import contextlib
 import math
 import random
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -67,13 +68,11 @@ class Monitor:
 
     def __init__(self, target_entropy=None, thresholds=None, every=1, max_records=1000):
         self.target_entropy = None if target_entropy is None else boundary.positive("target_entropy", target_entropy)
-        self.thresholds = Thresholds() if thresholds is None else thresholds
-        if not isinstance(self.thresholds, Thresholds):
-            raise TypeError(f"thresholds must be a Thresholds, got {type(thresholds).__name__}")
-        self.every, self.max_records = (
-            boundary.integer("every", every, 1),
-            boundary.integer("max_records", max_records, 16),
+        self.thresholds = (
+            Thresholds() if thresholds is None else boundary.instance("thresholds", thresholds, Thresholds)
         )
+        self.every = boundary.integer("every", every, 1)
+        self.max_records = boundary.integer("max_records", max_records, 16)
         self.records, self.warnings, self.first, self.last = [], [], None, None
         self.steps = self.measured = 0
         self.keep_every, self.sizes = 1, {}
@@ -103,8 +102,8 @@ class Monitor:
         for name, message in found.items():
             self.warnings.append({"step": record["step"], "signature": name, "message": message})
         for name, message in found.items() if distributed.rank() == 0 else ():
-            # the line that called `Monitored.step`: add, _measure and its decorator, take and step lie between
-            warnings.warn(f"step {record['step']}, {name}: {message}", UnlearningWarning, stacklevel=6)
+            # the line that called `Monitored.step`: add, take and step lie between
+            warnings.warn(f"step {record['step']}, {name}: {message}", UnlearningWarning, stacklevel=4)
 
     def _progress(self, entropy):
         start, target = self.first["forget_entropy"], self.target_entropy
@@ -147,14 +146,13 @@ class Monitored:
     def plan(self, forget_inputs, retain_inputs, retain_labels):
         """As the unlearner's; only the latest plan can be taken."""
         due = self.monitor.steps % self.monitor.every == 0
-        devices = {p.device for p in self.model.parameters() if p.device.type == "cuda"}
-        generators = _generators(devices) if due else None
+        generators = _generators(self.model) if due else None
         plan = self.unlearner.plan(forget_inputs, retain_inputs, retain_labels)
         self._watched = plan, (forget_inputs, retain_inputs, retain_labels), generators
         return plan
 
     def take(self, plan):
-        """As the unlearner's; the monitor learns what came of it.  Raises ValueError for a plan that is not the latest."""
+        """As the unlearner's, and the monitor learns what came of it; ValueError for a plan that is not the latest."""
         if self._watched is None or self._watched[0] is not plan:
             raise ValueError("plan must be the one made last, by this object, and not yet taken")
         (_, batches, generators), self._watched = self._watched, None
@@ -165,27 +163,19 @@ class Monitored:
         with torch.no_grad():
             old = {name: p.detach().clone() for name, p in plan.parameters.items()}
             old_codes = self._codes(plan)
-            aimed = cosines_and_norms(*(list(g.values()) for g in (plan.direction, plan.retain_grads)), plan.layers)
+            aimed = _angles(plan, plan.direction, plan.retain_grads)
         report = self.unlearner.take(plan)
-        self._measure(plan, report, batches, generators, old, old_codes, aimed)
-        return report
-
-    @torch.no_grad()
-    def _measure(self, plan, report, batches, generators, old, old_codes, aimed):
-        """Measure what the update did, and tell the monitor."""
-        update = [b - a for a, b in zip(wide(list(old.values())), wide(list(plan.parameters.values())))]
-        with _as_in_the_step(self.unlearner, generators):
-            losses, classes = self._losses(*batches)
-        changed = [(before != now).sum() for before, now in zip(old_codes, self._codes(plan))]
-        steps = {name: (old[name], p) for name, p in plan.parameters.items() if self._is_step(name)}
-        along_r, along_f = (
-            cosines_and_norms(update, list(g.values()), plan.layers) for g in (plan.retain_grads, plan.forget_grads)
-        )
-        # all numbers in one transfer from the device
-        parts = [losses, aimed, along_r, along_f, *changed, *(step for pair in steps.values() for step in pair)]
-        flat = torch.cat([part.detach().double().flatten().to(losses.device) for part in parts]).cpu()
-        losses, aimed, along_r, along_f, *rest = flat.split([part.numel() for part in parts])
-        changed, ends = [int(n) for n in rest[: len(changed)]], [_finite(end) for end in rest[len(changed) :]]
+        with torch.no_grad():
+            moved = zip(old, *(wide(list(values.values())) for values in (old, plan.parameters)))
+            update = {name: after - before for name, before, after in moved}
+            with _as_in_the_step(self.unlearner, generators):
+                losses, classes = self._losses(*batches)
+            changed = [(before != now).sum() for before, now in zip(old_codes, self._codes(plan))]
+            steps = [name for name in old if is_quantizer(self.model.get_submodule(name.rpartition(".")[0]))]
+            ends = [end for name in steps for end in (old[name], plan.parameters[name])]
+            angles = aimed, *(_angles(plan, update, grads) for grads in (plan.retain_grads, plan.forget_grads))
+            losses, *angles = (found := _fetched([losses, *angles, *changed, *ends]))[:4]
+        changed, ends = found[4 : 4 + len(changed)], [_finite(end) for end in found[4 + len(changed) :]]
         record = {
             "step": self.monitor.steps + 1,
             "forget_loss": report.forget_loss,
@@ -194,18 +184,18 @@ class Monitored:
             "actual": self._actual(report, losses),
             "cosine": report.cosine,
             "residual": report.residual,
-            **_first_order(report, plan.layers, *(part.view(3, -1) for part in (aimed, along_r, along_f))),
-            "codes_changed": sum(changed) if changed else None,
+            **_first_order(report, plan.layers, *angles),
+            "codes_changed": int(sum(changed)) if changed else None,
             "codes": sum(codes.numel() for codes in old_codes) or None,
-            "step_sizes": dict(zip(steps, map(list, zip(ends[::2], ends[1::2])))),
+            "step_sizes": {name: list(pair) for name, *pair in zip(steps, ends[::2], ends[1::2])},
         }
         self.monitor.add(record, classes, self._sizes(plan))
+        return report
 
     def _actual(self, report, losses):
         entropy, retain = _finite(losses[0] - report.forget_entropy), _finite(losses[1] - report.retain_loss)
         own_loss = self.unlearner.forget_loss is not None
-        forget = None if own_loss or entropy is None else -entropy
-        return {"forget": forget, "retain": retain, "entropy": entropy}
+        return {"forget": None if own_loss or entropy is None else -entropy, "retain": retain, "entropy": entropy}
 
     def _codes(self, plan):
         """Weight codes of the quantized layers that the optimizer moves: a list of int8 tensors."""
@@ -216,9 +206,6 @@ class Monitored:
                 # not `Quantizer.codes`, which reads buffers and so would wait for the device
                 codes.append((quantizer(weight) / quantizer.magnitude).round().to(torch.int8))
         return codes
-
-    def _is_step(self, name):
-        return is_quantizer(self.model.get_submodule(name.rpartition(".")[0]))
 
     def _sizes(self, plan):
         if list(self.monitor.sizes) == plan.layers.names:  # reading the layers' numbers waits for the device
@@ -260,19 +247,28 @@ def _first_order(report, layers, aimed, along_r, along_f):
     }
 
 
-def _generators(devices):
-    """States of the global random generators: PyTorch's on CPU and the CUDA devices given, NumPy's, Python's."""
-    cuda = {device: torch.cuda.get_rng_state(device) for device in devices}
-    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+def _angles(plan, first, second):
+    """Cosine and both norms for each layer, (3, L), of two dicts of tensors."""
+    return cosines_and_norms(list(first.values()), list(second.values()), plan.layers)
 
 
-def _set_generators(states):
-    cpu, cuda, of_numpy, of_python = states
-    torch.set_rng_state(cpu)
-    for device, state in cuda.items():
-        torch.cuda.set_rng_state(state, device)
-    np.random.set_state(of_numpy)
-    random.setstate(of_python)
+def _fetched(tensors):
+    """The same tensors on the CPU, float64, in one transfer from the device."""
+    flat = torch.cat([t.detach().double().flatten().to(tensors[0].device) for t in tensors]).cpu()
+    return [part.view(t.shape) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
+
+
+def _generators(model):
+    """(setter, state) of each global random generator: PyTorch's for CPU and model, NumPy's, Python's."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    cuda = [(partial(torch.cuda.set_rng_state, device=d), torch.cuda.get_rng_state(d)) for d in devices]
+    others = (torch.set_rng_state, torch.get_rng_state()), (np.random.set_state, np.random.get_state())
+    return [*cuda, *others, (random.setstate, random.getstate())]
+
+
+def _set(generators):
+    for put, state in generators:
+        put(state)
 
 
 @contextlib.contextmanager
@@ -281,8 +277,8 @@ def _as_in_the_step(unlearner, generators):
 
     generators: states that the generators had before the step's own forward passes: dropout drops the same units.
     """
-    now, cached = _generators(generators[1]), torch.is_autocast_cache_enabled()
-    _set_generators(generators)
+    now, cached = _generators(unlearner.model), torch.is_autocast_cache_enabled()
+    _set(generators)
     # casts of the new weights, made without a graph, must not wait for the next step in autocast's cache
     torch.set_autocast_cache_enabled(False)
     try:
@@ -290,7 +286,7 @@ def _as_in_the_step(unlearner, generators):
             yield
     finally:
         torch.set_autocast_cache_enabled(cached)
-        _set_generators(now)
+        _set(now)
 
 
 def _overall(measured):

@@ -1,9 +1,7 @@
 """Projection off a subspace in PyTorch, and the memory that it needs. Twin of `oeu_ref/beyond/subspace_reference.py`.
 
-One mini-batch's retain gradient is a noisy sample of the retain set's. Orthogonality to the last m of them, newest
-last, asks for more. For m = 1 this is `projection.project`.
-
-Notation as there; B: orthonormal basis of the span of a layer's m retain gradients, one column a direction.
+For m = 1 this is `projection.project`. Notation as there; B: orthonormal basis of the span of a layer's m retain
+gradients, one column a direction.
 """
 
 from collections import deque
@@ -20,16 +18,8 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
     """Take the span of m retain gradients out of the forget gradient: g_perp = g_f - alpha B B^T g_f for each layer.
 
     forget_grads: list of P float tensors, finite, any shapes, one dtype and device; retain_history: list of m >= 1 such
-    lists with the shapes of forget_grads, oldest first (the result does not depend on their order, nor on their
-    lengths).  All dtypes are computed in float64.
-    alpha, granularity, rescale, layer_ids: as in `projection.project`.
-    Returns a list of P new tensors, dtypes of forget_grads. Zero gradients in the history take nothing out. Where
-    g_f = 0, or lies in the span up to rounding, the result is 0: so in every layer that has no more elements than the
-    history has directions.
-    With alpha = 1 the cosine of g_perp with each of the m gradients is rounding, or at most COLLINEAR sqrt(m) where
-    `basis` took what tells that gradient from the others for rounding.
-    Raises TypeError or ValueError as `projection.project`, and for an empty history.
-    Source: ours; the gradient orthogonal projection of arXiv 2602.00567 with a subspace in place of a line.
+    lists with the shapes of forget_grads.  All dtypes are computed in float64.
+    Returns a list of P new tensors, dtypes of forget_grads.  All else, errors and source: as the reference's.
     """
     if not isinstance(retain_history, (list, tuple)):
         raise TypeError(f"retain_history must be a list of lists of tensors, got {type(retain_history).__name__}")
@@ -73,10 +63,9 @@ def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
 def basis(columns, tolerance=COLLINEAR[torch.float64]):
     """Orthonormal basis of the span of columns; what is noise in them spans nothing.
 
-    columns: (D, m) float64, each of length 1 or zero; tolerance: share of the largest singular value up to which a
-    direction counts as rounding noise, that of the dtype in which the gradients came.
-    Returns (D, min(D, m)): rank orthonormal columns, and columns of zeros where the rank is lower.
-    Source: Golub and Van Loan, Matrix Computations, section 5.4 (rank from the singular values, by QR first).
+    columns: (D, m) float64, each of length 1 or zero; tolerance: as the reference's, that of the dtype in which the
+    gradients came.  Returns (D, min(D, m)): rank orthonormal columns, and columns of zeros where the rank is lower.
+    Source: as the reference's.
     """
     # why QR and then the singular values of R, and what is noise: see the reference
     q, r = torch.linalg.qr(columns)
@@ -101,14 +90,14 @@ def _project_off(g_f, directions, alpha, rescale, collinear):
 class RetainMemory:
     """The last retain gradients of a run, by parameter name: detached copies, the oldest forgotten first.
 
-    size >= 1: how many gradients are kept. Each costs as much memory as the parameters that it belongs to: at m = 16 a
+    size >= 0: how many gradients are kept. Each costs as much memory as the parameters that it belongs to: at m = 16 a
     ResNet-18 in float32 (11.2 M parameters) holds 0.7 GB of them.
-    `len(memory)` is the number held.  Raises TypeError or ValueError for a size below 1.
+    `len(memory)` is the number held.  Raises TypeError or ValueError for a size below 0.
     Source: ours.
     """
 
     def __init__(self, size):
-        self.size = boundary.integer("size", size, 1)
+        self.size = boundary.integer("size", size, 0)
         self._gradients = deque(maxlen=self.size)
 
     def __len__(self):
@@ -169,26 +158,23 @@ class SubspaceOEU(OEU):
 
     def __init__(self, *args, memory, **options):
         super().__init__(*args, **options)
-        memory = boundary.integer("memory", memory, 1)
-        self.remembered = RetainMemory(memory - 1) if memory > 1 else None
+        self.remembered = RetainMemory(boundary.integer("memory", memory, 1) - 1)
 
     def project(self, parameters, g_f, g_r, layers):
         """g_perp without the span of the gradients remembered and g_r."""
-        if self.remembered is None:
+        if self.remembered.size == 0:
             return super().project(parameters, g_f, g_r, layers)
         return projected(g_f, [*self.remembered.history(parameters), g_r], layers, self.alpha, self.rescale)
 
     def update(self, plan):
         """The optimizer's step; the plan's retain gradient is remembered from then on."""
-        if self.remembered is not None:
-            self.remembered.push(plan.retain_grads)
+        self.remembered.push(plan.retain_grads)
         return super().update(plan)
 
     def state_dict(self):
         """The gradients remembered, for `load_state_dict` of an object that goes on from there."""
-        return {} if self.remembered is None else {"remembered": self.remembered.state_dict()}
+        return {"remembered": self.remembered.state_dict()}
 
     def load_state_dict(self, state):
         """Go on where the object stood whose `state_dict` this is."""
-        if self.remembered is not None:
-            self.remembered.load_state_dict(state["remembered"])
+        self.remembered.load_state_dict(state["remembered"])

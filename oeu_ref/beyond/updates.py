@@ -10,15 +10,10 @@ layer. To first order the retain loss changes by <u, g_r>, and so `component` sa
     "given"    as much as the direction d has that was handed to the optimizer:  u - <u, r> r - |u| cos(d, g_r) r.
     "all"      all of it: the optimizer's own update, for comparison.
 
-Which one? For steps that only forget, d = g_perp, "none" and "given" are the same to rounding. OEU's direction
-d = g_r + beta g_perp has a component along g_r that is wanted, since it repairs the retain loss, and "none" would take
-it away. "descent" keeps it, stretched by momentum as all else is, and removes it only where the optimizer made a climb
-of it. "given" turns the update back to the angle that d has with g_r: as much of |u| as d has of |d|. It is no multiple
-of the learning rate, since momentum 0.9 makes u about ten times as long as eta d, Adam makes it another length
-altogether, and beside such a u a component of eta |g_r| would be out of proportion. Plain SGD has u = -eta d. There
-"given" changes nothing but rounding, and "descent" nothing at all, since <d, g_r> = |g_r|^2 (for alpha = 1) is never
-negative.
+Which one, and why: `README.md` beside this file.
 """
+
+import operator
 
 import torch
 
@@ -28,6 +23,7 @@ from ..core.projection import Layers, check_gradients, wide
 from ..core.unlearner import OEU
 
 COMPONENTS = ("none", "descent", "given", "all")
+STATE_DICT_HOOKS = [f"register_{when}state_dict_{at}_hook" for when in ("", "load_") for at in ("pre", "post")]
 
 
 class OrthogonalUpdates(torch.optim.Optimizer):
@@ -49,12 +45,10 @@ class OrthogonalUpdates(torch.optim.Optimizer):
     """
 
     def __init__(self, optimizer, component="descent"):
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        boundary.instance("optimizer", optimizer, torch.optim.Optimizer, "torch.optim.Optimizer")
+        boundary.one_of("component", component, COMPONENTS)
         # not the base's __init__, which makes groups and a state of its own; this is how it restores a copy
-        self.__setstate__(
-            {"optimizer": optimizer, "component": boundary.one_of("component", component, COMPONENTS), "cosines": None}
-        )
+        self.__setstate__({"optimizer": optimizer, "component": component, "cosines": None})
 
     def __getstate__(self):
         return {"optimizer": self.optimizer, "component": self.component, "cosines": self.cosines}
@@ -138,58 +132,18 @@ class OrthogonalUpdates(torch.optim.Optimizer):
         for parameter, start, change, chosen in zip(parameters, before, update, corrected):
             parameter.copy_(torch.where(chosen, start + change, parameter))
 
-    # one set of groups, state and defaults, the inner optimizer's, whichever of the two is asked or changed
-
-    @property
-    def param_groups(self):
-        """The inner optimizer's parameter groups."""
-        return self.optimizer.param_groups
-
-    @property
-    def state(self):
-        """The inner optimizer's state."""
-        return self.optimizer.state
-
-    @property
-    def defaults(self):
-        """The inner optimizer's defaults."""
-        return self.optimizer.defaults
-
-    def add_param_group(self, param_group):
-        """Add a group to the inner optimizer."""
-        self.optimizer.add_param_group(param_group)
-
-    def zero_grad(self, set_to_none=True):
-        """Reset the gradients, as the inner optimizer does."""
-        self.optimizer.zero_grad(set_to_none)
-
-    def state_dict(self):
-        """The inner optimizer's state dict."""
-        return self.optimizer.state_dict()
-
     def load_state_dict(self, state_dict):
         """Load a state dict, this one's or the inner optimizer's; a direction that was protected is forgotten."""
         self._protected = None
         self.optimizer.load_state_dict(state_dict)
 
-    def register_state_dict_pre_hook(self, hook, prepend=False):
-        """As the inner optimizer's, to which the hook is given."""
-        return self.optimizer.register_state_dict_pre_hook(hook, prepend)
-
-    def register_state_dict_post_hook(self, hook, prepend=False):
-        """As the inner optimizer's, to which the hook is given."""
-        return self.optimizer.register_state_dict_post_hook(hook, prepend)
-
-    def register_load_state_dict_pre_hook(self, hook, prepend=False):
-        """As the inner optimizer's, to which the hook is given."""
-        return self.optimizer.register_load_state_dict_pre_hook(hook, prepend)
-
-    def register_load_state_dict_post_hook(self, hook, prepend=False):
-        """As the inner optimizer's, to which the hook is given."""
-        return self.optimizer.register_load_state_dict_post_hook(hook, prepend)
-
     def __repr__(self):
         return f"OrthogonalUpdates(component={self.component!r}, {self.optimizer!r})"
+
+
+# one set of groups, state, defaults and hooks, the inner optimizer's, whichever of the two is asked or changed
+for _name in ("param_groups", "state", "defaults", "add_param_group", "zero_grad", "state_dict", *STATE_DICT_HOOKS):
+    setattr(OrthogonalUpdates, _name, property(operator.attrgetter(f"optimizer.{_name}")))
 
 
 def _versions(tensors):

@@ -470,8 +470,8 @@ def test_the_memory_goes_on_from_its_state(tmp_path):
 
 
 def test_the_memory_refuses_what_is_no_gradient():
-    """A size below 1, or gradients without names."""
-    with pytest.raises(ValueError, match="size must be at least 1"):
-        RetainMemory(0)
+    """A size below 0, or gradients without names."""
+    with pytest.raises(ValueError, match="size must be at least 0"):
+        RetainMemory(-1)
     with pytest.raises(TypeError, match="gradients must be a dict of tensors"):
         RetainMemory(1).push([torch.ones(2)])

@@ -263,7 +263,7 @@ METHODS = [
     *rows(
         "RetainMemory",
         lambda w, size: subspace.RetainMemory(size),
-        ("size", "zero", 0, ValueError, "0", "at least 1"),
+        ("size", "negative", -1, ValueError, "-1", "at least 0"),
         ("size", "text", "2", TypeError, "'2'", "an integer"),
     ),
     *rows(
