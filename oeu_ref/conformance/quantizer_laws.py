@@ -187,7 +187,7 @@ def the_ends_of_the_range_pass_their_gradient(implementation, case):
     """Values at exactly step * q_min and step * q_max, and on ties inside, pass their gradient.
 
     The ends belong to the inside (q_min <= x / step <= q_max): a strict mask, such as the gradient of torch.clamp
-    in recent versions, stops a ReLU's exact zeros."""
+    in recent versions, stops values that lie exactly on an end."""
     _check_grad_x(implementation, case)
 
 
