@@ -80,6 +80,17 @@ def test_l1_sparse_adds_the_sign_of_every_weight(tiny):
     assert_equal(stepped(make(METHODS["l1"], tiny), tiny), expected)
 
 
+def test_l1_sparse_may_fade(tiny):
+    """Of `fade` = 2 steps the first has the whole penalty, the second half of it, and the third none; so it goes on."""
+    method = make(METHODS["l1"], tiny, decay=0.0, fade=2)
+    for share in (1.0, 0.5, 0.0):
+        before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+        assert_equal(stepped(method, tiny), before - RATE * (g_r + share * WEIGHT * 5e-4 * before.sign()))
+        again = make(METHODS["l1"], tiny, decay=0.0, fade=2)
+        again.load_state_dict(method.state_dict())
+        method = again
+
+
 def test_oeu_with_random_labels_projects_their_gradient(tiny):
     """theta - eta (g_r + w g_perp), g_perp the projected gradient of CE(x_f, y'), y' as random labels draws them."""
     twin = stream(0, "method")

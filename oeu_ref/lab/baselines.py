@@ -165,18 +165,36 @@ class L1Sparse(FineTuning):
     """l1-sparse: fine-tuning that pushes weights to zero, since a sparse network remembers less.
 
     Update: SGD along g_r + w gamma sign(theta), sign(0) = 0; gamma = 5e-4 is ours. All parameters are penalized, as in
-    the authors' code, whose factor is 0.2 by default and fades linearly to 0 over the epochs; here it stays what it is.
+    the authors' code, whose factor is 0.2 by default and fades linearly to 0 over the epochs. So it does here over
+    `fade` steps, an integer >= 1; None, and in the tables: it stays what it is.
     Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, equation 4.
     """
 
     gamma = 5e-4
+
+    def __init__(self, model, forget, settings, generator, fade=None):
+        super().__init__(model, forget, settings, generator)
+        self.fade, self.taken = fade if fade is None else boundary.integer("fade", fade, 1), 0
+
+    def state_dict(self):
+        return {**super().state_dict(), "taken": self.taken}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.taken = state["taken"]
+
+    def step(self, forget, retain):
+        losses = super().step(forget, retain)
+        self.taken += 1
+        return losses
 
     def weight_decay(self):
         return self.settings.weight_decay
 
     def direction(self, forget_loss, retain_loss):
         gradient, signs = self.gradient(retain_loss), [p.detach().sign() for p in self.parameters]
-        return torch._foreach_add(gradient, signs, alpha=self.settings.weight * self.gamma)
+        left = 1.0 if self.fade is None else max(0.0, 1 - self.taken / self.fade)
+        return torch._foreach_add(gradient, signs, alpha=self.settings.weight * self.gamma * left)
 
 
 class GradientAscent(Method):
