@@ -1,6 +1,8 @@
 """The command line: `python -m oeu_ref COMMAND`. Each command imports what it needs, so that --help is instant."""
 
 import argparse
+import os
+import re
 import sys
 
 from . import files
@@ -27,7 +29,9 @@ def main(argv=None):
     Returns the exit code: 0 done, 1 a check found something wrong, 2 bad usage or input (one line on stderr), 130
     interrupted.
     """
-    args = _parser().parse_args(argv)
+    # a shell expands a ~ where a word begins with it, not in --out=~/results, and on Windows nowhere
+    words = [re.sub(r"^(--[\w-]+=)?(~.*)$", _with_home, word) for word in (sys.argv[1:] if argv is None else argv)]
+    args = _parser().parse_args(words)
     try:
         return args.run(args)
     except ImportError as error:
@@ -39,6 +43,10 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f"oeu_ref {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _with_home(word):
+    return (word[1] or "") + os.path.expanduser(word[2])
 
 
 class _Parser(argparse.ArgumentParser):

@@ -119,15 +119,6 @@ def test_whole_classes_can_be_forgotten(data):
     assert set(splits.retain.labels.tolist()) == {1}
 
 
-def test_a_file_of_indices_can_be_forgotten_and_unseen_ones_are_passed_over(data, tmp_path):
-    """Indices count the data set's training images; those that the seed put into validation cannot be forgotten."""
-    path = tmp_path / "forget.txt"
-    path.write_text("\n".join(map(str, range(50))))
-    splits = split_images(dataclasses.replace(TINY, forget_ratio=None, forget_file=str(path)), data, 3)
-    unseen = set(splits.indices["validation"].tolist())
-    assert splits.indices["forget"].tolist() == [i for i in range(50) if i not in unseen]
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -144,14 +135,6 @@ def test_a_file_of_indices_can_be_forgotten_and_unseen_ones_are_passed_over(data
 def test_a_split_that_the_data_cannot_give_is_explained(data, changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         split_images(dataclasses.replace(TINY, **changes), data, 3)
-
-
-@pytest.mark.parametrize("content, wrong", [("1\n-2\n", "'-2'"), ("1\n260\n", "'260'"), ("a\n", "'a'"), ("", "'none'")])
-def test_a_file_of_indices_that_is_not_right_is_explained(data, tmp_path, content, wrong):
-    path = tmp_path / "forget.txt"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=f"indices of training images, 0 to 259.*{wrong}"):
-        split_images(dataclasses.replace(TINY, forget_ratio=None, forget_file=str(path)), data, 3)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,17 @@ from ..reference.entropy import entropy_of_probabilities
 from . import baselines, results
 from .attacks import SupportVectorAttack
 from .checkpoints import Checkpoint, difference, read
-from .data import Samples, class_indices, forget_split, split_at, stream
+from .data import (
+    Samples,
+    class_indices,
+    class_numbers,
+    forget_split,
+    held_out,
+    indices_of_file,
+    settle_copies,
+    split_at,
+    stream,
+)
 from .datasets import load_images
 from .experiment import METHODS, Experiment
 from .images import ImageClassifier, augment, channel_statistics
@@ -121,36 +131,24 @@ def split_images(experiment, data, seed):
     if test_size > test_count:
         raise ValueError(f"test_size must be at most {test_count}, the test images, got {test_size}")
     order = torch.randperm(len(everything), generator=stream(seed, "split"))
-    validation_at, train_at = order[: experiment.validation_size], order[experiment.validation_size :][:train_size]
-    validation_at, train_at = validation_at.sort().values, train_at.sort().values
+    wanted = None if experiment.forget_file is None else indices_of_file(experiment.forget_file, len(everything))
+    validation_at, train_at = held_out(order, experiment.validation_size, train_size, wanted)
     test_at = torch.randperm(test_count, generator=stream(seed, "test images"))[:test_size].sort().values
     training = everything[train_at]
     if experiment.forget_ratio is not None:
-        forget, retain, chosen = forget_split(training, experiment.forget_ratio, stream(seed, "forget"))
+        chosen = forget_split(training, experiment.forget_ratio, stream(seed, "forget"))[2]
     elif experiment.forget_classes is not None:
-        forget, retain, chosen = split_at(training, class_indices(training.labels, experiment.forget_classes))
+        chosen = class_indices(training.labels, class_numbers(experiment.forget_classes, data.classes))
     else:
-        wanted = _indices_of_file(experiment.forget_file, len(everything))
-        forget, retain, chosen = split_at(training, torch.isin(train_at, wanted).nonzero().flatten())
+        chosen = torch.isin(train_at, wanted).nonzero().flatten()
     kept = torch.ones(len(training), dtype=torch.bool)
     kept[chosen] = False
     indices = {"forget": train_at[chosen], "retain": train_at[kept], "validation": validation_at, "test": test_at}
-    test = Samples(data.test_images, data.test_labels)[test_at]
-    return ImageSplits(training, forget, retain, everything[validation_at], test, data.classes, indices)
-
-
-def _indices_of_file(path, count):
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"forget_file must be a text file with one index in each line, {path}: {error}") from None
-    wrong = [line for line in lines if not line.isdigit() or int(line) >= count]
-    if wrong or not lines:
-        raise ValueError(
-            f"forget_file must hold indices of training images, 0 to {count - 1}, one in each line, {path} holds "
-            f"{wrong[0] if wrong else 'none'!r}"
-        )
-    return torch.tensor([int(line) for line in lines])
+    test = Samples(data.test_images, data.test_labels)
+    indices = settle_copies(everything, test, indices, experiment.forget_copies)
+    forget, retain, _ = split_at(training, torch.isin(train_at, indices["forget"]).nonzero().flatten())
+    validation, test = everything[indices["validation"]], test[indices["test"]]
+    return ImageSplits(training, forget, retain, validation, test, data.classes, indices)
 
 
 @functools.lru_cache(maxsize=1)
@@ -295,6 +293,7 @@ def load_model(path, device="cpu"):
     if "classes" not in saved["notes"] or "experiment" not in saved["identity"]:
         raise ValueError(f"{path} must be the checkpoint of a finished cell, it is of an interrupted run")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["identity"]["experiment"].items()}
+    fields.pop("forget_copies", None)  # of `ForgettingCopies`: the network is the same
     classifier = _classifier(Experiment(**fields), len(saved["notes"]["classes"]), torch.zeros(3), torch.ones(3))
     classifier.load_state_dict(saved["state"]["model"])
     return classifier.to(device).eval()

@@ -158,8 +158,13 @@ def _add_all(command, run, kind):
     default_seeds = "101,102" if kind == "tune" else "1,2,3, with --preset cpu 1,2,3,4,5"
     size.add_argument("--seeds", metavar="LIST", help=f"comma-separated (default: {default_seeds})")
     size.add_argument("--forget-ratio", type=float, metavar="SHARE", help="random share to forget, such as 0.1")
-    size.add_argument("--forget-classes", metavar="LIST", help="whole classes to forget instead, such as 3,5")
+    size.add_argument(
+        "--forget-classes", metavar="LIST", help="whole classes to forget instead, by name or number, such as cat,5"
+    )
     size.add_argument("--forget-file", metavar="FILE", help="indices of training images to forget, one in each line")
+    size.add_argument(
+        "--forget-copies", action="store_true", help="forget exact copies of these images too, wherever they are"
+    )
     size.add_argument("--train-size", type=int, metavar="N", help="training images, drawn at random")
     size.add_argument("--validation-size", type=int, metavar="N", help="images held out of the training images")
     size.add_argument("--test-size", type=int, metavar="N", help="test images, drawn at random")
@@ -325,7 +330,7 @@ def _common(args, device, processes):
     bits.update({name: getattr(args, name) for name in bits if getattr(args, name) is not None})
     fields = ("dataset", "image_size", "forget_ratio", "forget_file", "train_size", "validation_size", "test_size")
     changes = {name: getattr(args, name) for name in (*fields, "arch", "width", "stem_stride", "epochs")}
-    classes = _list("--forget-classes", args.forget_classes, int)
+    classes = _list("--forget-classes", args.forget_classes, _class)
     precision = args.precision or ("bfloat16" if device.startswith("cuda") else "float32")
     experiment = tables.experiment_named(
         args.name,
@@ -333,6 +338,7 @@ def _common(args, device, processes):
         **changes,
         **bits,
         forget_classes=None if classes is None else tuple(classes),
+        forget_copies=args.forget_copies,
         precision=precision,
         compiled=args.compile or None,
     )
@@ -381,6 +387,11 @@ def checked_device(name):
 def _seeds(args):
     default = "1,2,3,4,5" if args.preset == "cpu" else "1,2,3"
     return _list("--seeds", args.seeds or default, int)
+
+
+def _class(word):
+    """A class's name or number: a number in other digits than its own, such as 02, can only be a name."""
+    return int(word) if word.isdecimal() and word == str(int(word)) else word
 
 
 def _list(option, text, kind=str):

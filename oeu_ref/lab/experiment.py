@@ -15,8 +15,9 @@ class Experiment:
     """All that a result depends on, but for the seed, a method's settings, and the kind of device.
 
     dataset, image_size: as in `oeu_ref.lab.datasets.load_images`.
-    forget_ratio in (0, 1), or forget_classes, or forget_file (a text file with one index of a training image in each
-    line, before any subset is drawn): what is to be forgotten; exactly one of the three.
+    forget_ratio in (0, 1), or forget_classes (names, or numbers where no class has such a name), or forget_file (a text
+    file with one index of a training image in each line, before any subset is drawn): what is to be forgotten; exactly
+    one of the three.
     train_size, test_size: images drawn at random from those that there are, None: all (but for the validation images);
     validation_size: images held out of the training images, for the stop rule, the proxy and nothing else.
     arch: "resnet18" or "mobilenet_v2"; width, stem_stride: as in `oeu_ref.lab.models`, None: the standard width;
@@ -51,6 +52,8 @@ class Experiment:
     retain_batch: int = 128
     precision: str = "float32"
     compiled: bool = False
+
+    forget_copies = False  # no field: results of before there were `ForgettingCopies` are still of this experiment
 
     def __post_init__(self):
         chosen = [n for n in ("forget_ratio", "forget_classes", "forget_file") if getattr(self, n) is not None]
@@ -87,6 +90,13 @@ class Experiment:
         """The float network, with the global generator's initial weights."""
         width = STANDARD_WIDTHS[self.arch] if self.width is None else self.width
         return ARCHITECTURES[self.arch](num_classes, width, self.stem_stride)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgettingCopies(Experiment):
+    """An experiment that forgets exact copies of what is to be forgotten, too, as `data.settle_copies` does."""
+
+    forget_copies: bool = True
 
 
 # Data sets, networks and bits are the paper's, and so are the shares of CIFAR-10 and CIFAR-100; the other two shares and

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..files import write_bytes, write_json, write_text
+from .archives import read_text
 
 __all__ = [
     "COLUMNS",
@@ -66,7 +67,7 @@ def plain(data):
 def read_json(path):
     """Read what `write_json` wrote.  Raises ValueError that names the file if it is missing or no JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except OSError as error:
         raise ValueError(f"path must be a file that can be read, got {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -83,7 +84,7 @@ def inside(folder, name):
 
     name: relative; raises ValueError for a name that leads out of the folder, as a document from elsewhere may have it.
     """
-    path = Path(folder) / str(name)
+    path = Path(folder) / str(name).replace("\\", "/")  # as Windows wrote it
     if not path.resolve().is_relative_to(Path(folder).resolve()):
         raise ValueError(f"files must lie in the folder of the document that names them, {folder}, got {name!r}")
     return path

@@ -14,6 +14,7 @@ import torch
 from .. import boundary, files
 from ..beyond import distributed
 from .cells import load_data, run_cell, split_images
+from .data import forgotten
 from .digits import one_thread, progress_bar
 
 DETERMINISM = ("warn", "error", "off")
@@ -47,6 +48,8 @@ def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progre
         with _first_alone():
             data = load_data(experiment, source)
         sizes = split_images(experiment, data, wanted[0].seed)
+        if progress and experiment.forget_ratio is None:  # a request: what it comes to is said before hours are spent
+            print(forgotten(sizes.forget.labels, len(sizes.train), sizes.classes), flush=True)
         work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
         done = {}
         with progress_bar(sum(work.values()), progress, "images") as bar:

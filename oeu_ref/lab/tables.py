@@ -12,7 +12,7 @@ from ..beyond import distributed
 from . import results
 from .cells import Cell, load_data, split_images
 from .digits import checked_seeds
-from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, Experiment
+from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, Experiment, ForgettingCopies
 from .schedule import run_cells
 from .tuning import RULES, checked_methods, chosen
 
@@ -22,10 +22,11 @@ KINDS = ("table", "ablation", "sweep", "run")
 CURVE_POINTS = 5  # measurements along a run, for the trade-off figure
 
 
-def experiment_named(name, preset="full", **changes):
+def experiment_named(name, preset="full", forget_copies=False, **changes):
     """One of the paper's experiments, at full size or at a preset's, with some fields changed.
 
-    name: a key of TABLES; preset: a key of PRESETS; changes: fields of `Experiment`, None: as it is.
+    name: a key of TABLES; preset: a key of PRESETS; changes: fields of `Experiment`, None: as it is; forget_copies:
+    True for a `ForgettingCopies`.
     Returns an `Experiment`.  Raises TypeError or ValueError for an unknown word or field or a value out of range.
     """
     fields = [field.name for field in dataclasses.fields(Experiment)]
@@ -36,7 +37,8 @@ def experiment_named(name, preset="full", **changes):
     if changes.get("forget_classes") is not None or changes.get("forget_file") is not None:
         wanted["forget_ratio"] = None
     wanted.update({name: value for name, value in changes.items() if value is not None})
-    return dataclasses.replace(experiment, **wanted)
+    kind = ForgettingCopies if forget_copies else Experiment
+    return kind(**{**dataclasses.asdict(experiment), **wanted})
 
 
 def make(
@@ -98,15 +100,15 @@ def make(
         "experiment": dataclasses.asdict(experiment),
         "seeds": seeds,
         "settings": origin,
-        "original": [str(Cell(seed, "original").path("")) for seed in seeds],
-        "retrain": [str(cell.path("")) for cell in retrain],
+        "original": [Cell(seed, "original").path("").as_posix() for seed in seeds],
+        "retrain": [cell.path("").as_posix() for cell in retrain],
         "rows": [
             {
                 "rule": row["rule"],
                 "method": row["method"],
                 "settings": {**dataclasses.asdict(row["settings"]), "steps": row["steps"]},
                 "options": dict(row["options"]),
-                "files": [str(cell.path("")) for cell in _cells_of(row, seeds)],
+                "files": [cell.path("").as_posix() for cell in _cells_of(row, seeds)],
             }
             for row in rows
         ],
