@@ -785,7 +785,7 @@ def test_bits_of_weights_and_activations_can_be_set_apart(tmp_path, root, monkey
         (["table", *SMALL, "--seeds", "-1"], "seeds must be at least 0"),
         (["table", *SMALL, "--forget-ratio", "0"], "forget_ratio must lie strictly between"),
         (["table", *SMALL, "--forget-ratio", "1"], "forget_ratio must lie strictly between"),
-        (["table", *SMALL, "--forget-classes", "a"], "--forget-classes must be whole numbers"),
+        (["table", *SMALL, "--forget-classes", "a"], "classes must be names or numbers of classes, got 'a'"),
         (["table", *SMALL, "--forget-classes", "9"], "of which there is no sample"),
         (["table", *SMALL, "--bits", "9"], "weight_bits must be 1 to 8"),
         (["table", *SMALL, "--arch", "vgg"], "arch must be one of"),

@@ -156,7 +156,7 @@ def class_numbers(classes, names):
             found.append(names.index(str(c)))
         elif isinstance(c, str) and not re.fullmatch("[0-9]{1,9}", c):
             listed = ", ".join(map(repr, names[:20])) + ", ..." * (len(names) > 20)
-            raise ValueError(f"classes must be names or numbers of classes, got {c!r}; there are {listed}")
+            raise ValueError(f"forget_classes must be names or numbers of classes, got {c!r}; there are {listed}")
         else:
             found.append(int(c) if isinstance(c, str) else c)
     return found
