@@ -42,7 +42,7 @@ def prediction(classes):
     return x, [xi / total for xi in x], [sympy.log(xi) - sympy.log(total) for xi in x]
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("classes", [2, 3, 4])
 def test_the_gradient_of_the_entropy_loss(classes):
     """d(-H)/dz_k = p_k (log p_k + H), which is zero at the uniform prediction and sums to zero (Theorem 4.2)."""
     x, p, log_p = prediction(classes)
@@ -57,7 +57,7 @@ def test_the_gradient_of_the_entropy_loss(classes):
     np.testing.assert_allclose(entropy_loss(logits[None])[1][0], values, atol=1e-14)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("classes", [2, 3, 4])
 def test_the_divergence_from_uniform_is_log_k_minus_entropy(classes):
     """KL(p || U) = log K - H(p), for every prediction."""
     x, p, log_p = prediction(classes)
