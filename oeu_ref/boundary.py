@@ -1,5 +1,17 @@
-"""Checks of plain arguments (numbers and words) that reference and core share: one rule, one message, no NumPy."""
+"""What an argument may be, as data: rules that a decorator attaches to a function, and the checks that they name.
 
+    takes = taking(numpy)
+
+    @takes(logits=LOGITS, labels=Labels(of("logits")), alpha=ALPHA, rescale=OneOf(RESCALES))
+    def some_loss(logits, labels, alpha=1.0, rescale="undo"): ...
+
+A rule checks its argument and converts it where the code needs that: NumPy's arrays become float64 copies, tensors stay
+as they are. `some_loss.unchecked` is the mathematics alone; from `some_loss.rules` the tests of bad input are made.
+Arrays are known by what they can do: nothing but the standard library is imported here.
+"""
+
+import functools
+import inspect
 import math
 import numbers
 from collections.abc import Hashable, Sized
@@ -11,6 +23,88 @@ MASKS = ("clip", "round")
 LAYERS = ("module", "tensor")
 WIDTHS = ("binary", "ternary")  # of quantizers, beside 1 to 8 bits
 LARGEST = 2**31  # numbers in one array: 16 GiB in float64, and no typing error fills the memory
+LEAST = {"N": (1, "samples"), "K": (2, "classes")}  # of an axis of that name: the least size, and of what
+
+
+def taking(library=None):
+    """The decorator `takes` of a file that computes with a library: numpy, torch, or None where there are no arrays.
+
+    takes(**rules): a `Rule` for each argument, in the order in which they are tried: one may ask about those before it.
+    takes(other, **rules): all other arguments go on to the function other, which has rules for them.
+    """
+
+    def takes(other=None, /, **rules):
+        def decorate(function):
+            parameters = inspect.signature(function).parameters.values()
+            names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+            needed, starred = frozenset(names), any(p.kind is p.VAR_POSITIONAL for p in parameters)
+            checks = [(name, rule.check_of(name, library)) for name, rule in rules.items()]
+
+            @functools.wraps(function)
+            def checked(*args, **kwargs):
+                given = {**defaults, **dict(zip(names, args)), **kwargs}
+                if not needed <= given.keys() or (kwargs and not kwargs.keys().isdisjoint(names[: len(args)])):
+                    return function(*args, **kwargs)  # which Python refuses, in its own words
+                for name, check in checks:
+                    if name in given:
+                        given[name] = check(given[name], given)
+                if starred or len(args) > len(names):
+                    return function(*map(given.pop, names), *args[len(names) :], **given)
+                return function(**given)
+
+            checked.rules, checked.unchecked = {**getattr(other, "rules", {}), **rules}, function
+            return checked
+
+        return decorate
+
+    return takes
+
+
+class Rule:
+    """What a check accepts: `Rule(number, 0, 1)` is `number(name, value, 0, 1)`; a setting may be `of` another argument.
+
+    optional: whether None is right too.
+    """
+
+    def __init__(self, accept, *settings, optional=False, **options):
+        self.accept, self.settings, self.optional, self.options = accept, settings, optional, options
+
+    def check_of(self, name, library):
+        """The check of one argument: maps (value, all arguments by name) to the value, converted, or raises."""
+        accept, optional = self.accept, self.optional
+        before = (library,) if "library" in inspect.signature(accept).parameters else ()
+        if not any(isinstance(s, of) for s in (*self.settings, *self.options.values())):
+            settings, options = (*before, *self.settings), self.options
+            return lambda value, _: None if optional and value is None else accept(name, value, *settings, **options)
+
+        def check(value, given):
+            settings, options = self.resolved(given)
+            return None if optional and value is None else accept(name, value, *before, *settings, **options)
+
+        return check
+
+    def resolved(self, given):
+        """(settings, options) with those of other arguments read off."""
+        settings = [s.read(given) if isinstance(s, of) else s for s in self.settings]
+        return settings, {key: o.read(given) if isinstance(o, of) else o for key, o in self.options.items()}
+
+
+class of:
+    """Another argument as a setting of a rule, or a part of it: an attribute's name, or a function that finds it."""
+
+    def __init__(self, argument, part=None):
+        self.argument, self.part = argument, part
+
+    def read(self, given):
+        """The value, of all arguments by name."""
+        value = given[self.argument]
+        if callable(self.part):
+            return self.part(value)
+        return value if self.part is None else getattr(value, self.part)
+
+
+# --- plain values -------------------------------------------------------------------------------------------------
 
 
 def one_of(name, value, known):
@@ -31,10 +125,8 @@ def number(name, value, low=-math.inf, high=math.inf, meaning=""):
     if not (_is_finite(value) and low <= value <= high):
         if math.isfinite(low) and math.isfinite(high):
             wanted = f"lie in [{low:g}, {high:g}]"
-        elif math.isfinite(low):
-            wanted = f"be finite and at least {low:g}"
         else:
-            wanted = "be finite"
+            wanted = f"be finite and at least {low:g}" if math.isfinite(low) else "be finite"
         raise ValueError(f"{name} must {wanted}{f' ({meaning})' if meaning else ''}, got {value}")
     return float(value)
 
@@ -44,16 +136,6 @@ def _is_finite(value):
         return math.isfinite(value)
     except OverflowError:  # an integer beyond the largest float
         return False
-
-
-def alpha(value):
-    """Return the projection strength as float; raise unless it is a number in [0, 1]."""
-    return number("alpha", value, 0, 1, "0: no protection, 1: full orthogonality")
-
-
-def beta(value):
-    """Return the weight of the projected forget gradient as float; raise unless it is a finite number >= 0."""
-    return number("beta", value, 0, meaning="the weight of the projected forget gradient")
 
 
 def positive(name, value):
@@ -73,42 +155,40 @@ def integer(name, value, low, high=None):
     return int(value)
 
 
+def whole(name, value, low=-math.inf, low_name=None):
+    """Return `value` as int; raise TypeError unless it is a whole number (8.0 is), ValueError below the least one.
+
+    low: that one, or with its argument's name low_name the one that it must exceed.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (_is_finite(value) and value % 1 == 0):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if low_name and value <= low:
+        raise ValueError(f"{low_name} must be smaller than {name}, got {low_name}={low}, {name}={value}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+    return int(value)
+
+
 def width(name, value, wanted="in [1, 8]"):
     """Return the width of a quantizer: an integer from 1 to 8, its bits, or one of the words WIDTHS.
 
     wanted: what a number should have been, for the message.  Raises TypeError for what is no integer (a number in
     quotes included), ValueError for another integer or word.
     """
-    if isinstance(value, str) and value in WIDTHS:
-        return value
-    if isinstance(value, str) and not value.isdigit():
-        known = False
+    if isinstance(value, str) and (value in WIDTHS or not value.isdigit()):
+        known = value in WIDTHS
     else:
         known = 1 <= integer(name, value, -math.inf) <= 8
     if not known:
         raise ValueError(f"{name} must be {wanted}, or one of {', '.join(map(repr, WIDTHS))}, got {value!r}")
-    return int(value)
+    return value if isinstance(value, str) else int(value)
 
 
 def bits(name, value):
     """Return a bit width: as `width`, or 32, which means "not quantized"."""
-    if value == 32 and not isinstance(value, bool):
+    if isinstance(value, numbers.Real) and value == 32:
         return 32
     return width(name, value, "1 to 8, or 32 for no quantization")
-
-
-def integer_range(q_min, q_max):
-    """Return (q_min, q_max) as ints; raise unless both are whole numbers with q_min < q_max."""
-    for name, value in (("q_min", q_min), ("q_max", q_max)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _is_whole(value):
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if q_min >= q_max:
-        raise ValueError(f"q_min must be smaller than q_max, got q_min={q_min}, q_max={q_max}")
-    return int(q_min), int(q_max)
-
-
-def _is_whole(value):
-    return _is_finite(value) and value == math.floor(value)
 
 
 def instance(name, value, kind, wanted=None):
@@ -141,24 +221,206 @@ def size(name, count, what):
     return count
 
 
-def layer_ids(values, count, granularity):
-    """Return for each of `count` tensors the number of the layer that it belongs to.
+def sizes(name, values):
+    """Return a perceptron's widths from inputs to classes as a list of ints; raise TypeError or ValueError."""
+    values = sequence(name, values, "integers")
+    if len(values) < 2:
+        raise ValueError(f"{name} must name at least input and output width, got {values}")
+    values = [integer(f"{name}[{i}]", value, 1) for i, value in enumerate(values)]
+    size(name, sum(a * b for a, b in zip(values, values[1:])), "weights")
+    return values
 
-    values: None (each tensor is a layer) or `count` hashable labels, equal for tensors of one layer. With granularity
-    "global" all tensors are one layer, whatever the labels.  Raises TypeError for what are no labels, ValueError for
-    another number of them.
-    """
-    one_of("granularity", granularity, GRANULARITIES)
-    if values is not None and not isinstance(values, Sized):
-        raise TypeError(f"layer_ids must name a layer for each tensor, got {type(values).__name__}")
-    for label in () if values is None else values:
+
+def layer_ids(name, values, tensors):
+    """Return a hashable label for each of the tensors; raise TypeError or ValueError otherwise."""
+    if not isinstance(values, Sized):
+        raise TypeError(f"{name} must name a layer for each tensor, got {type(values).__name__}")
+    for label in values:
         if not isinstance(label, Hashable):
-            raise TypeError(f"layer_ids must be hashable labels, got a {type(label).__name__}")
-    if values is not None and len(values) != count:
-        raise ValueError(f"layer_ids must name a layer for each tensor: {count} tensors, {len(values)} labels")
-    if granularity == "global":
-        return [0] * count
-    if values is None:
-        return list(range(count))
-    numbers_of = {label: i for i, label in enumerate(dict.fromkeys(values))}
-    return [numbers_of[label] for label in values]
+            raise TypeError(f"{name} must be hashable labels, got a {type(label).__name__}")
+    if len(values) != len(tensors):
+        raise ValueError(f"{name} must name a layer for each tensor: {len(tensors)} tensors, {len(values)} labels")
+    return values
+
+
+# --- arrays: library is numpy or torch ----------------------------------------------------------------------------
+
+
+def array(name, value, library, wanted="a tensor"):
+    """Return what NumPy makes an array of, or a dense tensor that holds numbers, as it is; raise for anything else."""
+    if library.__name__ == "numpy":
+        try:
+            return library.asarray(value)
+        except ValueError:
+            kind = type(value).__name__
+            raise TypeError(f"{name} must be an array, rows of one length, got a ragged {kind}") from None
+    if not isinstance(value, library.Tensor):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+    if value.layout != library.strided:
+        raise TypeError(f"{name} must be dense, got layout {value.layout}; convert with .to_dense()")
+    if value.device.type == "meta":  # where tensors have a shape and nothing else
+        raise ValueError(f"{name} must hold numbers, got a tensor on the device meta")
+    return value
+
+
+def samples(name, value, library):
+    """Return an array that holds at least one sample, whatever a sample is; raise TypeError or ValueError otherwise."""
+    values = array(name, value, library)
+    if values.ndim < 1 or len(values) == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {tuple(values.shape)}")
+    return values
+
+
+def floats(name, value, library, *axes, check_finite=True, empty=True):
+    """Return an array of floating point numbers, NumPy's as a float64 copy; raise TypeError or ValueError otherwise.
+
+    axes: as in `shaped`, none for any shape; check_finite: False where it must not wait for the device; empty: whether
+    there may be no numbers at all.
+    """
+    values = array(name, value, library)
+    copied = library.__name__ == "numpy"
+    if not (values.dtype.kind == "f" if copied else values.dtype.is_floating_point):
+        convert = ".astype(float)" if copied else ".float()"
+        raise TypeError(f"{name} must be floating point, got dtype {values.dtype}; convert with {convert}")
+    if copied:
+        values = values.astype(library.float64)
+    if axes:
+        shaped(name, values, *axes)
+    if not empty and 0 in values.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(values.shape)}")
+    return finite(name, values, library) if check_finite else values
+
+
+def finite(name, values, library):
+    """Return `values`; raise ValueError that names the first entry that is not finite.  Waits for the device."""
+    ok = library.isfinite(values)
+    if not ok.all():
+        position = library.argwhere(~ok)[0].tolist()
+        raise ValueError(f"{name} must be finite, got {values[tuple(position)].item()} at {position}")
+    return values
+
+
+def shaped(name, values, *axes):
+    """Return `values` if they have a shape; raise ValueError otherwise.  axes: sizes, or letters for any, see LEAST."""
+    shape = tuple(values.shape)
+    fits = len(shape) == len(axes)
+    for found, axis in zip(shape, axes):
+        fits &= found >= LEAST[axis][0] if axis in LEAST else found == axis
+    if not fits:
+        wanted = f"({', '.join(map(str, axes))}{',' if len(axes) == 1 else ''})"
+        least = "".join(f", {a} >= {LEAST[a][0]} {LEAST[a][1]}" for a in axes if a in LEAST)
+        raise ValueError(f"{name} must have shape {wanted}{least}, got {shape}")
+    return values
+
+
+def like(name, value, library, other, what):
+    """Return `floats` of the shape of another array, called what; raise TypeError or ValueError otherwise."""
+    values = floats(name, value, library)
+    if values.shape != other.shape:
+        shapes = f"{tuple(other.shape)}, got {tuple(values.shape)}"
+        raise ValueError(f"{name} must have the shape of {what}, {shapes}")
+    return values
+
+
+def probabilities(name, value, library):
+    """Return `floats` (N, K) whose rows are distributions, to 1e-3; raise TypeError or ValueError otherwise."""
+    p = floats(name, value, library, "N", "K")
+    sums = p.sum(axis=1)
+    worst = int(abs(sums - 1).argmax())
+    if p.min() < 0 or p.max() > 1 + 1e-3 or abs(sums[worst] - 1) > 1e-3:
+        raise ValueError(
+            f"{name} must be distributions: entries in [0, 1] and rows that sum to 1 (apply softmax to logits), "
+            f"got entries from {p.min():g} to {p.max():g} and row {worst} with sum {sums[worst]:g}"
+        )
+    return p
+
+
+def integers(name, value, library):
+    """Return an array of integers of any shape; raise TypeError for any other."""
+    values = array(name, value, library, "integers (a tensor of dtype int64)")
+    if "int" not in getattr(values.dtype, "name", str(values.dtype)):
+        raise TypeError(f"{name} must be integers, got dtype {values.dtype}")
+    return values
+
+
+def labels(name, value, library, rows=None, classes=None):
+    """Return integers (N,) in [0, K), a label a sample, tensors as int64; raise TypeError or ValueError otherwise.
+
+    rows: an array with as many rows, None for any number of labels; classes: K, None for the columns of rows.
+    """
+    values = integers(name, value, library)
+    count, classes = "N" if rows is None else len(rows), classes or rows.shape[1]
+    if values.ndim != 1 or rows is not None and len(values) != count:
+        raise ValueError(f"{name} must have shape ({count},), one label a sample, got {tuple(values.shape)}")
+    if len(values) and not (0 <= values.min() and values.max() < classes):
+        raise ValueError(f"{name} must lie in [0, {classes}), got values from {values.min()} to {values.max()}")
+    return values.long() if hasattr(values, "long") else values
+
+
+def step(name, value, library):
+    """Return a quantizer's step, a number above 0, or a 0-d tensor of one as it is; raise otherwise."""
+    if not isinstance(value, library.Tensor if library.__name__ == "torch" else ()):
+        return positive(name, value)
+    if value.ndim:
+        raise ValueError(f"{name} must be a float or a 0-d tensor, got shape {tuple(value.shape)}")
+    positive(name, array(name, value, library).item())
+    return value
+
+
+def gradients(name, value, library, other=None, other_name=None, check_finite=True):
+    """Return a list of at least one array of `floats`; raise TypeError or ValueError otherwise.
+
+    other: such a list, called other_name, whose shapes, dtype and device it must have.
+    """
+    if not isinstance(value, (list, tuple)):
+        arrays = "arrays" if library.__name__ == "numpy" else "tensors"
+        raise TypeError(f"{name} must be a list of {arrays}, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name} must be a list of at least 1 array, got an empty one")
+    if other and len(value) != len(other):
+        lengths = f"{len(other)} and {len(value)}"
+        raise ValueError(f"{other_name} and {name} must be lists of the same length, got {lengths}")
+    values = [floats(f"{name}[{i}]", g, library, check_finite=check_finite) for i, g in enumerate(value)]
+    for i, (a, b) in enumerate(zip(other or (), values)):
+        if a.shape != b.shape:
+            shapes = f"{tuple(a.shape)}, got {tuple(b.shape)}"
+            raise ValueError(f"{name}[{i}] must have the shape of {other_name}[{i}], {shapes}")
+    return values
+
+
+# --- the rules ----------------------------------------------------------------------------------------------------
+
+Number, Positive, Integer, Whole = (functools.partial(Rule, f) for f in (number, positive, integer, whole))
+OneOf, Width, Bits, Instance, Sizes = (functools.partial(Rule, f) for f in (one_of, width, bits, instance, sizes))
+Floats, Probabilities, Integers = (functools.partial(Rule, f) for f in (floats, probabilities, integers))
+Labels, Samples, Step = (functools.partial(Rule, f) for f in (labels, samples, step))
+LOGITS = Floats("N", "K")
+FLAG = OneOf((True, False))
+ALPHA = Number(0, 1, "0: no protection, 1: full orthogonality")
+BETA = Number(0, math.inf, "the weight of the projected forget gradient")
+
+
+def Like(argument, what=None):
+    """Rule of an array with the shape of another argument, or of a part of it that the message calls what."""
+    return Rule(like, argument if isinstance(argument, of) else of(argument), what or argument)
+
+
+def Gradients(argument=None, check_finite=True):
+    """Rule of a list of arrays, of the shapes of another argument's if one is named."""
+    other = (of(argument), argument) if argument else ()
+    return Rule(gradients, *other, check_finite=check_finite)
+
+
+def LayerIds(argument):
+    """Rule of a label for each tensor of another argument, or None."""
+    return Rule(layer_ids, of(argument), optional=True)
+
+
+def alpha(value):
+    """Return the projection strength as float; raise unless it is a number in [0, 1]."""
+    return ALPHA.check_of("alpha", None)(value, {})
+
+
+def beta(value):
+    """Return the weight of the projected forget gradient as float; raise unless it is a finite number >= 0."""
+    return BETA.check_of("beta", None)(value, {})

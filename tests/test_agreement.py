@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from oeu_ref.core import OEU, QuantMLP
-from oeu_ref.reference.network import QuantizedMLP, oeu_step
+from oeu_ref.reference.network import QuantizedMLP
+from oeu_ref.reference.unlearner import oeu_step
 
 SIZES = (12, 16, 14, 5)
 

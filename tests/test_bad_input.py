@@ -11,6 +11,7 @@ from oeu_ref.core import entropy as core_entropy
 from oeu_ref.core import projection as core_projection
 from oeu_ref.core import quantizer as core_quantizer
 from oeu_ref.core.network import quantize_model
+from oeu_ref.integer import packing
 from oeu_ref.reference import entropy, metrics, network, projection, quantizer
 
 NUMPY, TORCH = "reference", "core"
@@ -43,9 +44,9 @@ LOGITS = [
     (with_value(Z, INF), ValueError, "logits must be finite"),
     (with_value(Z, -INF), ValueError, "logits must be finite"),
     (Z.astype(np.int64), TypeError, "logits must be floating point"),
-    (Z[:, :1], ValueError, "two classes"),
-    (Z[:0], ValueError, "at least one row"),
-    (Z[:, :0], ValueError, "two classes"),
+    (Z[:, :1], ValueError, "K >= 2 classes"),
+    (Z[:0], ValueError, "N >= 1 samples"),
+    (Z[:, :0], ValueError, "K >= 2 classes"),
 ]
 LABELS = [
     (A([0.0, 1.0]), TypeError, "labels must be integers"),
@@ -84,7 +85,7 @@ BACKWARD = [
     (dict(mask="strict"), ValueError, "mask must be one of 'clip', 'round'"),
 ]
 PROJECT = [
-    (dict(forget_grads=A([1.0, 2.0])), TypeError, "forget_grads and retain_grads must be lists"),
+    (dict(forget_grads=A([1.0, 2.0])), TypeError, "forget_grads must be a list"),
     (dict(forget_grads=F[:1]), ValueError, "must be lists of the same length"),
     (dict(forget_grads=[], retain_grads=[]), ValueError, "at least 1"),
     (dict(retain_grads=[G[0], G[1][0]]), ValueError, "retain_grads[1] must have the shape of forget_grads[1]"),
@@ -178,15 +179,15 @@ def test_there_are_enough_cases():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: quantizer.pack_codes(A([8]), 4), ValueError, "codes must lie in [-8, 7]"),
-        (lambda: quantizer.pack_codes(A([0.5]), 4), TypeError, "codes must be integers"),
-        (lambda: quantizer.unpack_codes(A([1, 2], np.uint8), 4, (5,)), ValueError, "packed must hold 3 bytes"),
-        (lambda: quantizer.unpack_codes(A([1, 2]), 4, (4,)), TypeError, "packed must be uint8"),
+        (lambda: packing.pack_codes(A([8]), 4), ValueError, "codes must lie in [-8, 7]"),
+        (lambda: packing.pack_codes(A([0.5]), 4), TypeError, "codes must be integers"),
+        (lambda: packing.unpack_codes(A([1, 2], np.uint8), 4, (5,)), ValueError, "packed must hold 3 bytes"),
+        (lambda: packing.unpack_codes(A([1, 2]), 4, (4,)), TypeError, "packed must be uint8"),
         (lambda: metrics.accuracy(Z, A([0, 1])), ValueError, "probabilities must be distributions"),
         (lambda: metrics.accuracy(A([[0.5, 0.5]]), A([2])), ValueError, "labels must lie in [0, 2)"),
-        (lambda: metrics.auc([], [1.0]), ValueError, "positives must be a finite array"),
-        (lambda: metrics.auc([NAN], [1.0]), ValueError, "positives must be a finite array"),
-        (lambda: metrics.threshold_attack([0.5], [[0.5]], [0.5]), ValueError, "non_members must be"),
+        (lambda: metrics.auc([], [1.0]), ValueError, "positives must"),
+        (lambda: metrics.auc([NAN], [1.0]), ValueError, "positives must"),
+        (lambda: metrics.threshold_attack([0.5], [[0.5]], [0.5]), ValueError, "non_members must"),
         (lambda: metrics.average_gap({"FA": 1}, {}), ValueError, "metrics must hold a finite RA"),
         (lambda: metrics.average_gap(dict.fromkeys(metrics.METRICS, 1), {"FA": NAN}), ValueError, "retrain_metrics"),
         (lambda: network.QuantizedMLP((4,)), ValueError, "sizes must name at least input and output"),

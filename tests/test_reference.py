@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
+from oeu_ref.integer import packing
 from oeu_ref.reference import entropy, metrics, network, projection, quantizer
-from oeu_ref.reference.network import QuantizedMLP, oeu_step, sgd_step, train
+from oeu_ref.reference.network import QuantizedMLP, sgd_step, train
+from oeu_ref.reference.unlearner import oeu_step
 
 
 def batch(seed=0, width=6, classes=4):
@@ -97,14 +99,14 @@ def test_packed_codes_come_back(bits, signed, size, seed):
     """Packing takes ceil(size * bits / 8) bytes and loses nothing."""
     low, high = quantizer.integer_range(bits, signed)
     codes = np.random.default_rng(seed).integers(low, high + 1, size).astype(np.int16)
-    packed = quantizer.pack_codes(codes, bits, signed)
+    packed = packing.pack_codes(codes, bits, signed)
     assert packed.nbytes == math.ceil(size * bits / 8)
-    np.testing.assert_array_equal(quantizer.unpack_codes(packed, bits, (size,), signed), codes)
+    np.testing.assert_array_equal(packing.unpack_codes(packed, bits, (size,), signed), codes)
 
 
 def test_packed_bytes_of_an_example():
     """-8, 7, 0 in 4 bits are the codes 0, 15, 8 after the shift: bytes 0x0f, 0x80."""
-    assert quantizer.pack_codes(np.array([-8, 7, 0]), 4).tolist() == [0x0F, 0x80]
+    assert packing.pack_codes(np.array([-8, 7, 0]), 4).tolist() == [0x0F, 0x80]
 
 
 def test_initial_step_and_gradient_scale_are_lsqs():

@@ -310,7 +310,7 @@ def test_complex_parameters_are_refused_by_name():
 
 def test_a_model_with_one_class_or_wrong_rank_is_refused():
     """Logits of one class, or of another rank than 2, raise a ValueError that says whose they are."""
-    for model, message in ((nn.Linear(6, 1), "two classes"), (nn.Unflatten(1, (2, 3)), r"shape \(N, K\)")):
+    for model, message in ((nn.Linear(6, 1), "K >= 2 classes"), (nn.Unflatten(1, (2, 3)), r"shape \(N, K\)")):
         model = nn.Sequential(nn.Linear(6, 6), model)
         with pytest.raises(ValueError, match=message):
             OEU(model, sgd(model)).step(*batches())

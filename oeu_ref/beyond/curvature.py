@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from .. import boundary
-from ..core._checks import finite
-from ..core.projection import Layers, check_gradients, wide
+from ..boundary import GRANULARITIES, Gradients, LayerIds, OneOf, finite
+from ..core.projection import Layers, takes, wide
 from ..core.quantizer import is_quantizer
 from ..core.undo import copy_of, undone_on_error
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
@@ -61,6 +61,7 @@ def largest_learning_rate(learning_rate, slope, curvature, max_increase):
     return torch.minimum(eta, torch.where(slope < 0, uphill, downhill))
 
 
+@takes(parameters=Gradients(check_finite=False), vector=Gradients("parameters", check_finite=False))
 def hessian_vector_product(gradient, parameters, vector):
     """Hessian times a vector, H v, by a second backward pass; exact for a smooth loss.
 
@@ -72,8 +73,6 @@ def hessian_vector_product(gradient, parameters, vector):
     (also that of a loss linear in all parameters, which has no curvature).
     Source: Pearlmutter, "Fast exact multiplication by the Hessian", 1994: H v is the gradient of <g, v>.
     """
-    parameters = list(parameters)
-    check_gradients("parameters", parameters, "vector", vector)
     if not isinstance(gradient, (list, tuple)) or len(gradient) != len(parameters):
         got = len(gradient) if isinstance(gradient, (list, tuple)) else type(gradient).__name__
         raise ValueError(f"gradient must be a list of {len(parameters)} tensors, one a parameter, got {got}")
@@ -86,6 +85,12 @@ def hessian_vector_product(gradient, parameters, vector):
     return [torch.zeros_like(p) if h is None else h for p, h in zip(parameters, found)]
 
 
+@takes(
+    parameters=Gradients(check_finite=False),
+    direction=Gradients("parameters", check_finite=False),
+    granularity=OneOf(GRANULARITIES),
+    layer_ids=LayerIds("direction"),
+)
 def curvature(gradient, parameters, direction, granularity="global", layer_ids=None):
     """Curvature of a loss along a direction, d'Hd, by one `hessian_vector_product`.
 
@@ -96,9 +101,8 @@ def curvature(gradient, parameters, direction, granularity="global", layer_ids=N
     ValueError for an unknown word or another number of labels.
     Source: the second order of Theorem 4.3 of arXiv 2602.00567.
     """
-    boundary.one_of("granularity", granularity, boundary.GRANULARITIES)
-    product = hessian_vector_product(gradient, parameters, direction)
-    return Layers(layer_ids, list(direction), granularity).dots(wide(direction), wide(product))
+    product = hessian_vector_product.unchecked(gradient, parameters, direction)
+    return Layers(layer_ids, direction, granularity).dots(wide(direction), wide(product))
 
 
 def _checked(arguments):
@@ -109,7 +113,7 @@ def _checked(arguments):
             value = torch.tensor(boundary.number(name, value), dtype=torch.float64)
         elif value.dtype == torch.bool or value.is_complex():
             raise TypeError(f"{name} must be real numbers, got dtype {value.dtype}")
-        value = finite(name, value.double())
+        value = finite(name, value.double(), torch)
         if low and (value < low[0]).any():
             raise ValueError(f"{name} must be at least {low[0]}, got {value.min().item()}")
         values.append(value)

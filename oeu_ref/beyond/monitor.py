@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from .. import boundary
-from ..core.entropy import _entropy, _log_softmax
+from ..core.entropy import entropy
 from ..core.fast import cosines_and_norms
 from ..core.projection import wide
 from ..core.quantizer import Quantizer, is_quantizer
@@ -219,10 +219,10 @@ class Monitored:
         """((2,) mean forget entropy and retain loss as they are now, number of classes)."""
         forget_logits, retain_logits = self.unlearner.logits(forget_inputs, retain_inputs)
         # not the step's own forget loss, which may draw random numbers
-        entropy = distributed.part(_entropy(_log_softmax(*wide([forget_logits]))).mean(), len(forget_logits))
+        unsure = distributed.part(entropy.unchecked(forget_logits).mean(), len(forget_logits))
         retain = functional.cross_entropy(*wide([retain_logits]), retain_labels.to(torch.int64))
         retain = distributed.part(retain, len(retain_logits))
-        return distributed.total(torch.stack([entropy, retain]).double()), forget_logits.shape[1]
+        return distributed.total(torch.stack([unsure, retain]).double()), forget_logits.shape[1]
 
 
 def _first_order(report, layers, aimed, along_r, along_f):

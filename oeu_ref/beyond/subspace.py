@@ -9,11 +9,12 @@ from collections import deque
 import torch
 
 from .. import boundary
-from ..core._checks import finite
-from ..core.projection import COLLINEAR, Layers, check_gradients, wide
+from ..core.projection import COLLINEAR, Layers, takes, wide
 from ..core.unlearner import OEU
+from .subspace_reference import SUBSPACE
 
 
+@takes(**SUBSPACE)
 def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer", rescale="undo", layer_ids=None):
     """Take the span of m retain gradients out of the forget gradient: g_perp = g_f - alpha B B^T g_f for each layer.
 
@@ -21,27 +22,18 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
     lists with the shapes of forget_grads.  All dtypes are computed in float64.
     Returns a list of P new tensors, dtypes of forget_grads.  All else, errors and source: as the reference's.
     """
-    if not isinstance(retain_history, (list, tuple)):
-        raise TypeError(f"retain_history must be a list of lists of tensors, got {type(retain_history).__name__}")
-    if not retain_history:
-        raise ValueError("retain_history must hold at least one retain gradient, got none")
-    for j, grads in enumerate(retain_history):
-        check_gradients("forget_grads", forget_grads, f"retain_history[{j}]", grads)
-        for i, g_r in enumerate(grads):
-            finite(f"retain_history[{j}][{i}]", g_r)
-    for i, g_f in enumerate(forget_grads):
-        finite(f"forget_grads[{i}]", g_f)
-    return projected(forget_grads, retain_history, Layers(layer_ids, forget_grads, granularity), alpha, rescale)
+    return projected.unchecked(
+        forget_grads, retain_history, Layers(layer_ids, forget_grads, granularity), alpha, rescale
+    )
 
 
+@takes(alpha=boundary.ALPHA, rescale=boundary.OneOf(boundary.RESCALES))
 def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
     """`project_subspace` without the checks of tensors; layers: a `Layers` of the same tensors.
 
     Time: about 4 D m^2 multiplications and as many additions for a layer of D elements, and a singular value
     decomposition of m x m for each layer. Memory on the way: 3 m copies of the largest layer in float64.
     """
-    alpha = boundary.alpha(alpha)
-    boundary.one_of("rescale", rescale, boundary.RESCALES)
     collinear = COLLINEAR[wide(forget_grads[:1])[0].dtype]
     ids, result = layers.ids.tolist(), [None] * len(forget_grads)
     for layer in range(layers.count):
@@ -96,8 +88,9 @@ class RetainMemory:
     Source: ours.
     """
 
+    @takes(size=boundary.Integer(0))
     def __init__(self, size):
-        self.size = boundary.integer("size", size, 0)
+        self.size = size
         self._gradients = deque(maxlen=self.size)
 
     def __len__(self):

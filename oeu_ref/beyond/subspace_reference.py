@@ -9,9 +9,31 @@ Notation as there; B: orthonormal basis of the span of a layer's m retain gradie
 import numpy as np
 
 from .. import boundary
-from ..reference.projection import COLLINEAR, _checked, norm, unit
+from ..boundary import Gradients, LayerIds, OneOf, Rule, of
+from ..reference.projection import COLLINEAR, layer_numbers, norm, takes, unit
 
 
+def _history(name, value, library, forget_grads):
+    """Return a list of at least one list of arrays, each as forget_grads; raise TypeError or ValueError otherwise."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} must be a list of lists of arrays, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name} must hold at least one retain gradient, got none")
+    grads = enumerate(value)
+    return [boundary.gradients(f"{name}[{j}]", g, library, forget_grads, "forget_grads") for j, g in grads]
+
+
+SUBSPACE = {
+    "forget_grads": Gradients(),
+    "retain_history": Rule(_history, of("forget_grads")),
+    "alpha": boundary.ALPHA,
+    "rescale": OneOf(boundary.RESCALES),
+    "granularity": OneOf(boundary.GRANULARITIES),
+    "layer_ids": LayerIds("forget_grads"),
+}
+
+
+@takes(**SUBSPACE)
 def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer", rescale="undo", layer_ids=None):
     """Take the span of m retain gradients out of the forget gradient: g_perp = g_f - alpha B B^T g_f for each layer.
 
@@ -26,28 +48,19 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
     Raises TypeError or ValueError as `projection.project`, and for an empty history.
     Source: ours; the gradient orthogonal projection of arXiv 2602.00567 with a subspace in place of a line.
     """
-    if not isinstance(retain_history, (list, tuple)):
-        raise TypeError(f"retain_history must be a list of lists of arrays, got {type(retain_history).__name__}")
-    if not retain_history:
-        raise ValueError("retain_history must hold at least one retain gradient, got none")
-    pairs = [
-        _checked("forget_grads", forget_grads, f"retain_history[{j}]", grads) for j, grads in enumerate(retain_history)
-    ]
-    forget, history = pairs[0][0], [grads for _, grads in pairs]
-    alpha = boundary.alpha(alpha)
-    boundary.one_of("rescale", rescale, boundary.RESCALES)
-    ids = boundary.layer_ids(layer_ids, len(forget), granularity)
-
-    projected = [None] * len(forget)
+    ids = layer_numbers(layer_ids, len(forget_grads), granularity)
+    projected = [None] * len(forget_grads)
     for layer in sorted(set(ids)):
         members = [i for i, owner in enumerate(ids) if owner == layer]
-        g_f, *layer_history = (np.concatenate([grads[i].ravel() for i in members]) for grads in (forget, *history))
+        g_f, *layer_history = (
+            np.concatenate([grads[i].ravel() for i in members]) for grads in (forget_grads, *retain_history)
+        )
         # gradients of any length weigh the same: what counts is where they point
         columns = np.stack([unit(g_r)[0] for g_r in layer_history], axis=1)
         g_perp = _project_off(g_f, basis(columns), alpha, rescale)
-        ends = np.cumsum([forget[i].size for i in members])
+        ends = np.cumsum([forget_grads[i].size for i in members])
         for i, part in zip(members, np.split(g_perp, ends[:-1])):
-            projected[i] = part.reshape(forget[i].shape).copy()
+            projected[i] = part.reshape(forget_grads[i].shape).copy()
     return projected
 
 

@@ -19,7 +19,7 @@ import torch
 
 from .. import boundary
 from ..core.fast import cosines_and_norms, projected
-from ..core.projection import Layers, check_gradients, wide
+from ..core.projection import Layers, wide
 from ..core.unlearner import OEU
 
 COMPONENTS = ("none", "descent", "given", "all")
@@ -66,8 +66,9 @@ class OrthogonalUpdates(torch.optim.Optimizer):
         Raises TypeError or ValueError, naming the argument, for lists that do not match, a parameter that the optimizer
         does not hold or that is named twice, or a gradient that is not finite.
         """
-        self._protected = None
-        check_gradients("parameters", parameters, "retain_grads", retain_grads)
+        self._protected = None  # also where these are refused
+        parameters = boundary.gradients("parameters", parameters, torch, check_finite=False)
+        retain_grads = boundary.gradients("retain_grads", retain_grads, torch, parameters, "parameters", False)
         held = {id(p) for group in self.param_groups for p in group["params"]}
         if not {id(p) for p in parameters} <= held or len({id(p) for p in parameters}) < len(parameters):
             raise ValueError("parameters must be tensors that the optimizer holds, each once")
@@ -77,7 +78,7 @@ class OrthogonalUpdates(torch.optim.Optimizer):
             layers = Layers(layers, parameters)
         elif len(layers.ids) != len(parameters):
             raise ValueError(f"layers must be of {len(parameters)} tensors like parameters, got {len(layers.ids)}")
-        parameters, retain_grads = list(parameters), [g.detach() for g in retain_grads]
+        retain_grads = [g.detach() for g in retain_grads]
         self._protected = parameters, retain_grads, layers, _versions(parameters + retain_grads)
 
     def step(self, closure=None):

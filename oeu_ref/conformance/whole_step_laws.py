@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from ..reference.network import QuantizedMLP, oeu_step
+from ..reference.network import QuantizedMLP
+from ..reference.unlearner import oeu_step
 from .cases import Cases
 from .implementation import STEP
 from .law import about, require

@@ -5,8 +5,12 @@ import copy
 import torch
 from torch import nn
 
-from .. import boundary
+from ..boundary import FLAG, MASKS, Bits, Instance, OneOf, Sizes, taking
+from ..reference.network import QuantizedMLP
 from .quantizer import QuantConv2d, Quantizer, QuantLinear
+
+takes = taking()
+BITS = {"weight_bits": Bits(), "activation_bits": Bits(), "first_last_bits": Bits()}
 
 
 class QuantMLP(nn.Module):
@@ -19,12 +23,9 @@ class QuantMLP(nn.Module):
     or unknown bit widths.
     """
 
+    @takes(sizes=Sizes(), **BITS, batch_norm=FLAG)
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, batch_norm=False):
         super().__init__()
-        if len(sizes) < 2:
-            raise ValueError(f"sizes must name at least input and output width, got {tuple(sizes)}")
-        sizes = [boundary.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
-        boundary.size("sizes", sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:])), "weights")
         last = len(sizes) - 2
         self.layers = nn.ModuleList()
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
@@ -38,6 +39,7 @@ class QuantMLP(nn.Module):
             inputs = torch.relu(norm(layer(inputs)))
         return self.layers[-1](inputs)
 
+    @takes(network=Instance(QuantizedMLP))
     def load_reference(self, network):
         """Take over weights, steps and input range of a reference `QuantizedMLP` of the same shape; returns self."""
         arrays = {name: torch.as_tensor(value) for name, value in network.parameters.items()}
@@ -51,6 +53,7 @@ class QuantMLP(nn.Module):
         return self
 
 
+@takes(model=Instance(nn.Module, "torch.nn.Module"), **BITS, mask=OneOf(MASKS))
 def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, mask="clip"):
     """Copy of a float classifier whose Conv2d and Linear layers are quantized; all else, shortcuts too, stays.
 
@@ -61,8 +64,6 @@ def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, m
     Linear layers or unknown bits or mask.
     Source: 8 bits at both ends is the practice of the field (LSQ, ICLR 2020, section 3).
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     model = copy.deepcopy(model)
     kinds = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
     found = [name for name, module in model.named_modules() if type(module) in kinds]
@@ -81,8 +82,8 @@ def _bits(weight_bits, activation_bits, override):
     """Bit widths of one layer; override: that of first and last layers where quantized, None for the others."""
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
     for name, value in bits.items():
-        if boundary.bits(name, value) != 32 and override is not None:
-            bits[name] = boundary.bits("first_last_bits", override)
+        if value != 32 and override is not None:
+            bits[name] = override
     return bits
 
 

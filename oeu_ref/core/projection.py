@@ -9,14 +9,55 @@ import math
 
 import torch
 
-from .. import boundary
-from ._checks import finite, floating
+from ..boundary import (
+    ALPHA,
+    BETA,
+    GRANULARITIES,
+    NORMALIZATIONS,
+    RESCALES,
+    Gradients,
+    LayerIds,
+    OneOf,
+    Positive,
+    Rule,
+    gradients,
+    of,
+    taking,
+)
+from ..reference.projection import layer_numbers
+
+takes = taking(torch)
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64, ~8 eps of float32.
 COLLINEAR = {torch.float64: 1e-12, torch.float32: 1e-6}
 PIECE = 1 << 15  # elements whose squares PyTorch's norm may add up in order
 
 
+def alike(name, value, library, other, other_name, check_finite=True):
+    """Return `boundary.gradients` of one dtype, halves once widened, and device with the other list's, or raise."""
+    value = gradients(name, value, library, other, other_name, check_finite)
+    for what, error, found in (
+        ("have one dtype", TypeError, {wide(t.new_empty(0)).dtype for t in [*other, *value]}),
+        ("be on one device", ValueError, {t.device for t in [*other, *value]}),
+    ):
+        if len(found) > 1:
+            raise error(f"{other_name} and {name} must {what}, got {' and '.join(sorted(map(str, found)))}")
+    return value
+
+
+PROJECTION = {
+    "forget_grads": Gradients(),
+    "retain_grads": Rule(alike, of("forget_grads"), "forget_grads"),
+    "alpha": ALPHA,
+    "rescale": OneOf(RESCALES),
+    "normalization": OneOf(NORMALIZATIONS),
+    "epsilon": Positive(),
+    "granularity": OneOf(GRANULARITIES),
+    "layer_ids": LayerIds("forget_grads"),
+}
+
+
+@takes(**PROJECTION)
 def project(
     forget_grads,
     retain_grads,
@@ -43,20 +84,14 @@ def project(
     float or not finite, alpha outside [0, 1], epsilon <= 0, or an unknown word.
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
-    check_gradients("forget_grads", forget_grads, "retain_grads", retain_grads)
-    _check_alike("forget_grads and retain_grads", [*forget_grads, *retain_grads])
-    for i, (g_f, g_r) in enumerate(zip(forget_grads, retain_grads)):
-        finite(f"forget_grads[{i}]", g_f), finite(f"retain_grads[{i}]", g_r)
     layers = Layers(layer_ids, forget_grads, granularity)
-    return projected(forget_grads, retain_grads, layers, alpha, rescale, normalization, epsilon)
+    return projected.unchecked(forget_grads, retain_grads, layers, alpha, rescale, normalization, epsilon)
 
 
+@takes(alpha=ALPHA, rescale=OneOf(RESCALES), normalization=OneOf(NORMALIZATIONS), epsilon=Positive())
 def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", normalization="exact", epsilon=1e-8):
     """`project` without the checks of tensors, which wait for the device; layers: a `Layers` of the same tensors."""
-    alpha = boundary.alpha(alpha)
-    boundary.one_of("rescale", rescale, boundary.RESCALES)
-    boundary.one_of("normalization", normalization, boundary.NORMALIZATIONS)
-    epsilon = boundary.positive("epsilon", epsilon) if normalization == "additive" else 0.0
+    epsilon = epsilon if normalization == "additive" else 0.0
     g_f, unit_r = wide(forget_grads), wide(retain_grads)
     # in units in which no product or sum overflows: powers of two, so that not a bit of an ordinary gradient is lost
     size_f = layers.sizes(g_f)
@@ -85,6 +120,7 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", nor
     return [g.to(like.dtype) for g, like in zip(g_perp, forget_grads)]
 
 
+@takes(project, beta=BETA)
 def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo", **options):
     """Direction of the OEU step, d = g_r + beta g_perp, which an optimizer then follows downhill.
 
@@ -92,11 +128,16 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     Returns a list of P new tensors.  Raises as `project`, and for a beta below 0.
     Source: the OEU update of arXiv 2602.00567.
     """
-    beta = boundary.beta(beta)
     g_perp = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
     return torch._foreach_add(list(retain_grads), g_perp, alpha=beta)
 
 
+@takes(
+    first_grads=Gradients(check_finite=False),
+    second_grads=Rule(alike, of("first_grads"), "first_grads", check_finite=False),
+    granularity=OneOf(GRANULARITIES),
+    layer_ids=LayerIds("first_grads"),
+)
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
 
@@ -104,8 +145,6 @@ def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     Returns (L,) in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either gradient is
     zero.  Raises as `project`.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
-    check_gradients("first_grads", first_grads, "second_grads", second_grads)
-    _check_alike("first_grads and second_grads", [*first_grads, *second_grads])
     layers = Layers(layer_ids, first_grads, granularity)
     return layers.dots(layers.unit(wide(first_grads)), layers.unit(wide(second_grads))).clamp(-1.0, 1.0)
 
@@ -117,10 +156,11 @@ class Layers:
     names: what to call the L layers, their labels in order of first appearance.
     """
 
+    @takes(layer_ids=LayerIds("tensors"), granularity=OneOf(GRANULARITIES))
     def __init__(self, layer_ids, tensors, granularity="layer"):
-        ids = boundary.layer_ids(layer_ids, len(tensors), granularity)
         labels = range(len(tensors)) if layer_ids is None else layer_ids
         self.names = ["global"] if granularity == "global" else list(dict.fromkeys(labels))
+        ids = layer_numbers(layer_ids, len(tensors), granularity)
         self.count = max(ids) + 1
         self.ids = torch.tensor(ids, device=tensors[0].device)
 
@@ -182,35 +222,8 @@ def _squares(tensors):
     return torch.stack([part.sum() for part in squares.split([len(part) for part in pieces])])
 
 
-def wide(grads):
-    """The same tensors, float16 and bfloat16 ones as float32: sums over a layer need the digits."""
-    return [g.float() if g.dtype in (torch.float16, torch.bfloat16) else g for g in grads]
-
-
-def _check_alike(names, tensors):
-    """Raise TypeError unless all tensors have one dtype, once halves are widened, and ValueError for two devices."""
-    kinds = {t.dtype for t in wide([t.new_empty(0) for t in tensors])}
-    if len(kinds) > 1:
-        raise TypeError(f"{names} must have one dtype, got {' and '.join(sorted(map(str, kinds)))}")
-    if len(devices := {t.device for t in tensors}) > 1:
-        raise ValueError(f"{names} must be on one device, got {' and '.join(sorted(map(str, devices)))}")
-
-
-def check_gradients(first_name, first, second_name, second):
-    """Raise TypeError or ValueError unless both are lists of float tensors with equal shapes pairwise; never waits."""
-    if not isinstance(first, (list, tuple)) or not isinstance(second, (list, tuple)):
-        raise TypeError(
-            f"{first_name} and {second_name} must be lists of tensors, "
-            f"got {type(first).__name__} and {type(second).__name__}"
-        )
-    if len(first) != len(second) or not first:
-        raise ValueError(
-            f"{first_name} and {second_name} must be lists of the same length, at least 1, "
-            f"got {len(first)} and {len(second)}"
-        )
-    for i, (a, b) in enumerate(zip(first, second)):
-        floating(f"{first_name}[{i}]", a), floating(f"{second_name}[{i}]", b)
-        if a.shape != b.shape:
-            raise ValueError(
-                f"{second_name}[{i}] must have the shape of {first_name}[{i}], {tuple(a.shape)}, got {tuple(b.shape)}"
-            )
+def wide(x):
+    """The same tensor, or list of tensors, float16 and bfloat16 as float32: sums over a layer need the digits."""
+    if isinstance(x, (list, tuple)):
+        return [wide(tensor) for tensor in x]
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

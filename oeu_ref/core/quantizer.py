@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import boundary
+from ..boundary import FLAG, MASKS, Bits, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
 from ..reference.quantizer import integer_range, step_gradient_scale
-from ._checks import finite, floating
+from .projection import wide
+
+takes = taking(torch)
+X = Floats()  # any shape, finite
+RANGE = {"q_min": Whole(), "q_max": Whole(of("q_min"), "q_min")}
+LAYER = {"weight_bits": Bits(), "activation_bits": Bits(), "mask": OneOf(MASKS)}
 
 __all__ = [
     "QuantConv2d",
@@ -33,6 +38,7 @@ __all__ = [
 ]
 
 
+@takes(x=X, step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
 def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Round x to the grid step * {q_min, ..., q_max}, staying in floating point; differentiable in x and step.
 
@@ -41,11 +47,10 @@ def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     Raises TypeError for a non-float x or a range that is not whole, ValueError for a non-finite x, step <= 0,
     q_min >= q_max or an unknown mask.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
     """
-    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
-    grad_scale = boundary.number("grad_scale", grad_scale, 0)
-    return _FakeQuantize.apply(x, step, q_min, q_max, grad_scale, boundary.one_of("mask", mask, boundary.MASKS))
+    return _FakeQuantize.apply(x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
 
+@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
 
@@ -60,33 +65,29 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
     Raises as `fake_quantize`; ValueError for a grad_out of another shape or a non-finite one.
     Source: LSQ, equations 3 (step) and 5 (STE).
     """
-    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
-    if finite("grad_out", floating("grad_out", grad_out)).shape != x.shape:
-        raise ValueError(f"grad_out must have the shape of x, {tuple(x.shape)}, got {tuple(grad_out.shape)}")
-    grad_scale = boundary.number("grad_scale", grad_scale, 0)
-    return _backward(grad_out, x, step, q_min, q_max, grad_scale, boundary.one_of("mask", mask, boundary.MASKS))
+    return _backward(grad_out, x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
 
+@takes(x=X, step=Step(), **RANGE)
 def integer_codes(x, step, q_min, q_max):
     """Integers that a device stores: round(clip(x / step, q_min, q_max)).
 
     Arguments and errors as `fake_quantize`.  Returns int16 of the shape of x, in [q_min, q_max].
     """
-    return _codes(*_checked(x, step, q_min, q_max)).to(torch.int16)
+    return _codes(x, _tensor(step, x), q_min, q_max).to(torch.int16)
 
 
+@takes(codes=Integers(), step=Step())
 def dequantize(codes, step):
     """Real values that integer codes stand for: step * codes, the inverse of `integer_codes` on the grid.
 
     codes: integers, any shape; step: float or 0-d tensor > 0.  Returns the dtype of the step (float32 for a float).
     Raises TypeError for codes that are not integers, ValueError for a step <= 0.
     """
-    if codes.is_floating_point():
-        raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
-    boundary.positive("step", float(step))
     return codes.to(step.dtype if isinstance(step, Tensor) else torch.float32) * step
 
 
+@takes(x=X, step=Step(), grad_scale=Number(0))
 def binarize(x, step, grad_scale=1.0):
     """Replace each value by the step with its sign: two levels, -s and s; differentiable in x and step.
 
@@ -96,10 +97,10 @@ def binarize(x, step, grad_scale=1.0):
     and codes {-1, 0}, moved by s: fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for
     a negative x so small that x - s is rounded to -s.
     """
-    x, step, *_ = _checked(x, step, -1, 1)
-    return _Binarize.apply(x, step, boundary.number("grad_scale", grad_scale, 0))
+    return _Binarize.apply(x, _tensor(step, x), grad_scale)
 
 
+@takes(x=X, grad_out=Like("x"), step=Step(), grad_scale=Number(0))
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
     """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
 
@@ -112,21 +113,20 @@ def binarize_backward(grad_out, x, step, grad_scale=1.0):
     Raises as `fake_quantize_backward`.  Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et
     al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
     """
-    x, step, *_ = _checked(x, step, -1, 1)
-    if finite("grad_out", floating("grad_out", grad_out)).shape != x.shape:
-        raise ValueError(f"grad_out must have the shape of x, {tuple(x.shape)}, got {tuple(grad_out.shape)}")
-    return _binary_backward(grad_out, x, step, boundary.number("grad_scale", grad_scale, 0))
+    return _binary_backward(grad_out, x, _tensor(step, x), grad_scale)
 
 
+@takes(x=X)
 def binary_codes(x):
     """The signs that a device stores: 1 where x >= 0, -1 elsewhere.
 
     x: any shape, finite.  Returns int16 of the shape of x: `dequantize` makes `binarize` of it.
     Raises TypeError for a non-float x, ValueError for a non-finite one.
     """
-    return _signs(finite("x", floating("x", x))).to(torch.int16)
+    return _signs(x).to(torch.int16)
 
 
+@takes(x=Floats(empty=False), q_max=Whole(0))
 def initial_step(x, q_max):
     """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
 
@@ -134,16 +134,17 @@ def initial_step(x, q_max):
     Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, since any step represents zeros exactly.
     Raises TypeError for a non-float x, ValueError for an empty or non-finite x.  Source: LSQ, section 2.1.
     """
-    return _positive(2 * _mean_magnitude(x) / math.sqrt(max(q_max, 1)))
+    return _positive(2 * x.abs().mean() / math.sqrt(max(q_max, 1)))
 
 
+@takes(x=Floats(empty=False))
 def initial_binary_step(x):
     """Step with which training of a binary quantizer starts: mean|x|, that of least squared error.
 
     x: any shape, finite, not empty.  Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, as in `initial_step`.
     Raises as `initial_step`.  Source: XNOR-Net, equation 6; the reference says what LSQ's formula would do.
     """
-    return _positive(_mean_magnitude(x))
+    return _positive(x.abs().mean())
 
 
 class Quantizer(nn.Module):
@@ -160,10 +161,10 @@ class Quantizer(nn.Module):
     forward: x of any shape, float -> x_hat, the shape and dtype of x.  Raises ValueError for unknown bits or mask.
     """
 
+    @takes(bits=Width(), signed=OneOf((True, False, None)), mask=OneOf(MASKS), per_sample=FLAG)
     def __init__(self, bits, signed=True, mask="clip", per_sample=False):
         super().__init__()
-        self.bits = boundary.width("bits", bits)
-        self.mask = boundary.one_of("mask", mask, boundary.MASKS)
+        self.bits, self.mask = bits, mask
         if bits == "binary" and mask != "clip":
             raise ValueError(f"mask must be 'clip' for binary codes, which do not round, got {mask!r}")
         self.per_sample = per_sample
@@ -205,7 +206,7 @@ class Quantizer(nn.Module):
 
         step: float or 0-d tensor, finite and not 0: its magnitude counts.  Raises TypeError or ValueError for another.
         """
-        if boundary.number("step", float(step)) == 0:
+        if number("step", float(step)) == 0:
             raise ValueError("step must be another number than 0, which would divide")
         with torch.no_grad():
             self.step.copy_(torch.as_tensor(step))
@@ -273,9 +274,9 @@ class _QuantizedLayer:
 
     def _add_quantizers(self, weight_bits, activation_bits, mask):
         self.weight_quantizer = self.activation_quantizer = None
-        if boundary.bits("weight_bits", weight_bits) != 32:
+        if weight_bits != 32:
             self.weight_quantizer = Quantizer(weight_bits, True, mask).to(self.weight)
-        if boundary.bits("activation_bits", activation_bits) != 32:
+        if activation_bits != 32:
             self.activation_quantizer = Quantizer(activation_bits, None, mask, per_sample=True).to(self.weight)
 
     def quantized(self, inputs):
@@ -292,6 +293,7 @@ class QuantLinear(_QuantizedLayer, nn.Linear):
     else as `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
     """
 
+    @takes(**LAYER)
     def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
         super().__init__(*args, **kwargs)
         self._add_quantizers(weight_bits, activation_bits, mask)
@@ -308,6 +310,7 @@ class QuantConv2d(_QuantizedLayer, nn.Conv2d):
     else as `nn.Conv2d`.  forward: (N, C, H, W) float -> (N, C', H', W').  Raises ValueError for unknown bits or mask.
     """
 
+    @takes(**LAYER)
     def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
         super().__init__(*args, **kwargs)
         self._add_quantizers(weight_bits, activation_bits, mask)
@@ -344,11 +347,11 @@ class _Binarize(torch.autograd.Function):
 
 def _codes(x, step, q_min, q_max):
     # in place: on large tensors fresh memory costs more than the arithmetic
-    return (_wide(x) / step).clamp_(q_min, q_max).round_()
+    return (wide(x) / step).clamp_(q_min, q_max).round_()
 
 
 def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
-    v = _wide(x) / step
+    v = wide(x) / step
     tested = v if mask == "clip" else v.round()
     clipped = tested.clamp(q_min, q_max)
     outside = tested != clipped
@@ -359,38 +362,23 @@ def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
 
 
 def _signs(x):
-    x = _wide(x)
+    x = wide(x)
     # NaN stays NaN: compared with 0 it would become -1, and a network that diverged would look healthy
     return (x >= 0).to(x.dtype).mul_(2).sub_(1).masked_fill_(x.isnan(), torch.nan)
 
 
 def _binary_backward(grad_out, x, step, grad_scale):
-    v = _wide(x) / step
+    v = wide(x) / step
     outside = v.abs() > 1
     slope_of_step = _signs(x).sub_(v.masked_fill_(outside, 0.0))
     grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
     return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
 
 
-def _mean_magnitude(x):
-    if finite("x", floating("x", x)).numel() == 0:
-        raise ValueError("x must not be empty: its mean magnitude sets the step")
-    return x.abs().mean()
-
-
 def _positive(step):
     return torch.where(step > 0, step, torch.ones_like(step))
 
 
-def _wide(x):
+def _tensor(step, x):
     # bfloat16 has fewer digits than 8-bit codes need
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _checked(x, step, q_min, q_max):
-    finite("x", floating("x", x))
-    if isinstance(step, Tensor) and step.ndim != 0:
-        raise ValueError(f"step must be a float or a 0-d tensor, got shape {tuple(step.shape)}")
-    boundary.positive("step", step.item() if isinstance(step, Tensor) else step)
-    step = step if isinstance(step, Tensor) else torch.tensor(step, dtype=_wide(x).dtype, device=x.device)
-    return x, step, *boundary.integer_range(q_min, q_max)
+    return step if isinstance(step, Tensor) else torch.tensor(step, dtype=wide(x).dtype, device=x.device)

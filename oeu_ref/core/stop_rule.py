@@ -3,9 +3,12 @@
 import torch
 from torch import nn
 
-from .. import boundary
+from ..boundary import Instance, Integer, Samples, taking
 from .entropy import entropy
 from .undo import in_mode
+
+takes = taking(torch)
+MODEL = Instance(nn.Module, "torch.nn.Module")
 
 
 class EntropyStop:
@@ -20,17 +23,10 @@ class EntropyStop:
     target, without Retrain before: LoTUS (CVPR 2025, arXiv 2503.18314) and ReGUn (arXiv 2603.11210).
     """
 
+    @takes(model=MODEL, forget_inputs=Samples(), unseen_inputs=Samples(), batch_size=Integer(1), every=Integer(1))
     def __init__(self, model, forget_inputs, unseen_inputs, batch_size=1024, every=1):
-        self.model = boundary.instance("model", model, nn.Module, "torch.nn.Module")
-        self.forget_inputs, self.unseen_inputs = forget_inputs, unseen_inputs
-        self.batch_size = boundary.integer("batch_size", batch_size, 1)
-        self.every, self.calls = boundary.integer("every", every, 1), 0
-        for name, inputs in (("forget_inputs", forget_inputs), ("unseen_inputs", unseen_inputs)):
-            if not isinstance(inputs, torch.Tensor):
-                raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
-            if len(inputs) == 0:
-                raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
-        self.history = []
+        self.model, self.forget_inputs, self.unseen_inputs = model, forget_inputs, unseen_inputs
+        self.batch_size, self.every, self.calls, self.history = batch_size, every, 0, []
 
     def reached(self):
         """Measure both entropies on the model as it is now; True once the forget set's is at least the unseen one's."""
@@ -50,6 +46,7 @@ class EntropyStop:
         self.calls, self.history = state["calls"], [tuple(pair) for pair in state["history"]]
 
 
+@takes(model=MODEL, inputs=Samples(), batch_size=Integer(1))
 @torch.no_grad()
 def mean_entropy(model, inputs, batch_size=1024):
     """Mean entropy of the model's predictions, in eval mode; each module's own mode is put back afterwards.

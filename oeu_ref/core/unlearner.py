@@ -1,6 +1,6 @@
 """The OEU step on any PyTorch model and optimizer: a plan, which changes nothing, and its taking.
 
-`OEU.plan` is the twin of `oeu_ref.reference.network.oeu_step`. Small methods (`forget_gradient`, `retain_gradient`,
+`OEU.plan` is the twin of `oeu_ref.reference.unlearner.oeu_step`. Small methods (`forget_gradient`, `retain_gradient`,
 `project`, …) are what `oeu_ref.beyond` overrides: a new idea is a new class there.
 """
 
@@ -11,14 +11,16 @@ from torch import nn
 from torch.nn import functional
 
 from .. import boundary
-from ._checks import with_data
-from .entropy import _entropy, _log_softmax, check_logits_shape, checked_labels
+from ..boundary import ALPHA, BETA, GRANULARITIES, LAYERS, RESCALES, Instance, OneOf, Rule, Samples, taking
+from .entropy import entropy
 from .fast import cosines_and_norms, projected
 from .projection import Layers, wide
 from .quantizer import owner
 from .undo import State, in_mode, undone
 
 MODES = ("train", "keep")
+takes = taking(torch)
+BATCHES = {"forget_inputs": Samples(), "retain_inputs": Samples()}
 
 
 class NonFiniteError(ValueError):
@@ -87,6 +89,17 @@ class OEU:
     Source: the OEU algorithm of arXiv 2602.00567.
     """
 
+    @takes(
+        model=Instance(nn.Module, "torch.nn.Module"),
+        optimizer=Instance(torch.optim.Optimizer, "torch.optim.Optimizer"),
+        alpha=ALPHA,
+        beta=BETA,
+        granularity=OneOf(GRANULARITIES),
+        rescale=OneOf(RESCALES),
+        layer=OneOf(LAYERS),
+        mode=OneOf(MODES),
+        forget_loss=Rule(boundary.function),
+    )
     def __init__(
         self,
         model,
@@ -99,17 +112,9 @@ class OEU:
         mode="train",
         forget_loss=None,
     ):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         self.model, self.optimizer = model, optimizer
-        self.alpha, self.beta = boundary.alpha(alpha), boundary.beta(beta)
-        self.granularity = boundary.one_of("granularity", granularity, boundary.GRANULARITIES)
-        self.rescale = boundary.one_of("rescale", rescale, boundary.RESCALES)
-        self.layer = boundary.one_of("layer", layer, boundary.LAYERS)
-        self.mode = boundary.one_of("mode", mode, MODES)
-        self.forget_loss = boundary.function("forget_loss", forget_loss)
+        self.alpha, self.beta, self.granularity, self.rescale = alpha, beta, granularity, rescale
+        self.layer, self.mode, self.forget_loss = layer, mode, forget_loss
         self._layers = {}
         if not self._trainable():
             raise ValueError("optimizer must hold at least one parameter of the model that requires a gradient")
@@ -121,6 +126,7 @@ class OEU:
         """
         return self.take(self.plan(forget_inputs, retain_inputs, retain_labels))
 
+    @takes(**BATCHES)
     def plan(self, forget_inputs, retain_inputs, retain_labels):
         """Compute both gradients, the projection and the direction, and change nothing (but for what dropout draws).
 
@@ -129,7 +135,6 @@ class OEU:
         Raises TypeError or ValueError for empty or mismatched batches and bad labels, `NonFiniteError` (a ValueError)
         for a non-finite loss or gradient.
         """
-        _check_inputs(forget_inputs=forget_inputs, retain_inputs=retain_inputs)
         parameters = self._trainable()
         with undone(self.model) as before:
             with in_mode(self.model, True if self.mode == "train" else None):
@@ -182,19 +187,20 @@ class OEU:
 
     def losses_of_forget(self, logits):
         """(the loss that is to fall, mean entropy detached) for the forget batch's logits."""
-        check_logits_shape(logits, "the model's logits for forget_inputs")
-        [logits] = wide([logits])
-        entropy = _entropy(_log_softmax(logits)).mean()
-        loss = -entropy if self.forget_loss is None else self.forget_loss(logits)
+        logits = wide(
+            boundary.floats("the model's logits for forget_inputs", logits, torch, "N", "K", check_finite=False)
+        )
+        unsure = entropy.unchecked(logits).mean()
+        loss = -unsure if self.forget_loss is None else self.forget_loss(logits)
         if not isinstance(loss, torch.Tensor) or loss.ndim != 0 or loss.requires_grad < logits.requires_grad:
             raise TypeError("forget_loss must return a 0-d tensor that depends on the logits, such as a batch mean")
-        return self.part(loss, len(logits)), self.part(entropy.detach(), len(logits))
+        return self.part(loss, len(logits)), self.part(unsure.detach(), len(logits))
 
     def loss_of_retain(self, logits, labels):
         """Mean cross-entropy of the retain batch's logits."""
-        check_logits_shape(logits, "the model's logits for retain_inputs")
-        labels = checked_labels("retain_labels", labels, *logits.shape)
-        return self.part(functional.cross_entropy(*wide([logits]), labels), len(labels))
+        boundary.floats("the model's logits for retain_inputs", logits, torch, "N", "K", check_finite=False)
+        labels = boundary.labels("retain_labels", labels, torch, logits)
+        return self.part(functional.cross_entropy(wide(logits), labels), len(labels))
 
     def project(self, parameters, g_f, g_r, layers):
         """g_perp: the forget gradient without the retain direction, a list of new tensors."""
@@ -248,15 +254,6 @@ def layers_of(model, parameters, layer="module", granularity="layer"):
     """`Layers` of a model's parameters, a dict by name; layer, granularity: as in `OEU`."""
     labels = list(parameters) if layer == "tensor" else [owner(model, name) for name in parameters]
     return Layers(labels, list(parameters.values()), granularity)
-
-
-def _check_inputs(**named):
-    for name, inputs in named.items():
-        if not isinstance(inputs, torch.Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(inputs).__name__}")
-        if inputs.ndim < 1 or len(inputs) == 0:
-            raise ValueError(f"{name} must hold at least one sample, got shape {tuple(inputs.shape)}")
-        with_data(name, inputs)
 
 
 def _used(parameters, g_f, g_r):

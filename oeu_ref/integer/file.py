@@ -2,7 +2,7 @@
 
 "header.npy" holds JSON: schema, value_bits, input, and for each node its name, op, inputs, attributes, numbers for
 human readers, and shape and packing of its arrays. Each array is an entry "NODE.ARRAY.npy": weights packed by
-`quantizer.pack_codes`, everything else as it is. `oeu_ref.integer.export.write` writes such files.
+`packing.pack_codes`, everything else as it is. `oeu_ref.integer.export.write` writes such files.
 """
 
 import io
@@ -14,8 +14,8 @@ import zipfile
 import numpy as np
 
 from .. import boundary
-from ..reference.quantizer import pack_codes, unpack_codes
 from .network import INPUT, OPERATIONS, VALUE_TYPES, Input, IntegerNetwork, Node
+from .packing import pack_codes, unpack_codes
 
 SCHEMA = "oeu_ref integer network 1"
 # what may be damaged shows as one of these, from zip, JSON, NumPy's headers or our own checks

@@ -167,7 +167,8 @@ def thresholds(step, q_min, q_max, unit, value_bits=64):
     Raises TypeError or ValueError for a step, range, unit or width out of bounds.
     Source: Umuroglu and Jahre, 2017, section 2, with exact ties.
     """
-    step, (q_min, q_max) = Fraction(boundary.positive("step", step)), boundary.integer_range(q_min, q_max)
+    step, q_min = Fraction(boundary.positive("step", step)), boundary.whole("q_min", q_min)
+    q_max = boundary.whole("q_max", q_max, q_min, "q_min")
     limits = np.iinfo(VALUE_TYPES[boundary.one_of("value_bits", value_bits, tuple(VALUE_TYPES))])
     ties = [(k, Fraction(2 * k - 1, 2) * step / unit) for k in range(q_min + 1, q_max + 1)]
     first = [math.ceil(tie) if k % 2 == 0 else math.floor(tie) + 1 for k, tie in ties]

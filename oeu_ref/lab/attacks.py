@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import boundary
-from ..reference.metrics import checked_scores
+from ..reference.metrics import threshold_attack
 
 
 class SupportVectorAttack:
@@ -22,15 +22,12 @@ class SupportVectorAttack:
     def __init__(self, seed=0):
         self.seed = boundary.integer("seed", seed, 0)
 
+    @boundary.taking(np)(**threshold_attack.rules)
     def __call__(self, members, non_members, targets):
         try:
             from sklearn.svm import SVC  # a second to import: only for those who attack
         except ImportError:
             raise ImportError("SupportVectorAttack must have scikit-learn: pip install scikit-learn") from None
-        members, non_members, targets = (
-            checked_scores(name, scores)
-            for name, scores in (("members", members), ("non_members", non_members), ("targets", targets))
-        )
         if len(members) > len(non_members):
             chosen = np.random.default_rng(self.seed).permutation(len(members))[: len(non_members)]
             members = members[chosen]

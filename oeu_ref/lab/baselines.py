@@ -16,7 +16,6 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
-from ..core.entropy import checked_labels
 from ..core.undo import in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from .data import Samples, other_labels
@@ -135,7 +134,7 @@ class Method:
         """Mean cross-entropy of a batch, in nats; over several processes, this one's part of it."""
         mine = distributed.shard(batch)
         logits = self.model(mine.inputs)
-        loss = functional.cross_entropy(logits, checked_labels("labels", mine.labels, *logits.shape))
+        loss = functional.cross_entropy(logits, boundary.labels("labels", mine.labels, torch, logits))
         return distributed.part(loss, len(mine), len(batch))
 
 

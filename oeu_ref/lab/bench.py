@@ -23,7 +23,8 @@ from ..core import fast, projection
 from ..core.network import QuantMLP, quantize_model
 from ..core.quantizer import Quantizer, integer_range, step_gradient_scale
 from ..core.unlearner import OEU
-from ..reference import network as reference
+from ..reference.network import QuantizedMLP
+from ..reference.unlearner import oeu_step
 from . import results
 from .baselines import JointOEU
 from .data import Samples, stream
@@ -447,7 +448,7 @@ def reference_figure(machine):
     """A step of the NumPy reference against one of the core, on the same small network."""
     rng = np.random.default_rng(0)
     sizes = (64, 32, 10)
-    net = reference.QuantizedMLP(sizes)
+    net = QuantizedMLP(sizes)
     inputs, labels = rng.random((64, 64)), rng.integers(0, 10, 32)
     net.calibrate(inputs)
     model = QuantMLP(sizes).double()
@@ -455,7 +456,7 @@ def reference_figure(machine):
     oeu = OEU(model, torch.optim.SGD(model.parameters(), 1e-3))
     tensors = torch.tensor(inputs), torch.tensor(labels)
     ours = machine.by_turns(
-        lambda: reference.oeu_step(net, inputs[:32], inputs[32:], labels, 1e-3),
+        lambda: oeu_step(net, inputs[:32], inputs[32:], labels, 1e-3),
         lambda: oeu.step(tensors[0][:32], tensors[0][32:], tensors[1]),
         rounds=5 * ROUNDS,
     )

@@ -8,34 +8,77 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .. import boundary
-from ._checks import array
-from .entropy import checked_labels, checked_probabilities, entropy_of_probabilities
+from ..boundary import (
+    Instance,
+    Labels,
+    Probabilities,
+    Rule,
+    array,
+    finite,
+    instance,
+    labels,
+    of,
+    probabilities,
+    shaped,
+    taking,
+)
+from .entropy import entropy_of_probabilities
 
 METRICS = ("FA", "RA", "TA", "MIA")
 
 
+def scores(name, value, library):
+    """Return real numbers (N,), N >= 1, finite, as a float64 copy; raise TypeError or ValueError otherwise."""
+    values = shaped(name, array(name, value, library), "N")
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+    return finite(name, values.astype(library.float64), library)
+
+
+def pair(name, value, library):
+    """Return (probabilities, labels) of one set, checked; raise TypeError for no pair, and as they do."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        found = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
+        raise TypeError(f"{name} must be a pair (probabilities, labels), got {found}")
+    p = probabilities(f"{name}[0]", value[0], library)
+    return p, labels(f"{name}[1]", value[1], library, p)
+
+
+def percents(name, value):
+    """Return a mapping with a finite number for each of METRICS; raise TypeError or ValueError otherwise."""
+    instance(name, value, Mapping, "mapping")
+    for key in METRICS:
+        if not isinstance(value.get(key), numbers.Real) or not np.isfinite(value[key]):
+            raise ValueError(f"{name} must hold a finite {key} (percent), got {value.get(key)}")
+    return value
+
+
+takes = taking(np)
+LABELLED = {"probabilities": Probabilities(), "labels": Labels(of("probabilities"))}
+ATTACK = Instance(Callable, "function")
+
+
+@takes(**LABELLED)
 def accuracy(probabilities, labels):
     """Share of samples whose most likely class is their label: FA, RA or TA, by the set that is passed.
 
     probabilities: (N, K) float, rows sum to 1; labels: (N,) integers in [0, K).
     Returns a float in [0, 100] (percent).  Raises TypeError or ValueError for anything else.
     """
-    p = checked_probabilities("probabilities", probabilities)
-    labels = checked_labels("labels", labels, *p.shape)
-    return float(100 * (p.argmax(axis=1) == labels).mean())
+    return float(100 * (probabilities.argmax(axis=1) == labels).mean())
 
 
+@takes(**LABELLED)
 def confidence(probabilities, labels):
     """Probability given to the label, the feature of the membership attack.
 
     probabilities: (N, K) float, rows sum to 1; labels: (N,) integers in [0, K).
     Returns (N,) in [0, 1].  Raises TypeError or ValueError for anything else.
     """
-    p = checked_probabilities("probabilities", probabilities)
-    return p[np.arange(len(p)), checked_labels("labels", labels, *p.shape)]
+    return probabilities[np.arange(len(labels)), labels]
 
 
+@takes(**LABELLED)
 def modified_entropy(probabilities, labels):
     """Entropy that knows the label, another feature for the membership attack: 0 for a sure and right prediction.
 
@@ -45,8 +88,7 @@ def modified_entropy(probabilities, labels):
     Source: Song and Mittal, USENIX Security 2021, equation 9. (SalUn's code, and what was copied from it, takes log p_k
     where log(1 - p_k) belongs, and replaces the true class's column for all rows at once.)
     """
-    p = checked_probabilities("probabilities", probabilities)
-    labels = checked_labels("labels", labels, *p.shape)
+    p = probabilities
     rows = np.arange(len(p))
     with np.errstate(divide="ignore", invalid="ignore"):
         others = np.where(p > 0, -p * np.log1p(-p), 0.0)
@@ -55,6 +97,7 @@ def modified_entropy(probabilities, labels):
     return own + others.sum(axis=1)
 
 
+@takes(members=Rule(scores), non_members=Rule(scores), targets=Rule(scores))
 def threshold_attack(members, non_members, targets):
     """Attack that calls a sample a member when its confidence reaches a threshold.
 
@@ -64,10 +107,6 @@ def threshold_attack(members, non_members, targets):
     Raises TypeError for what are no numbers, ValueError for an empty or non-finite array or another rank.
     Source: the confidence attack of Song and Mittal, USENIX Security 2021, with one threshold for all classes.
     """
-    members, non_members, targets = (
-        checked_scores(name, scores)
-        for name, scores in (("members", members), ("non_members", non_members), ("targets", targets))
-    )
     # a threshold above every value is a candidate too: the attack may call nobody a member
     candidates = np.append(np.unique(np.concatenate([members, non_members])), np.inf)
     true_positive = 1 - np.searchsorted(np.sort(members), candidates) / len(members)
@@ -75,6 +114,7 @@ def threshold_attack(members, non_members, targets):
     return targets < candidates[np.argmax(true_positive + true_negative)]
 
 
+@takes(retain=Rule(pair), test=Rule(pair), forget=Rule(pair), attack=ATTACK)
 def membership_inference(retain, test, forget, attack=threshold_attack):
     """MIA: share of forget samples that an attack calls non-members. Higher: better forgotten, up to Retrain's value.
 
@@ -86,9 +126,7 @@ def membership_inference(retain, test, forget, attack=threshold_attack):
     Returns a float in [0, 100] (percent).  Raises TypeError or ValueError for bad arrays.
     Source: SalUn's MIA on confidence.
     """
-    boundary.instance("attack", attack, Callable, "function")
-    named = ("retain", retain), ("test", test), ("forget", forget)
-    members, non_members, targets = (confidence(*_pair(name, pair)) for name, pair in named)
+    members, non_members, targets = (confidence.unchecked(*labelled) for labelled in (retain, test, forget))
     judged = np.asarray(attack(members, non_members, targets))
     if judged.dtype != bool or judged.shape != targets.shape:
         raise ValueError(
@@ -97,6 +135,7 @@ def membership_inference(retain, test, forget, attack=threshold_attack):
     return float(100 * judged.mean())
 
 
+@takes(retain=Rule(pair), test=Rule(pair), forget=Rule(pair), attack=ATTACK)
 def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     """The four metrics of the field and the attack that over-forgetting invites.
 
@@ -104,28 +143,25 @@ def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     Returns {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}: floats in percent.  Raises as `membership_inference`.
     """
     return {
-        "FA": accuracy(*_pair("forget", forget)),
-        "RA": accuracy(*_pair("retain", retain)),
-        "TA": accuracy(*_pair("test", test)),
-        "MIA": membership_inference(retain, test, forget, attack),
-        "forget_vs_test_auc": forget_vs_test_auc(forget[0], test[0]),
+        "FA": accuracy.unchecked(*forget),
+        "RA": accuracy.unchecked(*retain),
+        "TA": accuracy.unchecked(*test),
+        "MIA": membership_inference.unchecked(retain, test, forget, attack),
+        "forget_vs_test_auc": forget_vs_test_auc.unchecked(forget[0], test[0]),
     }
 
 
+@takes(metrics=Rule(percents), retrain_metrics=Rule(percents))
 def average_gap(metrics, retrain_metrics):
     """AG: mean absolute gap to the retrained model over FA, RA, TA and MIA, in percentage points; lower is better.
 
     metrics, retrain_metrics: mappings with "FA", "RA", "TA", "MIA" in percent.
     Returns a float >= 0.  Raises TypeError for no mapping, ValueError that names a missing or non-finite metric.
     """
-    for name, values in (("metrics", metrics), ("retrain_metrics", retrain_metrics)):
-        boundary.instance(name, values, Mapping, "mapping")
-        for key in METRICS:
-            if not isinstance(values.get(key), numbers.Real) or not np.isfinite(values[key]):
-                raise ValueError(f"{name} must hold a finite {key} (percent), got {values.get(key)}")
     return float(np.mean([abs(metrics[key] - retrain_metrics[key]) for key in METRICS]))
 
 
+@takes(forget_probabilities=Probabilities(), test_probabilities=Probabilities())
 def forget_vs_test_auc(forget_probabilities, test_probabilities):
     """How well entropy alone tells forget samples from test samples: area under the ROC curve, in percent.
 
@@ -135,36 +171,16 @@ def forget_vs_test_auc(forget_probabilities, test_probabilities):
     Raises TypeError or ValueError for anything else.
     Source: the probability that a forget sample has the higher entropy, ties counted half (Mann-Whitney U).
     """
-    return auc(entropy_of_probabilities(forget_probabilities), entropy_of_probabilities(test_probabilities))
+    return auc(*map(entropy_of_probabilities.unchecked, (forget_probabilities, test_probabilities)))
 
 
+@takes(positives=Rule(scores), negatives=Rule(scores))
 def auc(positives, negatives):
     """Probability in percent that a random positive scores above a random negative, ties counted half.
 
     positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100].
     Raises TypeError or ValueError for anything else.
     """
-    positives, negatives = checked_scores("positives", positives), checked_scores("negatives", negatives)
     ordered = np.sort(negatives)
     below, up_to = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))
     return float(100 * (below + up_to).mean() / (2 * len(negatives)))
-
-
-def checked_scores(name, scores):
-    """Return scores as a float64 array (N,), finite, N >= 1; raise TypeError or ValueError, naming it, otherwise."""
-    scores = array(name, scores)
-    if scores.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be real numbers, got dtype {scores.dtype}")
-    scores = scores.astype(np.float64)
-    wrong = scores[~np.isfinite(scores)]
-    if scores.ndim != 1 or scores.size == 0 or wrong.size:
-        found = f"{wrong[0]}" if wrong.size else f"shape {scores.shape}"
-        raise ValueError(f"{name} must be a finite array of shape (N,) with N >= 1, got {found}")
-    return scores
-
-
-def _pair(name, pair):
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        found = f"{len(pair)} things" if isinstance(pair, (tuple, list)) else type(pair).__name__
-        raise TypeError(f"{name} must be a pair (probabilities, labels), got {found}")
-    return pair

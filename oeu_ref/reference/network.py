@@ -1,17 +1,28 @@
-"""A quantized multilayer perceptron differentiated by hand, and one whole OEU step that can be looked at.
+"""A quantized multilayer perceptron differentiated by hand, and its training by SGD.
 
 Every layer is x -> fake_quantize(x) @ fake_quantize(W).T + b, with a ReLU between layers and no BatchNorm. Parameters
 carry the names that `oeu_ref.core.network.QuantMLP` gives them, so that weights travel between the two by name.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from .. import boundary
-from ._checks import array
-from .entropy import checked_labels, cross_entropy, entropy, entropy_loss, softmax
-from .projection import cosines, oeu_direction, project
+from ..boundary import (
+    Bits,
+    Floats,
+    Instance,
+    Integer,
+    Labels,
+    Like,
+    Number,
+    Positive,
+    Rule,
+    Sizes,
+    array,
+    instance,
+    of,
+    taking,
+)
+from .entropy import cross_entropy, softmax
 from .quantizer import (
     binarize,
     binarize_backward,
@@ -22,6 +33,24 @@ from .quantizer import (
     integer_range,
     step_gradient_scale,
 )
+
+takes = taking(np)
+
+
+def for_each_parameter(name, value, library, parameters):
+    """Return a dict with an array for each parameter, of its shape; raise TypeError or ValueError otherwise."""
+    instance(name, value, dict)
+    for key, parameter in parameters.items():
+        if key not in value:
+            raise ValueError(f"{name} must hold an array for each parameter, lacks {key}")
+        found, wanted = array(f"{name}[{key!r}]", value[key], library).shape, np.shape(parameter)
+        if found != wanted:
+            raise ValueError(f"{name}[{key!r}] must have the shape of its parameter, {wanted}, got {found}")
+    return value
+
+
+INPUTS = Floats("N", of("self", "num_inputs"))
+SGD = {"learning_rate": Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
 
 
 class QuantizedMLP:
@@ -37,20 +66,15 @@ class QuantizedMLP:
     Source: the quantized networks of arXiv 2602.00567, at a size that can be read; steps as in LSQ (ICLR 2020).
     """
 
+    @takes(sizes=Sizes(), weight_bits=Bits(), activation_bits=Bits(), first_last_bits=Bits(), seed=Integer(0))
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, seed=0):
-        sizes = boundary.sequence("sizes", sizes, "integers")
-        if len(sizes) < 2:
-            raise ValueError(f"sizes must name at least input and output width, got {sizes}")
-        sizes = [boundary.integer(f"sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
-        boundary.size("sizes", max(a * b for a, b in zip(sizes, sizes[1:])), "weights in a layer")
         last = len(sizes) - 2
-        first_last_bits = boundary.bits("first_last_bits", first_last_bits)
         self.weight_bits, self.activation_bits = (
             [first_last_bits if bits != 32 and i in (0, last) else bits for i in range(last + 1)]
-            for bits in (boundary.bits("weight_bits", weight_bits), boundary.bits("activation_bits", activation_bits))
+            for bits in (weight_bits, activation_bits)
         )
         self.signed_inputs = None  # whether the first layer's inputs take both signs: `calibrate` finds out
-        rng = np.random.default_rng(boundary.integer("seed", seed, 0))
+        rng = np.random.default_rng(seed)
         self.parameters = {}
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
             weight = rng.normal(0, np.sqrt(2 / fan_in), (fan_out, fan_in))
@@ -68,6 +92,11 @@ class QuantizedMLP:
         return len(self.weight_bits)
 
     @property
+    def num_inputs(self):
+        """Width of the first layer's inputs."""
+        return self.parameters["layers.0.weight"].shape[1]
+
+    @property
     def num_classes(self):
         """K, the width of the last layer."""
         return len(self.parameters[f"layers.{self.num_layers - 1}.bias"])
@@ -77,21 +106,22 @@ class QuantizedMLP:
         """Layer label of each parameter, in their order: "layers.i", a layer owning its weight, bias and steps."""
         return [".".join(name.split(".")[:2]) for name in self.parameters]
 
+    @takes(inputs=INPUTS)
     def calibrate(self, inputs):
         """Set the activation steps from one batch, layer after layer, as LSQ starts them.
 
         inputs: (N, in) float.  Changes the network in place and returns it; the first layer's range becomes signed if
         any input is negative.  Raises TypeError or ValueError for bad inputs.
         """
-        values = self._checked_inputs(inputs)
-        self.signed_inputs = bool((values < 0).any())
+        self.signed_inputs = bool((inputs < 0).any())
         for i in range(self.num_layers):
             if self.activation_bits[i] != 32:
-                step = _first_step(values, self.activation_bits[i], self._signed(i))
+                step = _first_step(inputs, self.activation_bits[i], self._signed(i))
                 self.parameters[f"layers.{i}.activation_quantizer.step"] = step
-            values = np.maximum(self._layer_forward(i, values)["outputs"], 0)
+            inputs = np.maximum(self._layer_forward(i, inputs)["outputs"], 0)
         return self
 
+    @takes(inputs=INPUTS)
     def forward(self, inputs):
         """Logits of a batch, and all that the backward pass needs.
 
@@ -99,17 +129,17 @@ class QuantizedMLP:
         quantized_inputs, quantized_weight, outputs.
         Raises TypeError or ValueError for bad inputs, ValueError before `calibrate` where activations are quantized.
         """
-        values = self._checked_inputs(inputs)
         if self.signed_inputs is None:
             if any(bits != 32 for bits in self.activation_bits):
                 raise ValueError("the network must know its activation steps: call calibrate(inputs) first")
             self.signed_inputs = True
         cache = []
         for i in range(self.num_layers):
-            cache.append(self._layer_forward(i, values))
-            values = np.maximum(cache[-1]["outputs"], 0)
+            cache.append(self._layer_forward(i, inputs))
+            inputs = np.maximum(cache[-1]["outputs"], 0)
         return cache[-1]["outputs"], cache
 
+    @takes(cache=Instance(list), grad_logits=Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits"))
     def backward(self, cache, grad_logits):
         """Gradient of every parameter, by the chain rule from the last layer to the first.
 
@@ -117,12 +147,7 @@ class QuantizedMLP:
         Raises ValueError for a grad_logits of another shape or a non-finite one.
         Source: straight-through estimator for the quantizers, LSQ gradient for their steps.
         """
-        grads = {}
-        grad_outputs, shape = array("grad_logits", grad_logits), cache[-1]["outputs"].shape
-        if grad_outputs.shape != shape:
-            raise ValueError(f"grad_logits must have the shape of the logits, {shape}, got {grad_outputs.shape}")
-        if not np.isfinite(grad_outputs).all():
-            raise ValueError(f"grad_logits must be finite, got {grad_outputs[~np.isfinite(grad_outputs)][0]}")
+        grads, grad_outputs = {}, grad_logits
         for i in reversed(range(self.num_layers)):
             saved = cache[i]
             grads[f"layers.{i}.weight"], grads[f"layers.{i}.weight_quantizer.step"] = self._quantizer_backward(
@@ -146,6 +171,7 @@ class QuantizedMLP:
                 grad_outputs = grad_inputs * (cache[i - 1]["outputs"] > 0)  # derivative of the ReLU in between
         return {name: grads[name] for name in self.parameters}
 
+    @takes(inputs=INPUTS)
     def probabilities(self, inputs):
         """Predicted probabilities of a batch.  inputs: (N, in) float.  Returns (N, K).  Raises as `forward`."""
         return softmax(self.forward(inputs)[0])
@@ -188,113 +214,18 @@ class QuantizedMLP:
         # a step that training pushed below zero counts by its magnitude; at zero it must stay a divisor
         return max(abs(float(self.parameters[name])), np.finfo(np.float64).tiny)
 
-    def _checked_inputs(self, inputs):
-        inputs = array("inputs", inputs)
-        width = self.parameters["layers.0.weight"].shape[1]
-        if not np.issubdtype(inputs.dtype, np.floating):
-            raise TypeError(f"inputs must be floating point, got dtype {inputs.dtype}")
-        if inputs.ndim != 2 or inputs.shape[0] < 1 or inputs.shape[1] != width:
-            raise ValueError(f"inputs must have shape (N, {width}) with N >= 1, got {inputs.shape}")
-        if not np.isfinite(inputs).all():
-            raise ValueError(f"inputs must be finite, got {inputs[~np.isfinite(inputs)][0]}")
-        return inputs.astype(np.float64)
-
 
 def _first_step(x, bits, signed):
     two_signs = bits == "binary" and signed
     return np.array(initial_binary_step(x) if two_signs else initial_step(x, integer_range(bits, signed)[1]))
 
 
-@dataclass(frozen=True)
-class OEUStep:
-    """Everything that one OEU step computes, by name, in the order in which it is computed.
-
-    forget_logits, retain_logits (N, K); forget_probabilities, retain_probabilities (N, K); forget_entropy (N,) in nats;
-    forget_loss, retain_loss: floats, in nats; forget_grads, retain_grads, projected_grads, direction: dict parameter
-    name -> array; cosines: dict layer -> cosine between g_f and g_r; residuals: dict layer -> cosine between g_perp and
-    g_r (0 up to rounding for alpha = 1); parameters: dict name -> array, after the step; velocity: the optimizer's
-    buffers, to be handed to the next step.
-    """
-
-    forget_logits: np.ndarray
-    retain_logits: np.ndarray
-    forget_probabilities: np.ndarray
-    retain_probabilities: np.ndarray
-    forget_entropy: np.ndarray
-    forget_loss: float
-    retain_loss: float
-    forget_grads: dict
-    retain_grads: dict
-    cosines: dict
-    projected_grads: dict
-    residuals: dict
-    direction: dict
-    parameters: dict
-    velocity: dict
-
-
-def oeu_step(
-    network,
-    forget_inputs,
-    retain_inputs,
-    retain_labels,
-    learning_rate,
-    alpha=1.0,
-    beta=1.0,
-    granularity="layer",
-    rescale="undo",
-    layer="module",
-    momentum=0.0,
-    weight_decay=0.0,
-    velocity=None,
-):
-    """One OEU step: two gradients, projection, one SGD step. The network itself is left as it is.
-
-    network: a `QuantizedMLP`; forget_inputs (N_f, in), retain_inputs (N_r, in) float; retain_labels (N_r,) integers.
-    No forget labels are needed.  learning_rate > 0; alpha, beta, granularity, rescale as in `oeu_direction`; layer:
-    "module" (a layer owns its weight, bias and steps) or "tensor" (each array is a layer); momentum, weight_decay,
-    velocity as in `sgd_step`.
-    Returns an `OEUStep`; `network.parameters = step.parameters` takes the step.
-    Raises TypeError or ValueError, naming the argument.
-    Source: the OEU algorithm of arXiv 2602.00567: d = g_r + beta g_perp.
-    """
-    boundary.one_of("layer", layer, boundary.LAYERS)
-    boundary.instance("network", network, QuantizedMLP)
-    forget_logits, forget_cache = network.forward(forget_inputs)
-    retain_logits, retain_cache = network.forward(retain_inputs)
-    retain_labels = checked_labels("retain_labels", retain_labels, *retain_logits.shape)
-    forget_loss, grad_forget_logits = entropy_loss(forget_logits)
-    retain_loss, grad_retain_logits = cross_entropy(retain_logits, retain_labels)
-    forget_grads = network.backward(forget_cache, grad_forget_logits)
-    retain_grads = network.backward(retain_cache, grad_retain_logits)
-
-    names = list(network.parameters)
-    g_f, g_r = list(forget_grads.values()), list(retain_grads.values())
-    ids = network.layer_ids if layer == "module" else names
-    options = {"granularity": granularity, "layer_ids": ids}
-    g_perp = project(g_f, g_r, alpha, rescale=rescale, **options)
-    direction = dict(zip(names, oeu_direction(g_f, g_r, alpha, beta, rescale=rescale, **options)))
-    layers = list(dict.fromkeys(ids)) if granularity == "layer" else ["global"]
-    parameters, velocity = sgd_step(network.parameters, direction, learning_rate, momentum, weight_decay, velocity)
-    return OEUStep(
-        forget_logits=forget_logits,
-        retain_logits=retain_logits,
-        forget_probabilities=softmax(forget_logits),
-        retain_probabilities=softmax(retain_logits),
-        forget_entropy=entropy(forget_logits),
-        forget_loss=forget_loss,
-        retain_loss=retain_loss,
-        forget_grads=forget_grads,
-        retain_grads=retain_grads,
-        cosines=dict(zip(layers, cosines(g_f, g_r, **options))),
-        projected_grads=dict(zip(names, g_perp)),
-        residuals=dict(zip(layers, cosines(g_perp, g_r, **options))),
-        direction=direction,
-        parameters=parameters,
-        velocity=velocity,
-    )
-
-
+@takes(
+    parameters=Instance(dict),
+    grads=Rule(for_each_parameter, of("parameters")),
+    velocity=Rule(for_each_parameter, of("parameters"), optional=True),
+    **SGD,
+)
 def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, velocity=None):
     """One step of stochastic gradient descent, as PyTorch defines it.
 
@@ -303,10 +234,6 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
     Returns (parameters, velocity), new dicts:  v <- momentum v + (g + weight_decay w),  w <- w - learning_rate v.
     Raises TypeError or ValueError for a setting outside its range, or gradients that do not match the parameters.
     """
-    _check_settings(learning_rate, momentum, weight_decay)
-    _check_alike("grads", grads, parameters)
-    if velocity:
-        _check_alike("velocity", velocity, parameters)
     velocity = velocity or {name: np.zeros_like(value) for name, value in parameters.items()}
     velocity = {
         name: momentum * velocity[name] + grads[name] + weight_decay * value for name, value in parameters.items()
@@ -314,21 +241,15 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
     return {name: np.asarray(value - learning_rate * velocity[name]) for name, value in parameters.items()}, velocity
 
 
-def _check_settings(learning_rate, momentum, weight_decay):
-    boundary.positive("learning_rate", learning_rate)
-    boundary.number("momentum", momentum, 0, 1)
-    boundary.number("weight_decay", weight_decay, 0)
-
-
-def _check_alike(name, arrays, parameters):
-    for key, parameter in parameters.items():
-        if key not in arrays:
-            raise ValueError(f"{name} must hold an array for each parameter, lacks {key}")
-        if np.shape(arrays[key]) != np.shape(parameter):
-            wanted, found = np.shape(parameter), np.shape(arrays[key])
-            raise ValueError(f"{name}[{key!r}] must have the shape of its parameter, {wanted}, got {found}")
-
-
+@takes(
+    network=Instance(QuantizedMLP),
+    inputs=Floats("N", of("network", "num_inputs")),
+    labels=Labels(of("inputs"), of("network", "num_classes")),
+    epochs=Integer(1),
+    batch_size=Integer(1),
+    seed=Integer(0),
+    **SGD,
+)
 def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, momentum=0.9, weight_decay=5e-4, seed=0):
     """Train by minibatch SGD on cross-entropy, with a learning rate that falls linearly to zero.
 
@@ -336,13 +257,7 @@ def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, mom
     float; labels (N,) integers; epochs, batch_size >= 1; the rest as in `sgd_step`; seed: of the shuffling.
     Returns the mean loss of each epoch, a list of floats in nats.  Raises TypeError or ValueError for bad arguments.
     """
-    # all of it before anything moves: a network that stopped in the middle of an epoch is of no use
-    boundary.integer("epochs", epochs, 1)
-    boundary.integer("batch_size", batch_size, 1)
-    _check_settings(learning_rate, momentum, weight_decay)
-    inputs = boundary.instance("network", network, QuantizedMLP)._checked_inputs(inputs)
-    labels = checked_labels("labels", labels, len(inputs), network.num_classes)
-    rng = np.random.default_rng(boundary.integer("seed", seed, 0))
+    rng = np.random.default_rng(seed)
     batches = -(-len(inputs) // batch_size)
     velocity, losses = None, []
     for epoch in range(epochs):

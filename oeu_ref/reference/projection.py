@@ -7,13 +7,35 @@ gradients in conflict, SAGO (arXiv 2604.14808).
 
 import numpy as np
 
-from .. import boundary
-from ._checks import array
+from ..boundary import (
+    ALPHA,
+    BETA,
+    GRANULARITIES,
+    NORMALIZATIONS,
+    RESCALES,
+    Gradients,
+    LayerIds,
+    OneOf,
+    Positive,
+    taking,
+)
+
+takes = taking(np)
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64.
 COLLINEAR = 1e-12
 
 
+@takes(
+    forget_grads=Gradients(),
+    retain_grads=Gradients("forget_grads"),
+    alpha=ALPHA,
+    rescale=OneOf(RESCALES),
+    normalization=OneOf(NORMALIZATIONS),
+    epsilon=Positive(),
+    granularity=OneOf(GRANULARITIES),
+    layer_ids=LayerIds("forget_grads"),
+)
 def project(
     forget_grads,
     retain_grads,
@@ -38,24 +60,18 @@ def project(
     float or not finite, alpha outside [0, 1], epsilon <= 0, or an unknown word.
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
-    forget, retain = _checked("forget_grads", forget_grads, "retain_grads", retain_grads)
-    alpha = boundary.alpha(alpha)
-    boundary.one_of("rescale", rescale, boundary.RESCALES)
-    boundary.one_of("normalization", normalization, boundary.NORMALIZATIONS)
-    epsilon = boundary.positive("epsilon", epsilon)
-    ids = boundary.layer_ids(layer_ids, len(forget), granularity)
-
-    projected = [None] * len(forget)
+    ids = layer_numbers(layer_ids, len(forget_grads), granularity)
+    projected = [None] * len(forget_grads)
     for layer in sorted(set(ids)):
         members = [i for i, owner in enumerate(ids) if owner == layer]
-        g_f, g_r = (np.concatenate([grads[i].ravel() for i in members]) for grads in (forget, retain))
+        g_f, g_r = (np.concatenate([grads[i].ravel() for i in members]) for grads in (forget_grads, retain_grads))
         if normalization == "exact":
             g_perp = project_vector(g_f, g_r, alpha, rescale)
         else:
             g_perp = _project_additive(g_f, g_r, alpha, rescale, epsilon)
-        ends = np.cumsum([forget[i].size for i in members])
+        ends = np.cumsum([forget_grads[i].size for i in members])
         for i, part in zip(members, np.split(g_perp, ends[:-1])):
-            projected[i] = part.reshape(forget[i].shape).copy()
+            projected[i] = part.reshape(forget_grads[i].shape).copy()
     return projected
 
 
@@ -96,6 +112,7 @@ def _rescaled(g_perp, norm_f, rescale):
     return g_perp * (norm_f / norm_perp) if rescale == "match" else g_perp
 
 
+@takes(project, beta=BETA)
 def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo", **options):
     """Direction of the OEU step, d = g_r + beta g_perp, which an optimizer then follows downhill.
 
@@ -103,12 +120,17 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     Returns a list of P new float64 arrays.  Raises as `project`, and for a beta below 0.
     Source: the OEU update of arXiv 2602.00567.
     """
-    beta = boundary.beta(beta)
     projected = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
     # asarray: NumPy turns a sum of 0-d arrays into a scalar
     return [np.asarray(g_r + beta * g_perp) for g_r, g_perp in zip(retain_grads, projected)]
 
 
+@takes(
+    first_grads=Gradients(),
+    second_grads=Gradients("first_grads"),
+    granularity=OneOf(GRANULARITIES),
+    layer_ids=LayerIds("first_grads"),
+)
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
 
@@ -116,14 +138,24 @@ def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     Returns (L,) float64 in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either
     gradient is zero.  Raises as `project`.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
-    first, second = _checked("first_grads", first_grads, "second_grads", second_grads)
-    ids = np.array(boundary.layer_ids(layer_ids, len(first), granularity))
-    values = []
-    for layer in range(ids.max() + 1):
-        members = np.flatnonzero(ids == layer)
-        a, b = (unit(np.concatenate([grads[i].ravel() for i in members]))[0] for grads in (first, second))
+    values, ids = [], layer_numbers(layer_ids, len(first_grads), granularity)
+    for layer in range(max(ids) + 1):
+        members = [i for i, owner in enumerate(ids) if owner == layer]
+        a, b = (unit(np.concatenate([grads[i].ravel() for i in members]))[0] for grads in (first_grads, second_grads))
         values.append(np.clip(a @ b, -1.0, 1.0))
     return np.array(values)
+
+
+def layer_numbers(layer_ids, count, granularity):
+    """Number of the layer that each of `count` tensors belongs to, in order of first appearance: a list of ints.
+
+    layer_ids, granularity: as in `project`; "global" makes one layer of all tensors, whatever the labels.
+    """
+    if granularity == "global":
+        return [0] * count
+    labels = range(count) if layer_ids is None else layer_ids
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    return [numbers[label] for label in labels]
 
 
 def unit(g):
@@ -142,29 +174,3 @@ def unit(g):
 def norm(g):
     """Euclidean norm of g, (D,) float64, as a float, without overflow or underflow on the way."""
     return unit(g)[1]
-
-
-def _checked(first_name, first, second_name, second):
-    if not isinstance(first, (list, tuple)) or not isinstance(second, (list, tuple)):
-        raise TypeError(
-            f"{first_name} and {second_name} must be lists of arrays, one for each tensor, "
-            f"got {type(first).__name__} and {type(second).__name__}"
-        )
-    if len(first) != len(second) or not first:
-        raise ValueError(
-            f"{first_name} and {second_name} must be lists of the same length, at least 1, "
-            f"got {len(first)} and {len(second)}"
-        )
-    arrays = []
-    for name, grads in ((first_name, first), (second_name, second)):
-        grads = [array(f"{name}[{i}]", g) for i, g in enumerate(grads)]
-        for i, g in enumerate(grads):
-            if not np.issubdtype(g.dtype, np.floating):
-                raise TypeError(f"{name}[{i}] must be floating point, got dtype {g.dtype}")
-            if not np.isfinite(g).all():
-                raise ValueError(f"{name}[{i}] must be finite, got {g[~np.isfinite(g)][0]}")
-        arrays.append([g.astype(np.float64) for g in grads])
-    for i, (a, b) in enumerate(zip(*arrays)):
-        if a.shape != b.shape:
-            raise ValueError(f"{second_name}[{i}] must have the shape of {first_name}[{i}], {a.shape}, got {b.shape}")
-    return arrays

@@ -9,9 +9,14 @@ import math
 
 import numpy as np
 
-from .. import boundary
+from ..boundary import FLAG, MASKS, Floats, Integer, Integers, Like, Number, OneOf, Step, Whole, Width, of, taking
+
+takes = taking(np)
+X = Floats()  # any shape, finite
+RANGE = {"q_min": Whole(), "q_max": Whole(of("q_min"), "q_min")}
 
 
+@takes(bits=Width(), signed=FLAG)
 def integer_range(bits, signed=True):
     """Smallest and largest integer code (Qn, Qp).
 
@@ -20,13 +25,13 @@ def integer_range(bits, signed=True):
     `binarize` and not for `fake_quantize`; unsigned {0, 1}, the same as one bit.
     Raises TypeError or ValueError for other bits.  Source: LSQ, section 2; the words are ours.
     """
-    bits = boundary.width("bits", bits)
     if isinstance(bits, str):
         levels = {"binary": 2, "ternary": 3}[bits]
         return (-1, 1) if signed else (0, levels - 1)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
+@takes(x=X, step=Step(), **RANGE)
 def fake_quantize(x, step, q_min, q_max):
     """Round x to the grid step * {q_min, ..., q_max}, staying in floating point.
 
@@ -34,10 +39,10 @@ def fake_quantize(x, step, q_min, q_max):
     Raises TypeError for a non-float x or a range that is not whole, ValueError for a non-finite x, step <= 0 or
     q_min >= q_max.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
     """
-    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
     return step * np.round(np.clip(x / step, q_min, q_max))
 
 
+@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
 
@@ -52,38 +57,32 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
     Raises as `fake_quantize`; ValueError for a grad_out of another shape, a non-finite one, or an unknown mask.
     Source: LSQ, equations 3 (step) and 5 (STE).
     """
-    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
-    grad_out = _checked_floats("grad_out", grad_out)
-    if grad_out.shape != x.shape:
-        raise ValueError(f"grad_out must have the shape of x, {x.shape}, got {grad_out.shape}")
-    grad_scale = boundary.number("grad_scale", grad_scale, 0)
     v = x / step
-    tested = v if boundary.one_of("mask", mask, boundary.MASKS) == "clip" else np.round(v)
+    tested = v if mask == "clip" else np.round(v)
     below, above = tested < q_min, tested > q_max
     slope_of_step = np.where(below, q_min, np.where(above, q_max, np.round(v) - v))
     return np.where(below | above, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
 
 
+@takes(x=X, step=Step(), **RANGE)
 def integer_codes(x, step, q_min, q_max):
     """Integers that a device stores: round(clip(x / step, q_min, q_max)).
 
     Arguments and errors as `fake_quantize`.  Returns int16 of the shape of x, in [q_min, q_max].
     """
-    x, step, q_min, q_max = _checked(x, step, q_min, q_max)
     return np.round(np.clip(x / step, q_min, q_max)).astype(np.int16)
 
 
+@takes(codes=Integers(), step=Step())
 def dequantize(codes, step):
     """Real values that integer codes stand for: step * codes, the inverse of `integer_codes` on the grid.
 
     codes: integers, any shape; step > 0.  Returns float64.  Raises TypeError for codes that are not integers.
     """
-    codes = np.asarray(codes)
-    if not np.issubdtype(codes.dtype, np.integer):
-        raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
-    return boundary.positive("step", step) * codes.astype(np.float64)
+    return step * codes.astype(np.float64)
 
 
+@takes(x=X, step=Step())
 def binarize(x, step):
     """Replace each value by the step with its sign: two levels, -s and s, and no zero between them.
 
@@ -92,10 +91,10 @@ def binarize(x, step):
     and codes {-1, 0}, moved by s: fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for
     a negative x so small that x - s is rounded to -s.
     """
-    x, step = _checked_floats("x", x), boundary.positive("step", step)
     return np.where(x >= 0, step, -step)
 
 
+@takes(x=X, grad_out=Like("x"), step=Step(), grad_scale=Number(0))
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
     """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
 
@@ -110,71 +109,23 @@ def binarize_backward(grad_out, x, step, grad_scale=1.0):
     Raises as `fake_quantize_backward`.  Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et
     al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
     """
-    x, step = _checked_floats("x", x), boundary.positive("step", step)
-    grad_out = _checked_floats("grad_out", grad_out)
-    if grad_out.shape != x.shape:
-        raise ValueError(f"grad_out must have the shape of x, {x.shape}, got {grad_out.shape}")
-    grad_scale = boundary.number("grad_scale", grad_scale, 0)
     v = x / step
     outside = np.abs(v) > 1
     slope_of_step = np.where(v >= 0, 1.0, -1.0) - np.where(outside, 0.0, v)
     return np.where(outside, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
 
 
+@takes(x=X)
 def binary_codes(x):
     """The signs that a device stores: 1 where x >= 0, -1 elsewhere.
 
     x: any shape, finite.  Returns int16 of the shape of x: `dequantize` makes `binarize` of it.
     Raises TypeError for a non-float x, ValueError for a non-finite one.
     """
-    return np.where(_checked_floats("x", x) >= 0, 1, -1).astype(np.int16)
+    return np.where(x >= 0, 1, -1).astype(np.int16)
 
 
-def pack_codes(codes, bits, signed=True):
-    """Pack integer codes into bytes, `bits` bits a code, most significant bit first.
-
-    codes: integers of any shape in the range of `integer_range(bits, signed)`. A ternary code takes 2 bits (5 of them
-    would fit into a byte in base 3, but a device would have to divide to read them), a binary one 1 bit.
-    Returns uint8 (ceil(size * bits / 8),); a code is stored as code - Qn, binary signs as 0 and 1, and the last byte is
-    filled with zeros.
-    Raises TypeError for codes that are not integers, ValueError for a code outside the range or a binary 0.
-    """
-    q_min, q_max = integer_range(bits, signed)
-    codes = np.asarray(codes)
-    if not np.issubdtype(codes.dtype, np.integer):
-        raise TypeError(f"codes must be integers, got dtype {codes.dtype}")
-    if codes.size and not (q_min <= codes.min() and codes.max() <= q_max):
-        raise ValueError(f"codes must lie in [{q_min}, {q_max}] for {bits} bits, got {codes.min()} to {codes.max()}")
-    stored_bits, distance = _stored(bits, signed)
-    octets = (codes.reshape(-1, 1) - q_min).astype(np.uint8)
-    if (octets % distance).any():
-        raise ValueError("codes must be -1 or 1 for binary weights, got 0")
-    return np.packbits(np.unpackbits(octets // distance, axis=1)[:, 8 - stored_bits :])
-
-
-def unpack_codes(packed, bits, shape, signed=True):
-    """Inverse of `pack_codes`.
-
-    packed: uint8 (ceil(size * bits / 8),) for size = prod(shape).  Returns int16 of that shape.
-    Raises TypeError for another dtype, ValueError for another length or, ternary, for a code that there is not.
-    """
-    q_min, q_max = integer_range(bits, signed)
-    stored_bits, distance = _stored(bits, signed)
-    packed = np.asarray(packed)
-    size = math.prod(shape)
-    if packed.dtype != np.uint8:
-        raise TypeError(f"packed must be uint8, got dtype {packed.dtype}")
-    length = -(-size * stored_bits // 8)
-    if packed.shape != (length,):
-        raise ValueError(f"packed must hold {length} bytes for shape {shape}, got {packed.shape}")
-    low_bits = np.unpackbits(packed)[: size * stored_bits].reshape(size, stored_bits)
-    octets = np.packbits(np.pad(low_bits, ((0, 0), (8 - stored_bits, 0))), axis=1)
-    codes = distance * octets.astype(np.int16) + q_min
-    if codes.size and codes.max() > q_max:
-        raise ValueError(f"packed must hold codes in [{q_min}, {q_max}], got {codes.max()}")
-    return codes.reshape(shape)
-
-
+@takes(x=Floats(empty=False), q_max=Whole(0))
 def initial_step(x, q_max):
     """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
 
@@ -186,9 +137,10 @@ def initial_step(x, q_max):
     error (0.23 for 0.19 of the variance): a start that training moves, kept because it is LSQ's. At Qp = 0, codes
     {-1, 0}, the formula has no value; with 1 for Qp the negative half sees the ternary quantizer.
     """
-    return 2 * _mean_magnitude(x) / math.sqrt(max(q_max, 1)) or 1.0
+    return 2 * float(np.abs(x).mean()) / math.sqrt(max(q_max, 1)) or 1.0
 
 
+@takes(x=Floats(empty=False))
 def initial_binary_step(x):
     """Step with which training of a binary quantizer starts: mean|x|.
 
@@ -197,40 +149,14 @@ def initial_binary_step(x):
     s = mean|x|, the least squared error. LSQ's 2 mean|x| would be twice that: for normal values an error of the whole
     variance, no better than quantizing all to 0, where mean|x| leaves 1 - 2/pi = 36 % of it.
     """
-    return _mean_magnitude(x) or 1.0
+    return float(np.abs(x).mean()) or 1.0
 
 
+@takes(count=Integer(1), q_max=Whole(0))
 def step_gradient_scale(count, q_max):
     """Scale of the step's gradient that keeps its relative update near that of the weights: 1 / sqrt(count * Qp).
 
     count: number of weights, or of features of one sample for activations; q_max >= 0 (0 counts as 1).
     Returns a float > 0.  Raises TypeError or ValueError for a count below 1.  Source: LSQ, section 2.2.
     """
-    return 1 / math.sqrt(boundary.integer("count", count, 1) * max(q_max, 1))
-
-
-def _stored(bits, signed):
-    """(bits that a code takes in storage, distance between neighbouring codes)."""
-    stored_bits = {"binary": 1, "ternary": 2}.get(bits, bits)
-    return stored_bits, 2 if bits == "binary" and signed else 1
-
-
-def _mean_magnitude(x):
-    x = _checked_floats("x", x)
-    if x.size == 0:
-        raise ValueError("x must not be empty: its mean magnitude sets the step")
-    return float(np.abs(x).mean())
-
-
-def _checked(x, step, q_min, q_max):
-    return _checked_floats("x", x), boundary.positive("step", step), *boundary.integer_range(q_min, q_max)
-
-
-def _checked_floats(name, values):
-    values = np.asarray(values)
-    if not np.issubdtype(values.dtype, np.floating):
-        raise TypeError(f"{name} must be floating point, got dtype {values.dtype}; convert with .astype(float)")
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
-    return values
+    return 1 / math.sqrt(count * max(q_max, 1))

@@ -16,8 +16,10 @@ from oeu_ref.core import OEU, Quantizer, QuantMLP, quantize_model
 from oeu_ref.core import quantizer as torch_side
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import cells, digits, tables
+from oeu_ref.integer import packing
 from oeu_ref.reference import quantizer as numpy_side
-from oeu_ref.reference.network import QuantizedMLP, oeu_step
+from oeu_ref.reference.network import QuantizedMLP
+from oeu_ref.reference.unlearner import oeu_step
 from oeu_ref.studies import bits as study
 
 from ..test_experiments import SMALL, settings_file, tiny_arrays
@@ -188,20 +190,20 @@ def test_packed_words_come_back(width, stored, signed, data):
     levels = {("binary", True): (-1, 1), ("binary", False): (0, 1), ("ternary", True): (-1, 0, 1)}
     values = data.draw(st.lists(st.sampled_from(levels.get((width, signed), (0, 1, 2))), max_size=30))
     codes = np.array(values, dtype=np.int16)
-    packed = numpy_side.pack_codes(codes, width, signed)
+    packed = packing.pack_codes(codes, width, signed)
     assert packed.nbytes == -(-len(values) * stored // 8)
-    np.testing.assert_array_equal(numpy_side.unpack_codes(packed, width, codes.shape, signed), codes)
+    np.testing.assert_array_equal(packing.unpack_codes(packed, width, codes.shape, signed), codes)
 
 
 def test_packed_words_by_hand():
     """+ - + + are the bits 1011, and -1 0 1 1 the pairs 00 01 10 10."""
-    assert numpy_side.pack_codes(np.array([1, -1, 1, 1]), "binary").tolist() == [0b10110000]
-    assert numpy_side.pack_codes(np.array([-1, 0, 1, 1]), "ternary").tolist() == [0b00011010]
+    assert packing.pack_codes(np.array([1, -1, 1, 1]), "binary").tolist() == [0b10110000]
+    assert packing.pack_codes(np.array([-1, 0, 1, 1]), "ternary").tolist() == [0b00011010]
     for codes, width, message in (([0], "binary", "codes must be -1 or 1"), ([2], "ternary", "codes must lie in")):
         with pytest.raises(ValueError, match=message):
-            numpy_side.pack_codes(np.array(codes), width)
+            packing.pack_codes(np.array(codes), width)
     with pytest.raises(ValueError, match=r"packed must hold codes in \[-1, 1\], got 2"):
-        numpy_side.unpack_codes(np.array([0b11000000], np.uint8), "ternary", (1,))
+        packing.unpack_codes(np.array([0b11000000], np.uint8), "ternary", (1,))
 
 
 @pytest.mark.parametrize(

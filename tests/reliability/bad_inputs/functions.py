@@ -7,11 +7,12 @@ import torch
 
 from oeu_ref.beyond import curvature, subspace
 from oeu_ref.core import entropy, projection, quantizer
+from oeu_ref.integer.packing import pack_codes, unpack_codes
 from oeu_ref.lab.images import augment, channel_statistics
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import metrics
 from oeu_ref.reference import projection as reference_projection
-from oeu_ref.reference.quantizer import integer_range, pack_codes, unpack_codes
+from oeu_ref.reference.quantizer import integer_range
 
 from .row import rows
 from .world import with_first
@@ -142,7 +143,7 @@ FUNCTIONS = [
         ("forget_grads", "arrays", lambda w: w.arrays, TypeError, "ndarray", "a tensor"),
         ("forget_grads", "half NaN", _changed(1, lambda g: with_first(g.half(), NAN)), ValueError, "nan", "finite"),
         ("forget_grads", "two dtypes", _changed(0, torch.Tensor.double), TypeError, "float64", "one dtype"),
-        ("forget_grads", "a generator", lambda w: iter(w.grads), TypeError, "iterator", "lists of tensors"),
+        ("forget_grads", "a generator", lambda w: iter(w.grads), TypeError, "iterator", "a list of tensors"),
         ("alpha", "endless", ENDLESS, ValueError, "1000000", "[0, 1]"),
         ("alpha", "an array", np.array([1.0]), TypeError, "ndarray", "a number"),
         ("alpha", "complex", 1j, TypeError, "complex", "a number"),
@@ -156,7 +157,7 @@ FUNCTIONS = [
         "reference.project",
         _reference_project,
         ("retain_grads", "ragged", [[[1.0], [1.0, 2.0]], [1.0]], TypeError, "list", "rows of one length"),
-        ("retain_grads", "a string", "gradients", TypeError, "str", "lists of arrays"),
+        ("retain_grads", "a string", "gradients", TypeError, "str", "a list of arrays"),
         ("retain_grads", "missing", lambda w: [w.arrays[0], None], TypeError, "object", "floating point"),
         ("alpha", "endless", ENDLESS, ValueError, "1000000", "[0, 1]"),
         ("granularity", "an array", np.array(["layer", "global"]), ValueError, "array", "'layer', 'global'"),
@@ -280,7 +281,7 @@ FUNCTIONS = [
         "unpack_codes",
         lambda w, **bad: unpack_codes(**{"packed": np.zeros(2, np.uint8), "bits": 4, "shape": (4,), **bad}),
         ("packed", "too short", np.zeros(1, np.uint8), ValueError, "(1,)", "2 bytes"),
-        ("packed", "floats", np.zeros(2), TypeError, "float64", "uint8"),
+        ("packed", "floats", np.zeros(2), TypeError, "float64", "integers"),
         ("bits", "huge", 64, ValueError, "64", "[1, 8]"),
     ),
     *rows(

@@ -201,7 +201,7 @@ METHODS = [
     *rows(
         "OEU.step of a model with one class",
         _step(_answering(lambda z: z[:, :1])),
-        ("forget_inputs", "their logits", lambda w: w.forget, ValueError, "(5, 1)", "two classes"),
+        ("forget_inputs", "their logits", lambda w: w.forget, ValueError, "(5, 1)", "K >= 2 classes"),
     ),
     *rows(
         "OEU.step of a model with two outputs",

@@ -10,7 +10,7 @@ from oeu_ref.core.network import quantize_model
 from oeu_ref.integer.agreement import compare
 from oeu_ref.integer.export import export
 from oeu_ref.lab import data, images, models
-from oeu_ref.reference import network
+from oeu_ref.reference import network, unlearner
 
 from .row import rows
 from .world import with_first
@@ -203,7 +203,7 @@ NETWORKS = [
     ),
     *rows(
         "reference.oeu_step",
-        lambda w, **bad: network.oeu_step(
+        lambda w, **bad: unlearner.oeu_step(
             **{
                 "network": w.mlp,
                 "forget_inputs": w.forget.double().numpy(),
