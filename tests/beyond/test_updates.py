@@ -268,8 +268,8 @@ def test_a_direction_serves_one_step_and_only_where_it_was_measured():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"parameters": []}, ValueError, "parameters and retain_grads must be lists of the same length"),
-        ({"parameters": "all"}, TypeError, "parameters and retain_grads must be lists"),
+        ({"parameters": []}, ValueError, "parameters must be a list of at least 1"),
+        ({"parameters": "all"}, TypeError, "parameters must be a list"),
         ({"retain_grads": gradient(0)[:3]}, ValueError, "got 4 and 3"),
         ({"retain_grads": gradient(0)[::-1]}, ValueError, r"retain_grads\[0\] must have the shape of parameters\[0\]"),
         ({"retain_grads": [math.nan * g for g in gradient(0)]}, ValueError, "retain_grads must be finite"),
