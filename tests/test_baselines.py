@@ -17,6 +17,7 @@ from oeu_ref.lab.baselines import (
     SalUn,
     Settings,
     SimilarLabels,
+    SimilarLabelsByEpoch,
     similar_labels,
 )
 from oeu_ref.lab.data import Samples, digits, other_labels, stream
@@ -185,6 +186,29 @@ def test_similar_labels_update_balances_the_norms(tiny):
     norm_f, norm_r = g_f.norm(), g_r.norm()
     change = 2 * (norm_f * g_r + WEIGHT * norm_r * g_f) / (norm_f + norm_r)
     assert_equal(tiny.model.weight.detach(), before - RATE * change)
+
+
+def test_similar_labels_by_epoch_keep_their_weights_for_an_epoch(tiny):
+    """theta - eta (w_r g_r + w_f g_f), w_f = G_r / (G_f + G_r): of the first batch, then of the means over the epoch
+    before; 5 samples to forget in batches of 2 make an epoch of 3 steps. A run that goes on keeps them."""
+    method, norms, weights = make(SimilarLabelsByEpoch, tiny, decay=0.0), [], None
+    labels = similar_labels(tiny.model, tiny.forget)
+    for step in range(7):
+        part = torch.tensor([step, step + 1]) % len(tiny.forget)
+        batch = Samples(tiny.forget.inputs[part], labels[part])
+        before = tiny.model.weight.detach().clone()
+        g_f, g_r = gradient(tiny.model, batch), gradient(tiny.model, tiny.retain)
+        norms.append([g_f.norm().item(), g_r.norm().item()])
+        if step in (0, 3, 6):
+            f, r = torch.tensor(norms[max(0, step - 3) : step] or norms).mean(dim=0).tolist()
+            weights = r / (f + r), f / (f + r)
+        method.step(batch, tiny.retain)
+        torch.testing.assert_close(
+            tiny.model.weight.detach(), before - RATE * (weights[0] * g_f + weights[1] * g_r), rtol=1e-6, atol=1e-7
+        )
+        again = make(SimilarLabelsByEpoch, tiny, decay=0.0)
+        again.load_state_dict(method.state_dict())
+        method = again
 
 
 def test_similar_labels_keep_to_the_original_model(tiny):

@@ -272,10 +272,9 @@ class SimilarLabels(Method):
     Update: SGD along 2 (l_r g_r + w l_f g_f), g_f = grad CE(x_f, y'), l_f = |g_r| / (|g_f| + |g_r|),
     l_r = |g_f| / (|g_f| + |g_r|): both parts have the same norm, the harmonic mean of |g_f| and |g_r|, at w = 1.
     This is our reading of Q-MUL's two ideas, similar labels and adaptive gradient reweighting; not its schedule. The
-    code that its authors released differs. It weighs once an epoch, w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r),
-    G the mean over batches of the sum of the tensors' gradient norms, without the factor 2 and without w. Its rule for
-    labels takes the class whose logit is nearest p_y in an array from which y was removed, and does not map the index
-    back: the true label can be taught, and the last class never. That is a defect, and is not imitated here.
+    code that its authors released weighs otherwise (`SimilarLabelsByEpoch`). Its rule for labels takes the class whose
+    logit is nearest p_y in an array from which y was removed, and does not map the index back: the true label can be
+    taught, and the last class never. That is a defect, and is not imitated here.
     Source: Tong et al., "Robust Machine Unlearning for Quantized Neural Networks via Adaptive Gradient Reweighting with
     Similar Labels", arXiv 2503.13917.
     """
@@ -298,6 +297,52 @@ class SimilarLabels(Method):
         total = torch.where(total > 0, total, torch.ones_like(total))
         scaled_r = torch._foreach_mul(g_r, 2 * norm_f / total)
         return torch._foreach_add(scaled_r, torch._foreach_mul(g_f, 2 * self.settings.weight * norm_r / total))
+
+
+class SimilarLabelsByEpoch(SimilarLabels):
+    """`SimilarLabels` with the weights of the code that Q-MUL's authors released: the same ones for a whole epoch.
+
+    Update: SGD along w_r g_r + w_f g_f, w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r), G the mean, over the batches
+    of the epoch before, of the sum of the tensors' gradient norms; the first epoch takes its first batch for it. An
+    epoch is as many steps as it takes to draw as many samples as there are to forget. `Settings.weight` is not used.
+    Source: as `SimilarLabels`.
+    """
+
+    def __init__(self, model, forget, settings, generator):
+        super().__init__(model, forget, settings, generator)
+        self.epoch = {"samples": 0, "sums": [0.0, 0.0], "weights": None}
+
+    def state_dict(self):
+        return {**super().state_dict(), "epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.epoch = {**state["epoch"]}
+
+    def direction(self, forget_loss, retain_loss):
+        g_f, g_r = self.gradient(forget_loss), self.gradient(retain_loss)
+        self._norms = [torch.stack(torch._foreach_norm(g)).sum().item() for g in (g_f, g_r)]
+        w_f, w_r = self.epoch["weights"] or _crosswise(self._norms)
+        return torch._foreach_add(torch._foreach_mul(g_r, w_r), torch._foreach_mul(g_f, w_f))
+
+    def step(self, forget, retain):
+        losses = super().step(forget, retain)
+        now = self.epoch
+        sums = [total + norm for total, norm in zip(now["sums"], self._norms)]
+        self.epoch = {
+            "samples": now["samples"] + len(forget),
+            "sums": sums,
+            "weights": now["weights"] or _crosswise(self._norms),
+        }
+        if self.epoch["samples"] >= len(self.similar):
+            self.epoch = {"samples": 0, "sums": [0.0, 0.0], "weights": _crosswise(sums)}
+        return losses
+
+
+def _crosswise(norms):
+    """(w_f, w_r) = (G_r, G_f) / (G_f + G_r); (0.5, 0.5) where both are zero."""
+    total = sum(norms)
+    return (norms[1] / total, norms[0] / total) if total > 0 else (0.5, 0.5)
 
 
 @torch.no_grad()
