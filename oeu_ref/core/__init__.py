@@ -1,5 +1,6 @@
 """OEU in PyTorch: the reference's mathematics on any device, for any `nn.Module` and optimizer."""
 
+from .batch_norm import recalibrate_batchnorm
 from .entropy import entropy_loss, kl_to_uniform
 from .network import QuantMLP, quantize_model
 from .projection import oeu_direction, project
@@ -23,4 +24,5 @@ __all__ = [
     "oeu_direction",
     "project",
     "quantize_model",
+    "recalibrate_batchnorm",
 ]
