@@ -1,4 +1,4 @@
-"""Projection off a subspace: the part of the forget gradient that leaves the loss on m retain batches alone.
+"""Projection off a subspace: what of the forget gradient leaves the loss on m retain batches alone, to first order.
 
 One mini-batch's retain gradient is a noisy sample of the retain set's. Orthogonality to the last m of them, newest
 last, asks for more. For m = 1 this is `projection.project`.

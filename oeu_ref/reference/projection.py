@@ -1,4 +1,4 @@
-"""Gradient orthogonal projection (GOP): the part of the forget gradient that leaves the retain loss alone.
+"""Gradient orthogonal projection (GOP): what of the forget gradient leaves the retain loss alone, to first order.
 
 Notation of arXiv 2602.00567: g_f forget gradient, g_r retain gradient, hats for unit vectors, alpha the strength.
 Orthogonal projection for unlearning was there before: Projected Gradient Unlearning (WACV 2024); layer by layer, for
