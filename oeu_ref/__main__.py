@@ -262,7 +262,7 @@ def _demo(args):
 
 
 def _beyond(args):
-    from .lab.digits import checked_seeds
+    from .lab.engine import checked_seeds
 
     study = beyond.load(args.study)
     seeds = study.REPORTED_SEEDS if args.seeds is None else checked_seeds(_seeds(args.seeds))

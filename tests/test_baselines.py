@@ -9,7 +9,6 @@ import torch
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab.baselines import (
-    METHODS,
     FineTuning,
     Method,
     OrthogonalEntropy,
@@ -21,6 +20,7 @@ from oeu_ref.lab.baselines import (
     similar_labels,
 )
 from oeu_ref.lab.data import Samples, digits, other_labels, stream
+from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference.entropy import cross_entropy, entropy_loss
 from oeu_ref.reference.projection import project
@@ -78,7 +78,7 @@ def test_l1_sparse_adds_the_sign_of_every_weight(tiny):
         tiny.model.weight[0, 0] = 0.0
     before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
     expected = before - RATE * (g_r + WEIGHT * 5e-4 * before.sign() + DECAY * before)
-    assert_equal(stepped(make(METHODS["l1"], tiny), tiny), expected)
+    assert_equal(stepped(make(METHODS["l1"].make, tiny), tiny), expected)
 
 
 def test_l1_sparse_may_fade(tiny):
@@ -95,7 +95,7 @@ def test_l1_sparse_may_fade(tiny):
 def test_oeu_with_random_labels_projects_their_gradient(tiny):
     """theta - eta (g_r + w g_perp), g_perp the projected gradient of CE(x_f, y'), y' as random labels draws them."""
     twin = stream(0, "method")
-    method = make(METHODS["oeu_random_labels"], tiny, decay=0.0)
+    method = make(METHODS["oeu_random_labels"].make, tiny, decay=0.0)
     for _ in range(2):
         before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
         g_f = gradient(tiny.model, tiny.forget, other_labels(tiny.forget.labels, CLASSES, twin))
@@ -114,7 +114,7 @@ def test_saliency_does_not_depend_on_the_batch_size(tiny):
 def test_gradient_ascent_climbs_the_forget_loss(tiny):
     """theta - eta (-w g_f + lambda theta), the retain batch without influence."""
     before, g_f = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.forget)
-    assert_equal(stepped(make(METHODS["ga"], tiny), tiny), before - RATE * (-WEIGHT * g_f + DECAY * before))
+    assert_equal(stepped(make(METHODS["ga"].make, tiny), tiny), before - RATE * (-WEIGHT * g_f + DECAY * before))
 
 
 def test_random_labels_teach_another_label_at_each_step(tiny):
@@ -247,7 +247,7 @@ def test_every_method_runs_in_the_one_loop_and_repeats_to_the_bit(name):
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
         model = copy.deepcopy(original)
-        method = METHODS[name](model, splits.forget, Settings(0.05, 0.5), stream(0, "method"))
+        method = METHODS[name].make(model, splits.forget, Settings(0.05, 0.5), stream(0, "method"))
         generators = stream(0, "forget"), stream(0, "retain")
         reports = unlearn(method, splits.forget, splits.retain, 5, 32, 64, generators)
         assert len(reports) == 5
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_raises_before_the_weights_move(name, tiny):
     with torch.no_grad():
         tiny.model.weight[0, 0] = torch.inf
     before = tiny.model.weight.detach().clone()
-    method = make(METHODS[name], tiny)
+    method = make(METHODS[name].make, tiny)
     with pytest.raises(NonFiniteError, match="finite"):
         method.step(tiny.forget, tiny.retain)
     assert torch.equal(tiny.model.weight, before)

@@ -8,9 +8,10 @@ import torch
 
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
-from oeu_ref.lab.baselines import METHODS, Settings
+from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.checkpoints import Checkpoint
 from oeu_ref.lab.data import Batches, Samples, digits, stream
+from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 
 
@@ -168,7 +169,9 @@ def test_unlearning_that_was_interrupted_ends_with_the_same_bits(tmp_path, name)
     def run(checkpoint=None, on_step=None):
         model = small_model()
         model.load_state_dict(original.state_dict())
-        method = METHODS[name.removesuffix(" with stop")](model, splits.forget, Settings(0.1, 0.5), stream(0, "method"))
+        method = METHODS[name.removesuffix(" with stop")].make(
+            model, splits.forget, Settings(0.1, 0.5), stream(0, "method")
+        )
         stop = None
         if name.endswith("stop"):
             stop = Never(model, splits.forget.inputs, splits.test.inputs, every=3)

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab import demo, digits, figures, results, search
+from oeu_ref.lab import demo, engine, figures, results, search
 from oeu_ref.lab.attacks import SupportVectorAttack
+from oeu_ref.lab.baselines import Settings
+from oeu_ref.lab.experiment import DEMO, QUICK, Digits
 from oeu_ref.reference.metrics import average_gap, membership_inference
 
 KINDS = ("FA", "RA", "TA", "MIA", "forget_vs_test_auc")
@@ -56,14 +58,14 @@ def test_demo_json_holds_everything_a_reader_needs(data):
         "seconds",
     }
     assert data["seeds"] == [1, 2] and [run["seed"] for run in data["runs"]] == [1, 2]
-    assert set(data["settings"]) == set(digits.METHODS) and set(data["labels"]) == set(digits.LABELS)
+    assert set(data["settings"]) == set(DEMO) and set(data["labels"]) == {"original", "retrain", *DEMO}
     assert {"python", "torch", "numpy", "scikit-learn", "oeu_ref"} == set(data["versions"])
     for run in data["runs"]:
-        assert set(run["metrics"]) == set(digits.LABELS)
+        assert set(run["metrics"]) == {"original", "retrain", *DEMO}
         for name, values in run["metrics"].items():
             assert set(values) == set(KINDS) | (set() if name == "retrain" else {"AG"})
             assert all(0 <= value <= 100 for value in values.values())
-        for name in digits.METHODS:
+        for name in DEMO:
             assert run["steps"][name] <= data["settings"][name]["steps"]
 
 
@@ -120,14 +122,14 @@ def test_demo_picture_shows_one_seed_too(quick, tmp_path):
 
 def test_demo_survives_methods_that_diverge(monkeypatch, tmp_path):
     """Whoever diverges is named, averaged over its other seeds, and missing where it has none; the rest is unharmed."""
-    forget = demo.forget
+    forget = engine.forget
 
     def fragile(case, name, *rest):
         if name == "ft" or (name, case.seed) in (("oeu", 1), ("ga", 2)):
             raise NonFiniteError("diverged")
         return forget(case, name, *rest)
 
-    monkeypatch.setattr(demo, "forget", fragile)
+    monkeypatch.setattr(engine, "forget", fragile)
     written = demo.run(tmp_path, seeds=(1, 2), quick=True, progress=False)
     data = json.loads(written["json"].read_text())
     assert [run["diverged"] for run in data["runs"]] == [["oeu", "ft"], ["ft", "ga"]]
@@ -147,7 +149,7 @@ def test_every_set_has_its_own_colour_and_line(data):
 def test_search_gives_every_method_the_same_grid_and_picks_its_lowest_ag(tmp_path):
     grid = {"learning_rate": (0.05, 0.1), "weight": (0.3,), "steps": (1, 3)}
     names = ("oeu", "oeu_stop", "ga")
-    found = demo.search(tmp_path / "s.json", seeds=(7,), grid=grid, methods=names, config=digits.QUICK, progress=False)
+    found = demo.search(tmp_path / "s.json", seeds=(7,), grid=grid, methods=names, config=QUICK, progress=False)
     assert json.loads((tmp_path / "s.json").read_text()) == found
     for digest in found["methods"].values():
         points = {tuple(point[:3]): point[3] for point in digest["points"]}
@@ -157,14 +159,14 @@ def test_search_gives_every_method_the_same_grid_and_picks_its_lowest_ag(tmp_pat
         assert points[best["learning_rate"], best["weight"], best["steps"]] == round(best["AG"], 2)
         assert round(digest["worst_AG"], 2) == max(points.values())
         assert digest["median_AG"] == pytest.approx(np.median(list(points.values())), abs=0.01)
-    settings, steps = digits.load_settings(path=_with_all_methods(tmp_path, found))["ga"]
+    settings, steps = search.load_settings(path=_with_all_methods(tmp_path, found))["ga"]
     assert (settings.learning_rate, settings.weight, steps) == tuple(
         found["methods"]["ga"]["best"][key] for key in ("learning_rate", "weight", "steps")
     )
 
 
 def _with_all_methods(tmp_path, found):
-    methods = {name: found["methods"].get(name, found["methods"]["ga"]) for name in digits.METHODS}
+    methods = {name: found["methods"].get(name, found["methods"]["ga"]) for name in DEMO}
     return results.write_json(tmp_path / "all.json", {"methods": methods})
 
 
@@ -180,26 +182,27 @@ def test_search_prefers_more_steps_among_equals():
 
 
 def test_the_stop_rule_sees_forget_and_validation_inputs_and_ends_the_run(monkeypatch):
-    case, seen = digits.prepare(3, digits.QUICK), []
+    case, seen = engine.prepare(3, QUICK), []
 
     class Stop:
-        def __init__(self, model, forget_inputs, unseen_inputs):
+        def __init__(self, model, forget_inputs, unseen_inputs, every):
             seen.append((forget_inputs, unseen_inputs))
 
         def reached(self):
             return True
 
-    monkeypatch.setattr(digits, "EntropyStop", Stop)
-    assert len(digits.forget(case, "oeu_stop", digits.baselines.Settings(0.1), 3)[1]) == 0
-    assert len(digits.forget(case, "oeu", digits.baselines.Settings(0.1), 3)[1]) == 3
+    monkeypatch.setattr(engine, "EntropyStop", Stop)
+    assert len(engine.forget(case, "oeu_stop", Settings(0.1), 3)[1]) == 0
+    assert len(engine.forget(case, "oeu", Settings(0.1), 3)[1]) == 3
     ((forget_inputs, unseen_inputs),) = seen
-    assert forget_inputs is case.splits.forget.inputs and unseen_inputs is case.splits.validation.inputs
+    assert torch.equal(forget_inputs, case.splits.forget.inputs)
+    assert torch.equal(unseen_inputs, case.splits.validation.inputs)
 
 
 def test_settings_are_cut_at_max_steps_and_never_lengthened():
-    full = digits.load_settings()
+    full = search.load_settings()
     for limit in (1, 30, 10_000):
-        for name, (settings, steps) in digits.load_settings(limit).items():
+        for name, (settings, steps) in search.load_settings(limit).items():
             assert (settings, steps) == (full[name][0], min(full[name][1], limit))
 
 
@@ -207,7 +210,7 @@ def test_the_number_of_threads_is_put_back_even_after_an_error():
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with pytest.raises(KeyError), digits.one_thread():
+        with pytest.raises(KeyError), engine.one_thread():
             assert torch.get_num_threads() == 1
             raise KeyError
         assert torch.get_num_threads() == 3
@@ -217,22 +220,24 @@ def test_the_number_of_threads_is_put_back_even_after_an_error():
 
 def test_a_shorter_run_is_the_beginning_of_a_longer_one():
     """The search reads AG after few steps off the run with many: that has to be the AG of the run with few."""
-    case = digits.prepare(3, digits.QUICK)
-    target = digits.measure(case, case.retrain)[0]
-    settings = digits.baselines.Settings(0.1, 0.3)
+    case = engine.prepare(3, QUICK)
     for name in ("oeu", "rl"):
-        along = search._gaps_along(case, name, settings, (2, 4), target)
-        assert along[2] == search._gaps_along(case, name, settings, (2,), target)[2]
-        assert along[2] != along[4]
+
+        def along(steps, name=name):
+            run = lambda look: engine.forget(case, name, Settings(0.1, 0.3), max(steps), look)[0]
+            return search.gaps_along(case.gap, steps, run)
+
+        found = along((2, 4))
+        assert found[2] == along((2,))[2] != found[4]
 
 
 def test_committed_settings_come_from_the_present_grid_and_from_seeds_that_are_not_reported():
     """The settings file is what `search` would write: same grid, same configuration, every method's best point."""
-    found = results.read_json(digits.SETTINGS_FILE)
+    found = results.read_json(search.SETTINGS_FILE)
     assert not set(found["seeds"]) & set(demo.REPORTED_SEEDS)
     assert found["grid"] == {axis: list(values) for axis, values in search.GRID.items()}
-    assert found["config"] == json.loads(json.dumps(dataclasses.asdict(digits.DemoConfig())))
-    for name in digits.METHODS:
+    assert found["config"] == json.loads(json.dumps(dataclasses.asdict(Digits())))
+    for name in DEMO:
         digest = found["methods"][name]
         assert len(digest["points"]) == np.prod([len(values) for values in found["grid"].values()])
         assert round(digest["best"]["AG"], 2) == min(point[3] for point in digest["points"] if point[3] is not None)

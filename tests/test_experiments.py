@@ -17,11 +17,12 @@ from sklearn.svm import SVC
 
 from oeu_ref import files
 from oeu_ref.__main__ import main
-from oeu_ref.lab import cells, command_line, experiment, report, report_figures, schedule, tables, tuning
+from oeu_ref.lab import cells, command_line, engine, experiment, report, report_figures, schedule, tables, tuning
 from oeu_ref.lab.baselines import Settings
-from oeu_ref.lab.cells import Cell, load_model, proxy_average_gap, run_cell, split_images
+from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
 from oeu_ref.lab.data import stream
 from oeu_ref.lab.datasets import load_images
+from oeu_ref.lab.engine import proxy_average_gap
 from oeu_ref.lab.experiment import METHODS, Experiment
 from oeu_ref.reference import metrics
 
@@ -96,7 +97,7 @@ def without_times(document):
 
 
 def test_no_image_is_in_two_parts_and_the_parts_are_what_was_asked_for(data):
-    splits = split_images(dataclasses.replace(TINY, train_size=100, test_size=30), data, 3)
+    splits = dataclasses.replace(TINY, train_size=100, test_size=30).split(data, 3)
     assert [len(splits.indices[part]) for part in ("forget", "retain", "validation", "test")] == [10, 90, 40, 30]
     training = torch.cat([splits.indices[part] for part in ("forget", "retain", "validation")])
     assert len(training.unique()) == 140
@@ -107,14 +108,14 @@ def test_no_image_is_in_two_parts_and_the_parts_are_what_was_asked_for(data):
 
 
 def test_the_split_is_a_function_of_the_seed(data):
-    first, again, other = (split_images(TINY, data, seed).indices for seed in (3, 3, 4))
+    first, again, other = (TINY.split(data, seed).indices for seed in (3, 3, 4))
     assert all(torch.equal(first[part], again[part]) for part in first)
     assert not torch.equal(first["forget"], other["forget"])
     assert not torch.equal(first["validation"], other["validation"])
 
 
 def test_whole_classes_can_be_forgotten(data):
-    splits = split_images(dataclasses.replace(TINY, forget_ratio=None, forget_classes=(0, 2)), data, 3)
+    splits = dataclasses.replace(TINY, forget_ratio=None, forget_classes=(0, 2)).split(data, 3)
     assert set(splits.forget.labels.tolist()) == {0, 2}
     assert set(splits.retain.labels.tolist()) == {1}
 
@@ -134,7 +135,7 @@ def test_whole_classes_can_be_forgotten(data):
 )
 def test_a_split_that_the_data_cannot_give_is_explained(data, changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        split_images(dataclasses.replace(TINY, **changes), data, 3)
+        dataclasses.replace(TINY, **changes).split(data, 3)
 
 
 @pytest.mark.parametrize(
@@ -169,10 +170,10 @@ def test_an_experiment_out_of_range_is_refused(changes, message):
 @pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2"])
 def test_a_cell_leaves_its_configuration_curve_and_metrics(tmp_path, source, arch, bits):
     small = dataclasses.replace(TINY, arch=arch, weight_bits=bits, activation_bits=bits, epochs=2)
-    run_cell(tmp_path, small, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), small, Cell(1, "original"))
     cell = Cell(1, "oeu", SETTINGS, 4, (2,), attacked=True)
-    found = run_cell(tmp_path, small, source, "cpu", cell)
-    plain = run_cell(tmp_path, small, source, "cpu", dataclasses.replace(cell, suffix="_plain", attacked=False))
+    found = run_cell(Runner(tmp_path, source), small, cell)
+    plain = run_cell(Runner(tmp_path, source), small, dataclasses.replace(cell, suffix="_plain", attacked=False))
     assert plain["metrics"] == found["metrics"]
     three = {key: found["curve"][0]["metrics"][key] for key in ("FA", "RA", "TA")}
     assert plain["curve"][0] == {"steps": 2, "metrics": three}
@@ -230,14 +231,14 @@ def test_a_kept_model_is_the_one_that_was_measured(made):
 @pytest.mark.parametrize("name", ["original", "retrain", *METHODS])
 def test_a_cell_that_was_interrupted_ends_with_the_same_bits(tmp_path, source, monkeypatch, name):
     """Interrupted twice, once in the middle of training or unlearning and once while the result is being written."""
-    monkeypatch.setattr(cells, "max", lambda *_: 3, raising=False)  # a checkpoint after each third step
-    rule = cells.EntropyStop.reached
-    monkeypatch.setattr(cells.EntropyStop, "reached", lambda self: rule(self) and False)  # all eight steps
+    monkeypatch.setattr(engine, "max", lambda *_: 3, raising=False)  # a checkpoint after each third step
+    rule = engine.EntropyStop.reached
+    monkeypatch.setattr(engine.EntropyStop, "reached", lambda self: rule(self) and False)  # all eight steps
     cell = Cell(1, name) if name in ("original", "retrain") else Cell(1, name, SETTINGS, 8, (2, 5), keep=True)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for out in (whole, broken):
-        run_cell(out, TINY, source, "cpu", cell.original())
-    expected = run_cell(whole, TINY, source, "cpu", cell, redo=True)
+        run_cell(Runner(out, source), TINY, cell.original())
+    expected = run_cell(Runner(whole, source, redo=True), TINY, cell)
     calls = []
 
     def interrupt(count):
@@ -248,17 +249,17 @@ def test_a_cell_that_was_interrupted_ends_with_the_same_bits(tmp_path, source, m
     if name == "original":
         (broken / "seed-1" / "original.json").unlink()
     with pytest.raises(KeyboardInterrupt):
-        run_cell(broken, TINY, source, "cpu", cell, on_images=interrupt)
+        run_cell(Runner(broken, source), TINY, cell, on_images=interrupt)
     partial = cell.path(broken).with_suffix(".partial.pt")
     assert partial.is_file() and not cell.path(broken).is_file()
     write = cells.results.write_json
     full = OSError(28, "No space left on device")
     monkeypatch.setattr(cells.results, "write_json", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left"):
-        run_cell(broken, TINY, source, "cpu", cell)
+        run_cell(Runner(broken, source), TINY, cell)
     monkeypatch.setattr(cells.results, "write_json", write)
     seen = []
-    found = run_cell(broken, TINY, source, "cpu", cell, on_images=seen.append)
+    found = run_cell(Runner(broken, source), TINY, cell, on_images=seen.append)
     assert without_times(found) == without_times(expected)
     assert len(seen) < (3 if cell.settings is None else 9)
     assert not partial.exists()
@@ -268,75 +269,75 @@ def test_a_cell_that_was_interrupted_ends_with_the_same_bits(tmp_path, source, m
 
 def test_a_finished_cell_is_not_made_again_unless_asked(tmp_path, source, monkeypatch):
     cell = Cell(1, "original")
-    first = run_cell(tmp_path, TINY, source, "cpu", cell)
-    train, trained = cells.train, []
-    monkeypatch.setattr(cells, "train", lambda *args: trained.append(1) or train(*args))
-    assert run_cell(tmp_path, TINY, source, "cpu", cell) == first
+    first = run_cell(Runner(tmp_path, source), TINY, cell)
+    train, trained = engine.train, []
+    monkeypatch.setattr(engine, "train", lambda *args: trained.append(1) or train(*args))
+    assert run_cell(Runner(tmp_path, source), TINY, cell) == first
     assert not trained
-    assert without_times(run_cell(tmp_path, TINY, source, "cpu", cell, redo=True)) == without_times(first)
+    assert without_times(run_cell(Runner(tmp_path, source, redo=True), TINY, cell)) == without_times(first)
     assert trained
 
 
 def test_a_finished_cell_of_another_plan_is_named_not_overwritten(tmp_path, source):
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
-    first = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "ft", SETTINGS, 2))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
+    first = run_cell(Runner(tmp_path, source), TINY, Cell(1, "ft", SETTINGS, 2))
     with pytest.raises(ValueError, match=r"ft.json must be of this plan.*--redo"):
-        run_cell(tmp_path, TINY, source, "cpu", Cell(1, "ft", SETTINGS, 3))
+        run_cell(Runner(tmp_path, source), TINY, Cell(1, "ft", SETTINGS, 3))
     assert json.loads((tmp_path / "seed-1" / "ft.json").read_text()) == first
 
 
 def test_an_original_of_another_experiment_is_refused(tmp_path, source):
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     other = dataclasses.replace(TINY, epochs=2)
     with pytest.raises(ValueError, match=r"original.pt must be a checkpoint of this run.*belongs to another run"):
-        run_cell(tmp_path, other, source, "cpu", Cell(1, "ft", SETTINGS, 2))
+        run_cell(Runner(tmp_path, source), other, Cell(1, "ft", SETTINGS, 2))
 
 
 def test_a_run_that_diverges_is_reported_as_such(tmp_path, source):
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
-    found = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "ga", Settings(1e30), 9, (1,)))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
+    found = run_cell(Runner(tmp_path, source), TINY, Cell(1, "ga", Settings(1e30), 9, (1,)))
     assert found["diverged"] and "finite" in found["reason"] and "metrics" not in found
 
 
 def test_every_method_goes_its_own_way(tmp_path, source):
     """No two methods end at the same weights."""
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     ends = {}
     for name in METHODS:
         cell = Cell(1, name, SETTINGS, 3, keep=True)
-        run_cell(tmp_path, TINY, source, "cpu", cell)
+        run_cell(Runner(tmp_path, source), TINY, cell)
         weights = torch.load(cell.path(tmp_path).with_suffix(".pt"))["state"]["model"]
         ends[name] = torch.cat([value.double().flatten() for value in weights.values()])
     assert not [(a, b) for a in ends for b in ends if a < b and torch.equal(ends[a], ends[b])]
 
 
 def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, source, monkeypatch):
-    unlearn, seen = cells.unlearn, []
+    unlearn, seen = engine.unlearn, []
 
     def watched(method, forget, retain, steps, forget_batch, retain_batch, generators, *rest):
         seen.append([generator.initial_seed() for generator in (*generators, method.generator)])
         return unlearn(method, forget, retain, steps, forget_batch, retain_batch, generators, *rest)
 
-    monkeypatch.setattr(cells, "unlearn", watched)
+    monkeypatch.setattr(engine, "unlearn", watched)
     for seed in (1, 2):
-        run_cell(tmp_path, TINY, source, "cpu", Cell(seed, "original"))
-        run_cell(tmp_path, TINY, source, "cpu", Cell(seed, "rl", SETTINGS, 1))
+        run_cell(Runner(tmp_path, source), TINY, Cell(seed, "original"))
+        run_cell(Runner(tmp_path, source), TINY, Cell(seed, "rl", SETTINGS, 1))
         words = ("forget batches", "retain batches", "method")
         assert seen[-1] == [stream(seed, word).initial_seed() for word in words]
 
 
 def test_retrain_never_sees_what_is_to_be_forgotten(tmp_path, source, monkeypatch, data):
     """Neither in training nor in what inputs are normalized by; nor does it start from the original's weights."""
-    train, seen = cells.train, {}
+    train, seen = engine.train, {}
 
     def watched(model, samples, *rest):
         seen[len(seen)] = (samples, model.mean.flatten(), model.network.fc.weight.detach().clone())
         return train(model, samples, *rest)
 
-    monkeypatch.setattr(cells, "train", watched)
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "retrain"))
-    splits = split_images(TINY, data, 1)
+    monkeypatch.setattr(engine, "train", watched)
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "retrain"))
+    splits = TINY.split(data, 1)
     assert torch.equal(seen[0][0].inputs, splits.train.inputs)
     assert torch.equal(seen[1][0].inputs, splits.retain.inputs) and torch.equal(seen[1][0].labels, splits.retain.labels)
     mean = splits.retain.inputs.double().mean(dim=(0, 2, 3)) / 255
@@ -346,29 +347,29 @@ def test_retrain_never_sees_what_is_to_be_forgotten(tmp_path, source, monkeypatc
 
 
 def test_measuring_along_a_run_is_not_counted_as_unlearning(tmp_path, source, monkeypatch):
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     accuracies = cells.accuracies
     monkeypatch.setattr(cells, "accuracies", lambda *args: time.sleep(1) or accuracies(*args))
-    found = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "ft", SETTINGS, 3, (1, 2)))
+    found = run_cell(Runner(tmp_path, source), TINY, Cell(1, "ft", SETTINGS, 3, (1, 2)))
     assert len(found["curve"]) == 3 and found["seconds"] < 1
 
 
 def test_the_stop_rule_ends_a_run_early(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(cells, "STOP_EVERY", 2)
+    monkeypatch.setattr(Experiment, "stop_every", 2)
     asked = iter([False, False, True])
-    monkeypatch.setattr(cells.EntropyStop, "reached", lambda self: next(asked))
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
-    found = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "oeu_stop", SETTINGS, 9))
+    monkeypatch.setattr(engine.EntropyStop, "reached", lambda self: next(asked))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
+    found = run_cell(Runner(tmp_path, source), TINY, Cell(1, "oeu_stop", SETTINGS, 9))
     assert found["steps"] == 2 and found["curve"][-1]["steps"] == 2
 
 
 def test_the_stop_rule_sees_validation_images_never_test_images(tmp_path, source, monkeypatch, data):
     seen = []
-    rule = cells.EntropyStop
-    monkeypatch.setattr(cells, "EntropyStop", lambda *args, **options: seen.append(args) or rule(*args, **options))
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "oeu_stop", SETTINGS, 2))
-    splits = split_images(TINY, data, 1)
+    rule = engine.EntropyStop
+    monkeypatch.setattr(engine, "EntropyStop", lambda *args, **options: seen.append(args) or rule(*args, **options))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "oeu_stop", SETTINGS, 2))
+    splits = TINY.split(data, 1)
     assert torch.equal(seen[0][1], splits.forget.inputs) and torch.equal(seen[0][2], splits.validation.inputs)
 
 
@@ -384,8 +385,8 @@ def test_proxy_gap_is_zero_for_what_looks_like_the_original_on_unseen_images():
 
 def test_the_proxy_does_not_depend_on_test_images_or_retrain(tmp_path, source, data, monkeypatch):
     """With all test images replaced, everything in "proxy" stays what it was, and the metrics do not."""
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
-    splits, model = split_images(TINY, data, 1), load_model(tmp_path / "seed-1" / "original.pt")
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
+    splits, model = TINY.split(data, 1), load_model(tmp_path / "seed-1" / "original.pt")
     first = cells.measure(model, splits, 1)
     noise = torch.randint(0, 256, splits.test.inputs.shape, dtype=torch.uint8, generator=stream(0, "noise"))
     other = dataclasses.replace(splits, test=dataclasses.replace(splits.test, inputs=noise))
@@ -395,17 +396,17 @@ def test_the_proxy_does_not_depend_on_test_images_or_retrain(tmp_path, source, d
 
 
 def test_the_proxy_attack_learns_on_one_half_of_the_validation_images_and_judges_the_other(data):
-    splits = split_images(TINY, data, 1)
-    model = cells.make_model(TINY, splits, 1, "original", "cpu")
+    splits = TINY.split(data, 1)
+    model = engine.new_model(TINY, splits, 1, "original")
     calls = []
 
-    class Attack(cells.SupportVectorAttack):
+    class Attack(engine.SupportVectorAttack):
         def __call__(self, *scores):
             calls.append([len(part) for part in scores])
             return super().__call__(*scores)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cells, "SupportVectorAttack", Attack)
+        patch.setattr(engine, "SupportVectorAttack", Attack)
         cells.measure(model, splits, 1)
     assert calls == [[198, 60, 22], [198, 20, 22 + 20]]
 
@@ -415,8 +416,8 @@ def test_the_proxy_attack_learns_on_one_half_of_the_validation_images_and_judges
 
 def test_cells_made_side_by_side_are_those_made_one_after_another(tmp_path, source):
     wanted = [Cell(seed, name, SETTINGS, 3) for seed in (1, 2) for name in ("oeu", "rl")] + [Cell(1, "retrain")]
-    alone = schedule.run_cells(tmp_path / "a", TINY, source, "cpu", wanted, jobs=1, progress=False)
-    together = schedule.run_cells(tmp_path / "b", TINY, source, "cpu", wanted, jobs=3, progress=False)
+    alone = schedule.run_cells(Runner(tmp_path / "a", source, jobs=1, progress=False), TINY, wanted)
+    together = schedule.run_cells(Runner(tmp_path / "b", source, jobs=3, progress=False), TINY, wanted)
     assert alone.keys() == together.keys() and len(alone) == 7
     for cell in alone:
         assert without_times(alone[cell]) == without_times(together[cell])
@@ -428,7 +429,7 @@ def test_on_a_gpu_cells_repeat_to_the_same_bits(tmp_path, source, precision):
     fast = dataclasses.replace(TINY, precision=precision)
     wanted = [Cell(1, "retrain"), Cell(1, "oeu", SETTINGS, 4, keep=True)]
     for name in ("a", "b"):
-        schedule.run_cells(tmp_path / name, fast, source, "cuda", wanted, progress=False)
+        schedule.run_cells(Runner(tmp_path / name, source, "cuda", progress=False), fast, wanted)
     for cell in [Cell(1, "original"), *wanted]:
         first, second = (json.loads(cell.path(tmp_path / name).read_text()) for name in ("a", "b"))
         assert without_times(first) == without_times(second)
@@ -438,31 +439,33 @@ def test_on_a_gpu_cells_repeat_to_the_same_bits(tmp_path, source, precision):
 
 def test_redo_makes_the_wanted_cells_again_and_no_others(tmp_path, source, monkeypatch):
     asked = []
-    monkeypatch.setattr(schedule, "run_cell", lambda *args: asked.append((args[4].name, args[5])) or {})
-    schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "ft", SETTINGS, 2)], redo=True, progress=False)
+    monkeypatch.setattr(
+        schedule, "run_cell", lambda runner, _, cell, *rest: asked.append((cell.name, runner.redo)) or {}
+    )
+    schedule.run_cells(Runner(tmp_path, source, redo=True, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
     assert asked == [("original", False), ("ft", True)]
 
 
 def test_an_error_in_a_worker_is_raised_here(tmp_path, source):
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     (tmp_path / "seed-1" / "original.pt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="original.pt must be a checkpoint"):
-        schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "ft", SETTINGS, 2)], jobs=2, progress=False)
+        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
     assert (tmp_path / "seed-1" / "original.pt").read_bytes() == b"damaged"
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, source):
-    arguments = tmp_path, TINY, source, "cpu", [Cell(1, "original")]
+    arguments = Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")]
     with files.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
         # in a context of its own, as another process would be; in this one the folder is ours
-        contextvars.Context().run(schedule.run_cells, *arguments, progress=False)
+        contextvars.Context().run(schedule.run_cells, *arguments)
 
 
 def test_halves_of_files_are_cleared_away(tmp_path, source):
     (tmp_path / "seed-1").mkdir()
     half = tmp_path / "seed-1" / f".original.json.abc{files.HALF}"
     half.write_text("{")
-    schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "original")], progress=False)
+    schedule.run_cells(Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")])
     assert not half.exists()
 
 
@@ -523,18 +526,18 @@ def test_settings_that_were_chosen_on_a_reported_seed_are_refused(tmp_path, sour
     found = json.loads(settings_file(tmp_path).read_text())
     found["experiment"] = json.loads(json.dumps(dataclasses.asdict(TINY)))
     with pytest.raises(ValueError, match="seeds must not be those that the settings were chosen on, got 101"):
-        tables.make("table", tmp_path, TINY, source, "cpu", ["oeu"], seeds=(1, 101), settings=found)
+        tables.make("table", Runner(tmp_path, source), TINY, ["oeu"], seeds=(1, 101), settings=found)
 
 
 def test_settings_that_are_no_tuning_are_explained(tmp_path, source):
     with pytest.raises(
         ValueError, match="settings must be the contents of a tuning.json, lacks experiment, forget_size"
     ):
-        tables.make("table", tmp_path, TINY, source, "cpu", ["oeu"], settings={"seeds": [1], "rules": {}})
+        tables.make("table", Runner(tmp_path, source), TINY, ["oeu"], settings={"seeds": [1], "rules": {}})
     found = json.loads(settings_file(tmp_path).read_text())
     del found["rules"]["proxy"]["oeu"]
     with pytest.raises(ValueError, match="settings must hold those of oeu under the rule 'proxy'"):
-        tables.make("table", tmp_path, TINY, source, "cpu", ["oeu"], settings=found)
+        tables.make("table", Runner(tmp_path, source), TINY, ["oeu"], settings=found)
 
 
 def test_a_sweep_hands_alpha_on(tmp_path, root):
@@ -561,7 +564,7 @@ def fake_run_cells(gap_of):
     """A stand-in for `run_cells` that knows every cell's AG beforehand."""
     asked = []
 
-    def run(out, experiment, source, device, wanted, *args, **kwargs):
+    def run(runner, experiment, wanted):
         asked.append(wanted)
         done = {}
         for cell in wanted:
@@ -580,7 +583,7 @@ GRID = {"learning_rate": (0.1, 1.0), "weight": (0.3, 1.0, 3.0), "steps": (2, 4)}
 def test_every_method_is_tried_on_every_point_of_one_grid(tmp_path, source, monkeypatch):
     run, asked = fake_run_cells(lambda cell: found_cell(1.0))
     monkeypatch.setattr(tuning, "run_cells", run)
-    tuning.tune(tmp_path, TINY, source, "cpu", seeds=(101, 102), grid=GRID, widen=0)
+    tuning.tune(Runner(tmp_path, source), TINY, seeds=(101, 102), grid=GRID, widen=0)
     points = collections.defaultdict(set)
     for cell in asked[0]:
         if cell.settings is not None:
@@ -597,7 +600,7 @@ def test_the_point_with_the_lowest_mean_gap_is_chosen_and_a_wrong_one_is_priced(
         return found_cell(abs(cell.settings.weight - 1) + cell.settings.learning_rate + cell.seed - 101)
 
     monkeypatch.setattr(tuning, "run_cells", fake_run_cells(gap_of)[0])
-    found = tuning.tune(tmp_path, TINY, source, "cpu", ["ft"], (101, 102), GRID, widen=0)
+    found = tuning.tune(Runner(tmp_path, source), TINY, ["ft"], (101, 102), GRID, widen=0)
     for rule in tuning.RULES:
         digest = found["rules"][rule]["ft"]
         assert digest["best"]["learning_rate"] == 0.1 and digest["best"]["weight"] == 1.0
@@ -631,7 +634,7 @@ def test_the_grid_is_widened_for_all_where_one_method_picks_its_end(tmp_path, so
     run, asked = fake_run_cells(gap_of)
     monkeypatch.setattr(tuning, "run_cells", run)
     grid = {"learning_rate": (0.1, 0.3, 1.0), "weight": (0.3, 1.0, 3.0), "steps": (2, 4)}
-    found = tuning.tune(tmp_path, TINY, source, "cpu", ["ft", "ga"], (101,), grid, widen=1)
+    found = tuning.tune(Runner(tmp_path, source), TINY, ["ft", "ga"], (101,), grid, widen=1)
     assert len(asked) == 2
     assert found["grid"] == {"learning_rate": [0.03, 0.1, 0.3, 1.0], "weight": [0.1, 0.3, 1.0, 3.0], "steps": [2, 4]}
     for name in ("ft", "ga"):
@@ -644,7 +647,7 @@ def test_the_grid_is_widened_upwards_as_well_and_only_on_the_axis_that_needs_it(
     run, _ = fake_run_cells(lambda cell: found_cell(abs(cell.settings.learning_rate - 0.3) + 9 / cell.settings.weight))
     monkeypatch.setattr(tuning, "run_cells", run)
     grid = {"learning_rate": (0.1, 0.3, 1.0), "weight": (0.3, 1.0, 3.0), "steps": (2, 4)}
-    found = tuning.tune(tmp_path, TINY, source, "cpu", ["ft"], (101,), grid, widen=1)
+    found = tuning.tune(Runner(tmp_path, source), TINY, ["ft"], (101,), grid, widen=1)
     assert found["grid"] == {"learning_rate": [0.1, 0.3, 1.0], "weight": [0.3, 1.0, 3.0, 10.0], "steps": [2, 4]}
 
 
@@ -754,7 +757,7 @@ def test_a_run_that_ended_early_stays_where_it_is_in_the_mean_curve():
 
 def test_bits_of_weights_and_activations_can_be_set_apart(tmp_path, root, monkeypatch):
     made, short = [], ["run", *SMALL, "--method", "oeu", "--data-root", str(root), "--out", str(tmp_path)]
-    monkeypatch.setattr(tables, "make", lambda kind, out, experiment, **_: made.append(experiment))
+    monkeypatch.setattr(tables, "make", lambda kind, runner, experiment, **_: made.append(experiment))
     monkeypatch.setattr(report, "report", lambda out: ("", [""]))
     for options in ([], ["--bits", "3"], ["--bits", "3", "--weight-bits", "2"], ["--activation-bits", "32"]):
         assert main([*short, *options]) == 0

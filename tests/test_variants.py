@@ -6,14 +6,15 @@ import json
 import pytest
 
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab import baselines, digits, variants
+from oeu_ref.lab import baselines, engine, variants
+from oeu_ref.lab.experiment import QUICK, VARIANTS
 
 RUN = functools.partial(
     variants.run,
     seeds=(1, 2),
     grid={"learning_rate": (0.1,), "weight": (0.3, 1.0), "steps": (2,)},
     search_seeds=(7,),
-    config=digits.QUICK,
+    config=QUICK,
     progress=False,
 )
 
@@ -27,12 +28,12 @@ def written(tmp_path_factory):
 def test_every_variant_gets_the_same_search_and_seeds(written):
     """Each has two measured columns with a value a seed, and the table is a function of the JSON alone."""
     data = json.loads(written["json"].read_text())
-    assert list(data["variants"]) == list(digits.VARIANTS)
+    assert list(data["variants"]) == list(VARIANTS)
     for found in data["variants"].values():
         assert [len(values) for values in found["AG"].values()] == [2, 2]
         assert found["best"]["weight"] in (0.3, 1.0)
     assert variants.markdown(data) == written["table"] == written["markdown"].read_text().rstrip("\n")
-    assert all(f"| {name} |" in written["table"] for name in digits.VARIANTS)
+    assert all(f"| {name} |" in written["table"] for name in VARIANTS)
 
 
 def test_the_comparison_repeats_itself(written, tmp_path):
@@ -43,10 +44,11 @@ def test_the_comparison_repeats_itself(written, tmp_path):
 
 def test_variants_differ_in_the_option_that_they_are_named_for():
     """Each name's options reach OEU: without projection the residual is the cosine itself, with it zero."""
-    case = digits.prepare(0, digits.QUICK)
+    case = engine.prepare(0, QUICK)
     reports = {}
-    for name in digits.VARIANTS:
-        reports[name] = digits.forget(case, name, baselines.Settings(0.1, 0.3), 1)[1][0]
+    for name, options in VARIANTS.items():
+        settings = baselines.Settings(0.1, 0.3)
+        reports[name] = engine.forget(case, "oeu", settings, 1, options=tuple(options.items()))[1][0]
     assert reports["no projection"].residual == pytest.approx(reports["no projection"].cosine, abs=1e-6)
     assert abs(reports["module, undo"].residual) < 1e-5 < abs(reports["module, undo"].cosine)
     assert list(reports["global"].layer_cosines) == ["global"]
@@ -56,15 +58,15 @@ def test_variants_differ_in_the_option_that_they_are_named_for():
 
 def test_a_run_that_diverges_is_counted_not_hidden(monkeypatch, tmp_path):
     """A diverged run is null in the JSON, and the table says how many there were."""
-    forget, calls = digits.forget, []
+    forget, diverged = engine.forget, []
 
-    def sometimes(case, name, *rest):
-        calls.append(name)
-        if name == "global" and calls.count("global") == 1:
+    def sometimes(case, name, settings, steps, on_step=None, options=()):
+        if options == (("granularity", "global"),) and case.seed == 1 and not diverged:
+            diverged.append(True)
             raise NonFiniteError("diverged")
-        return forget(case, name, *rest)
+        return forget(case, name, settings, steps, on_step, options)
 
-    monkeypatch.setattr(variants, "forget", sometimes)
+    monkeypatch.setattr(engine, "forget", sometimes)
     written = RUN(tmp_path)
     assert json.loads(written["json"].read_text())["variants"]["global"]["AG"][variants.COLUMNS[0]][0] is None
     assert "(1 diverged)" in written["table"]

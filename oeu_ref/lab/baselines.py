@@ -423,15 +423,3 @@ class OrthogonalRandomLabels(OrthogonalEntropy):
     def _teach_wrong_labels(self, logits):
         wrong = other_labels(self._forget_labels, logits.shape[1], self.generator)
         return functional.cross_entropy(logits, distributed.shard(wrong))
-
-
-METHODS = {
-    "oeu": OrthogonalEntropy,
-    "ft": FineTuning,
-    "ga": GradientAscent,
-    "rl": RandomLabels,
-    "salun": SalUn,
-    "qmul": SimilarLabels,
-    "l1": L1Sparse,
-    "oeu_random_labels": OrthogonalRandomLabels,
-}

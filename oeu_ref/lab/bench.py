@@ -28,7 +28,7 @@ from ..reference.unlearner import oeu_step
 from . import results
 from .baselines import JointOEU
 from .data import Samples, stream
-from .digits import progress_bar
+from .engine import progress_bar
 from .figures import FAINT, STYLES, clean, new_figure, picture
 from .images import ImageClassifier, augment
 from .models import mobilenet_v2, resnet18

@@ -233,9 +233,9 @@ def _bits(args):
     from . import results
 
     with distributed.started(checked_device(args.device)) as device:
-        experiment, common = _common(args, device, distributed.size())
+        experiment, runner = _common(args, device, distributed.size())
         written = bits.images(
-            common.pop("out"),
+            runner,
             experiment,
             _list("--widths", args.widths, _width),
             _list("--methods", args.methods),
@@ -244,8 +244,6 @@ def _bits(args):
             settings=None if args.settings is None else results.read_json(args.settings),
             name=args.name if args.dataset is None else "",
             keep=args.keep_models,
-            redo=args.redo,
-            **common,
         )
     if written is not None:
         _print((written["table"], [written["json"], written["markdown"], written["picture"]]))
@@ -272,12 +270,12 @@ def _make(args, methods=None, settings=None, **options):
     from . import report, results, tables
 
     with distributed.started(checked_device(args.device)) as device:
-        experiment, common = _common(args, device, distributed.size())
+        experiment, runner = _common(args, device, distributed.size())
         if settings is None and args.settings is not None:
             settings = results.read_json(args.settings)
         tables.make(
             args.kind,
-            common.pop("out"),
+            runner,
             experiment,
             methods=tables.DEFAULT_METHODS[args.kind] if methods is None else methods,
             seeds=_seeds(args),
@@ -285,8 +283,6 @@ def _make(args, methods=None, settings=None, **options):
             settings=settings,
             name=args.name if args.dataset is None else "",
             keep=args.keep_models,
-            redo=args.redo,
-            **common,
             **options,
         )
         return _print(report.report(_out(args))) if distributed.rank() == 0 else 0
@@ -297,10 +293,9 @@ def _tune(args):
     from . import report, tuning
 
     with distributed.started(checked_device(args.device)) as device:
-        experiment, common = _common(args, device, distributed.size())
+        experiment, runner = _common(args, device, distributed.size())
         seeds = {} if args.seeds is None else {"seeds": _seeds(args)}
-        out, methods = common.pop("out"), _list("--methods", args.methods)
-        tuning.tune(out, experiment, methods=methods, widen=args.widen, **seeds, **common)
+        tuning.tune(runner, experiment, methods=_list("--methods", args.methods), widen=args.widen, **seeds)
         return _print(report.report(_out(args))) if distributed.rank() == 0 else 0
 
 
@@ -323,8 +318,8 @@ def _print(written):
 
 
 def _common(args, device, processes):
-    """(`Experiment`, the arguments that every command hands on); processes: that `torchrun` started, 1 without it."""
-    from . import tables
+    """(`Experiment`, `Runner`) of a command; processes: that `torchrun` started, 1 without it."""
+    from . import cells, tables
 
     bits = {"weight_bits": args.bits, "activation_bits": args.bits}
     bits.update({name: getattr(args, name) for name in bits if getattr(args, name) is not None})
@@ -346,8 +341,8 @@ def _common(args, device, processes):
     jobs = args.jobs
     if jobs is None:
         jobs = _cores() if device == "cpu" and processes == 1 else 1
-    common = {"out": _out(args), "source": source, "device": device, "jobs": jobs}
-    return experiment, {**common, "determinism": args.deterministic}
+    redo = getattr(args, "redo", False)
+    return experiment, cells.Runner(_out(args), source, device, jobs, redo, determinism=args.deterministic)
 
 
 def _cores():

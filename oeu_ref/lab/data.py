@@ -19,7 +19,7 @@ puts it back.
 import hashlib
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -68,7 +68,8 @@ class Splits:
     """What one unlearning experiment is made of. No sample is in two of forget, retain, validation and test.
 
     train: what the original model learned, in order; forget, retain: the two parts of it; validation: unseen, for the
-    stop rule; test: unseen, for the metrics; forget_indices: (N_forget,) int64, positions in train, ascending.
+    stop rule; test: unseen, for the metrics; forget_indices: (N_forget,) int64, positions in train, ascending;
+    indices: {part: positions in the data set}; classes: their names.
     """
 
     train: Samples
@@ -77,6 +78,13 @@ class Splits:
     validation: Samples
     test: Samples
     forget_indices: Tensor
+    indices: dict = field(default_factory=dict)
+    classes: tuple = ()
+
+    def to(self, device):
+        """The same splits on another device."""
+        parts = ("train", "forget", "retain", "validation", "test")
+        return replace(self, **{name: getattr(self, name).to(device) for name in parts})
 
 
 def stream(seed, name):
@@ -297,10 +305,12 @@ def digits(seed, label_noise=0.2, forget_share=0.1, validation_size=180, test_si
             f"got {validation_size} and {test_size}"
         )
     order = torch.randperm(len(everything), generator=stream(seed, "split"))
-    train, validation, test = (everything[part] for part in order.split([train_size, validation_size, test_size]))
+    train_at, validation_at, test_at = order.split([train_size, validation_size, test_size])
+    train, validation, test = (everything[part] for part in (train_at, validation_at, test_at))
     train = Samples(train.inputs, with_label_noise(train.labels, label_noise, 10, stream(seed, "label noise")))
     forget, retain, forget_indices = forget_split(train, forget_share, stream(seed, "forget"))
-    return Splits(train, forget, retain, validation, test, forget_indices)
+    indices = {"forget": train_at[forget_indices], "validation": validation_at, "test": test_at}
+    return Splits(train, forget, retain, validation, test, forget_indices, indices, tuple("0123456789"))
 
 
 class Batches:

@@ -13,23 +13,10 @@ import numpy as np
 from .. import files
 from ..core.unlearner import NonFiniteError
 from ..reference import metrics
-from . import figures, results
+from . import engine, figures, results
 from .attacks import SupportVectorAttack
-from .digits import (
-    BINS,
-    LABELS,
-    QUICK,
-    SETTINGS_FILE,
-    DemoConfig,
-    checked_seeds,
-    forget,
-    load_settings,
-    measure,
-    one_thread,
-    prepare,
-    progress_bar,
-)
-from .search import search
+from .experiment import DEMO, LABELS, QUICK, Digits
+from .search import SETTINGS_FILE, load_settings, search
 
 __all__ = ["REPORTED_SEEDS", "markdown", "redraw", "run", "search"]
 
@@ -44,13 +31,13 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
-    seeds = checked_seeds(seeds)
+    seeds = engine.checked_seeds(seeds)
     out_dir = results.output_directory("out_dir", out_dir)
-    config = QUICK if quick else DemoConfig()
+    config = QUICK if quick else Digits()
     chosen = load_settings(config.max_steps)
     start = time.perf_counter()
     total = len(seeds) * (2 * config.train.epochs + sum(steps for _, steps in chosen.values()))
-    with files.alone(out_dir), one_thread(), progress_bar(total, progress) as bar:
+    with files.alone(out_dir), engine.one_thread(), engine.progress_bar(total, progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     data = _document(config, seeds, chosen, runs, time.perf_counter() - start)
     text = markdown(data)
@@ -68,28 +55,28 @@ def _run_seed(seed, config, chosen, bar):
     A method that diverges is named under "diverged" and is missing elsewhere.
     """
     bar.set_description(f"seed {seed}: training")
-    case = prepare(seed, config, lambda *_: bar.update())
+    case = engine.prepare(seed, config, lambda *_: bar.update())
     models, reports, seconds = {"original": case.original, "retrain": case.retrain}, {}, dict(case.seconds)
     diverged = []
     for name, (settings, steps) in chosen.items():
         bar.set_description(f"seed {seed}: {name}")
         try:
-            models[name], reports[name], seconds[name] = forget(case, name, settings, steps, lambda *_: bar.update())
+            run = engine.forget(case, name, settings, steps, lambda *_: bar.update())
+            models[name], reports[name], seconds[name] = run
         except NonFiniteError:
             diverged.append(name)
             continue
         bar.update(steps - len(reports[name]))  # steps that the stop rule saved
-    measured = {name: measure(case, model) for name, model in models.items()}
-    retrain = measured["retrain"][0]
-    # the gap of Retrain to itself would say nothing
-    gaps = {name: {"AG": metrics.average_gap(values, retrain)} for name, (values, _) in measured.items()}
-    gaps["retrain"] = {}
+    found = {name: engine.measure(engine.outputs(model, case.splits), seed) for name, model in models.items()}
+    values = {name: one["metrics"] for name, one in found.items()}
+    for name in set(values) - {"retrain"}:  # the gap of Retrain to itself would say nothing
+        values[name] = {**values[name], "AG": metrics.average_gap(values[name], values["retrain"])}
     return {
         "seed": seed,
         "diverged": diverged,
-        "metrics": {name: {**values, **gaps[name]} for name, (values, _) in measured.items()},
+        "metrics": values,
         "steps": {name: len(taken) for name, taken in reports.items()},
-        "entropy_histograms": {name: histograms for name, (_, histograms) in measured.items()},
+        "entropy_histograms": {name: one["entropy_histograms"] for name, one in found.items()},
         "cosines": _cosines(reports.get("oeu", [])),
         "seconds": seconds,
     }
@@ -115,9 +102,9 @@ def _document(config, seeds, chosen, runs, seconds):
             "search": _search_in_short(),
             "attack": SupportVectorAttack.name,
             "versions": results.versions(),
-            "labels": LABELS,
+            "labels": {name: LABELS[name] for name in ("original", "retrain", *DEMO)},
             "summary": results.summarize([run["metrics"] for run in runs]),
-            "entropy_bins": np.linspace(0, math.log(10), BINS + 1).tolist(),
+            "entropy_bins": np.linspace(0, math.log(10), engine.BINS + 1).tolist(),
             "runs": runs,
             "seconds": {**seconds, "summary": results.summarize(times)},
         }

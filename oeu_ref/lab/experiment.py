@@ -1,11 +1,30 @@
-"""What an image experiment is: data, network, training and budget; the paper's experiments by name; the methods."""
+"""What an experiment is: data, splits, network, training and budget, of images or of digits; the methods by name."""
 
 import dataclasses
 import functools
+import hashlib
+import types
+
+import torch
 
 from .. import boundary
+from ..core.network import QuantMLP, quantize_model
 from . import baselines
-from .images import PRECISIONS
+from .data import (
+    Samples,
+    Splits,
+    class_indices,
+    class_numbers,
+    digits,
+    forget_split,
+    held_out,
+    indices_of_file,
+    settle_copies,
+    split_at,
+    stream,
+)
+from .datasets import load_images
+from .images import PRECISIONS, ImageClassifier, augment, channel_statistics
 from .models import ARCHITECTURES, STANDARD_WIDTHS
 from .training import TrainConfig
 
@@ -82,15 +101,136 @@ class Experiment:
             boundary.integer(name, getattr(self, name), 1)
         self.training()
 
+    stop_every = 5  # steps between two questions of the stop rule, which reads some thousand images each time
+
     def training(self):
         """How original and Retrain are trained: a `TrainConfig`."""
         return TrainConfig(self.epochs, self.batch_size, self.learning_rate, weight_decay=self.weight_decay)
 
-    def make_network(self, num_classes):
-        """The float network, with the global generator's initial weights."""
-        width = STANDARD_WIDTHS[self.arch] if self.width is None else self.width
-        return ARCHITECTURES[self.arch](num_classes, width, self.stem_stride)
+    def augment(self):
+        """What makes other inputs of a batch's, None: nothing does."""
+        return augment if self.augmented else None
 
+    def load(self, source):
+        """The data set; source: {"data_root", "cache_dir", "download"}.  Raises as `load_images`."""
+        return _images(self.dataset, source["data_root"], source["cache_dir"], self.image_size, source["download"])
+
+    def split(self, data, seed):
+        """Training, validation and test images of one seed, and what is to be forgotten: a function of the seed.
+
+        data: as `load` gives it.  Returns `Splits` on the CPU, whose "indices" count the data set's images.
+        Raises TypeError or ValueError, naming the field, for sizes or a forget set that the data cannot give.
+        """
+        everything = Samples(data.train_images, data.train_labels)
+        rest = len(everything) - self.validation_size
+        train_size = rest if self.train_size is None else self.train_size
+        if train_size > rest or train_size < 2:
+            raise ValueError(
+                f"train_size and validation_size must together be at most {len(everything)}, the training images, "
+                f"got {self.train_size} and {self.validation_size}"
+            )
+        test_count = len(data.test_labels)
+        test_size = test_count if self.test_size is None else self.test_size
+        if test_size > test_count:
+            raise ValueError(f"test_size must be at most {test_count}, the test images, got {test_size}")
+        order = torch.randperm(len(everything), generator=stream(seed, "split"))
+        wanted = None if self.forget_file is None else indices_of_file(self.forget_file, len(everything))
+        validation_at, train_at = held_out(order, self.validation_size, train_size, wanted)
+        test_at = torch.randperm(test_count, generator=stream(seed, "test images"))[:test_size].sort().values
+        training = everything[train_at]
+        if self.forget_ratio is not None:
+            chosen = forget_split(training, self.forget_ratio, stream(seed, "forget"))[2]
+        elif self.forget_classes is not None:
+            chosen = class_indices(training.labels, class_numbers(self.forget_classes, data.classes))
+        else:
+            chosen = torch.isin(train_at, wanted).nonzero().flatten()
+        kept = torch.ones(len(training), dtype=torch.bool)
+        kept[chosen] = False
+        indices = {"forget": train_at[chosen], "retain": train_at[kept], "validation": validation_at, "test": test_at}
+        test = Samples(data.test_images, data.test_labels)
+        indices = settle_copies(everything, test, indices, self.forget_copies)
+        forget, retain, chosen = split_at(training, torch.isin(train_at, indices["forget"]).nonzero().flatten())
+        validation, test = everything[indices["validation"]], test[indices["test"]]
+        return Splits(training, forget, retain, validation, test, chosen, indices, data.classes)
+
+    def network(self, splits):
+        """The quantized classifier of a seed's images, with the global generator's initial weights."""
+        # statistics of the retain images: Retrain must not know the others, and the original may do without them
+        return self.classifier(len(splits.classes), *channel_statistics(splits.retain.inputs))
+
+    def classifier(self, num_classes, mean, std):
+        """The same for any images; mean, std: of each channel, (C,)."""
+        width = STANDARD_WIDTHS[self.arch] if self.width is None else self.width
+        network = ARCHITECTURES[self.arch](num_classes, width, self.stem_stride)
+        if {self.weight_bits, self.activation_bits} != {32}:
+            network = quantize_model(network, self.weight_bits, self.activation_bits, self.first_last_bits)
+        return ImageClassifier(network, mean, std, self.precision, self.compiled)
+
+
+@functools.lru_cache(maxsize=2)
+def _images(dataset, data_root, cache_dir, image_size, download):
+    return load_images(dataset, data_root, download, cache_dir, image_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """The demo's experiment, with all that `Experiment` offers to the engine: a small network learns scikit-learn's
+    digits, a fifth of the labels wrong, and then forgets a tenth of them.
+
+    label_noise, forget_share, validation_size, test_size: as in `oeu_ref.lab.data.digits`; hidden: widths between 64
+    inputs and 10 classes; bits: of weights and activations, 1 to 8, "ternary", "binary" or 32 for no quantization
+    (first and last layer: 8); train: of original and Retrain;
+    forget_batch, retain_batch: samples in each step's two batches; max_steps: cuts every method's steps, None: not.
+    """
+
+    label_noise: float = 0.2
+    forget_share: float = 0.1
+    validation_size: int = 180
+    test_size: int = 360
+    hidden: tuple = (128, 128)
+    bits: int | str = 4
+    train: TrainConfig = TrainConfig(epochs=100)
+    forget_batch: int = 128
+    retain_batch: int = 128
+    max_steps: int | None = None
+
+    stop_every = 1
+    forget_file = None
+
+    @property
+    def sizes(self):
+        """Widths of the perceptron, from inputs to classes."""
+        return (64, *self.hidden, 10)
+
+    def training(self):
+        """How original and Retrain are trained: a `TrainConfig`."""
+        return self.train
+
+    def augment(self):
+        """Nothing is done to the inputs of a batch."""
+
+    def load(self, source=None):
+        """Where the data is from, for a cell's file; the digits themselves come with scikit-learn."""
+        return _digits_origin()
+
+    def split(self, data, seed):
+        """The digits of one seed: `Splits`.  data: not needed.  Raises as `oeu_ref.lab.data.digits`."""
+        return digits(seed, self.label_noise, self.forget_share, self.validation_size, self.test_size)
+
+    def network(self, splits):
+        """The quantized perceptron, with the global generator's initial weights."""
+        return QuantMLP(self.sizes, self.bits, self.bits, batch_norm=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _digits_origin():
+    from sklearn.datasets import load_digits
+
+    content = b"".join(array.tobytes() for array in load_digits(return_X_y=True))
+    return types.SimpleNamespace(source="digits", sha256=hashlib.sha256(content).hexdigest())
+
+
+QUICK = Digits(train=TrainConfig(epochs=3), max_steps=4)
 
 @dataclasses.dataclass(frozen=True)
 class ForgettingCopies(Experiment):
@@ -163,9 +303,20 @@ METHODS = {
     "oeu_global": MethodInfo("OEU, global projection", _oeu(granularity="global")),
     "oeu_random_labels": MethodInfo("OEU, random labels for entropy", baselines.OrthogonalRandomLabels),
 }
+DEMO = ("oeu", "oeu_stop", "ft", "ga", "rl", "salun", "qmul")
 BASELINES = ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")
 ABLATIONS = ("oeu", "oeu_stop", "oeu_no_projection", "oeu_global", "oeu_random_labels")
 LABELS = {"original": "original", "retrain": "Retrain", **{name: info.label for name, info in METHODS.items()}}
+# OEU with one option changed: what the paper leaves open, and what is left without its parts
+VARIANTS = {
+    "module, undo": {},
+    "module, match": {"rescale": "match"},
+    "tensor, undo": {"layer": "tensor"},
+    "tensor, match": {"layer": "tensor", "rescale": "match"},
+    "global": {"granularity": "global"},
+    "joint forward": {"forward": "joint"},
+    "no projection": {"alpha": 0.0},
+}
 
 
 def checked_method(name):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -13,66 +14,61 @@ import torch
 
 from .. import boundary, files
 from ..beyond import distributed
-from .cells import load_data, run_cell, split_images
+from .cells import run_cell
 from .data import forgotten
-from .digits import one_thread, progress_bar
+from .engine import one_thread, progress_bar
 
 DETERMINISM = ("warn", "error", "off")
 
 
-def run_cells(out, experiment, source, device, cells, jobs=1, redo=False, progress=True, determinism="warn"):
+def run_cells(runner, experiment, cells):
     """Make cells and what they start from: original models first, then everything that is ready.
 
-    out, experiment, source, device: as in `cells.run_cell`; cells: the `Cell`s wanted; jobs >= 1: processes side by
-    side, each on one thread (on a CPU four such processes make twice what one with four threads makes); redo: make
-    the wanted cells again though they are finished; progress: show a bar, in images and images a second; determinism:
-    as in `deterministic`.
+    runner: `cells.Runner`; experiment: `Experiment` or `Digits`; cells: the `Cell`s wanted.
     Under `torchrun` all its processes make one cell together after the other, and jobs must be 1.
     Returns {cell: contents of its JSON file}, for the wanted cells and their originals.
     Raises what a cell raises; ValueError if another run is at work in the same folder; ChildProcessError if a process
     that it started was ended from outside.
     """
-    jobs = boundary.integer("jobs", jobs, 1)
+    jobs = boundary.integer("jobs", runner.jobs, 1)
     if jobs > 1 and distributed.size() > 1:
         raise ValueError(f"jobs must be 1 where {distributed.size()} processes work on each cell together, got {jobs}")
-    progress = progress and distributed.rank() == 0
+    progress = runner.progress and distributed.rank() == 0
     wanted = list(dict.fromkeys(cells))
     needed = list(dict.fromkeys([cell.original() for cell in wanted] + wanted))
-    again = set(wanted) if redo else set()
-    with _alone(out), deterministic(device, determinism):
+    as_it_is = dataclasses.replace(runner, redo=False)  # for originals that nobody asked for
+    runners = {cell: runner if cell in wanted else as_it_is for cell in needed}
+    with _alone(runner.out), deterministic(runner.device, runner.determinism):
         if distributed.rank() == 0:
             # halves of files that a killed run was writing
-            for folder in {pathlib.Path(out), *(cell.path(out).parent for cell in needed)}:
+            for folder in {pathlib.Path(runner.out), *(cell.path(runner.out).parent for cell in needed)}:
                 files.clear_halves(folder)
         # before any process is started: what is wrong with the data or the splits is said once, and at once
         with _first_alone():
-            data = load_data(experiment, source)
-        sizes = split_images(experiment, data, wanted[0].seed)
-        if progress and experiment.forget_ratio is None:  # a request: what it comes to is said before hours are spent
-            print(forgotten(sizes.forget.labels, len(sizes.train), sizes.classes), flush=True)
+            data = experiment.load(runner.source)
+        sizes = experiment.split(data, wanted[0].seed)
         work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
         done = {}
         with progress_bar(sum(work.values()), progress, "images") as bar:
             if jobs == 1:
-                with one_thread() if str(device) == "cpu" else contextlib.nullcontext():
+                with one_thread() if str(runner.device) == "cpu" else contextlib.nullcontext():
                     for cell in needed:
                         bar.set_description(_name(cell))
                         before = bar.n
-                        done[cell] = run_cell(out, experiment, source, device, cell, cell in again, bar.update)
+                        done[cell] = run_cell(runners[cell], experiment, cell, bar.update)
                         bar.update(work[cell] - (bar.n - before))
             else:
-                arguments = (determinism, out, experiment, source, device)
-                for cell, found in _side_by_side(arguments, needed, again, jobs):
+                for cell, found in _side_by_side(runners, experiment, jobs):
                     done[cell] = found
                     bar.set_description(_name(cell))
                     bar.update(work[cell])
     return done
 
 
-def _side_by_side(arguments, needed, again, jobs):
+def _side_by_side(runners, experiment, jobs):
     """(cell, contents) as they are finished; a cell is started when its original model is there."""
     context = multiprocessing.get_context("spawn")
-    waiting, running, made = list(needed), {}, set()
+    waiting, running, made = list(runners), {}, set()
     others = set(multiprocessing.active_children())
     executor = concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker)
     try:
@@ -81,7 +77,7 @@ def _side_by_side(arguments, needed, again, jobs):
             for cell in ready:
                 waiting.remove(cell)
                 with _without_interrupts():
-                    running[executor.submit(_work, *arguments, cell, cell in again)] = cell
+                    running[executor.submit(_work, runners[cell], experiment, cell)] = cell
             finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in finished:
                 cell = running.pop(future)
@@ -129,9 +125,9 @@ def _start_worker():
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _work(determinism, out, experiment, source, device, cell, redo):
-    with deterministic(device, determinism):
-        return run_cell(out, experiment, source, device, cell, redo)
+def _work(runner, experiment, cell):
+    with deterministic(runner.device, runner.determinism):
+        return run_cell(runner, experiment, cell)
 
 
 @contextlib.contextmanager
@@ -183,9 +179,9 @@ def _alone(out):
 def _images_of(cell, experiment, splits):
     """Images that the cell reads in training steps, for the progress bar."""
     if cell.name == "original":
-        return experiment.epochs * len(splits.train)
+        return experiment.training().epochs * len(splits.train)
     if cell.name == "retrain":
-        return experiment.epochs * len(splits.retain)
+        return experiment.training().epochs * len(splits.retain)
     return cell.steps * (experiment.forget_batch + experiment.retain_batch)
 
 

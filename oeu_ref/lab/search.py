@@ -1,4 +1,7 @@
-"""The search for each method's settings on the digits: the same grid for all, on seeds that are not reported."""
+"""The search for settings: every name at each point of one grid, on seeds that are not reported.
+
+`searched` is the loop of every search, of digits and images, in memory and on disk; `search` chose the demo's settings.
+"""
 
 import dataclasses
 import itertools
@@ -9,21 +12,10 @@ import numpy as np
 
 from .. import boundary
 from ..core.unlearner import NonFiniteError
-from ..reference import metrics
-from . import baselines, results
-from .digits import (
-    METHODS,
-    SETTINGS_FILE,
-    VARIANTS,
-    DemoConfig,
-    checked_seeds,
-    forget,
-    measure,
-    one_thread,
-    prepare,
-    progress_bar,
-)
+from . import baselines, engine, results
+from .experiment import DEMO, VARIANTS, Digits
 
+SETTINGS_FILE = Path(__file__).with_name("demo_settings.json")
 # The search budget, the same for every method. The end of the steps is a budget, not a range: 80 steps read a fifth of
 # the samples that Retrain reads (a step reads two batches, each of Retrain's 800 steps one). It matters who wins: the
 # README says what more steps would do.
@@ -35,46 +27,83 @@ GRID = {
 SEARCH_SEEDS = (101, 102, 103, 104, 105)
 
 
-def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, progress=True):
+def searched(names, cases, grid, attempt, bar=None):
+    """Try every name at each point of the grid on each case: {name: `digest`}.
+
+    names: hashable; cases: iterable, one a seed; grid: {axis: values}, of which the third axis is "steps"; attempt: a
+    function of (case, name, value of the first axis, of the second) that returns {steps: AG}, for all of the grid's
+    steps, inf where the run diverged; bar: a progress bar, moved by one for each call of it.
+    """
+    gaps = {name: {} for name in names}
+    first, second, _ = grid.values()
+    for case in cases:
+        for name, *point in itertools.product(names, first, second):
+            for steps, gap in attempt(case, name, *point).items():
+                gaps[name].setdefault((*point, steps), []).append(gap)
+            if bar is not None:
+                bar.update()
+    return {name: digest(points, grid) for name, points in gaps.items()}
+
+
+def gaps_along(gap, steps, run):
+    """AG after each number of steps, inf from where on the run diverged: one run, as its prefixes are the shorter runs.
+
+    gap: a function of a model, `Case.gap`; steps: of the grid; run: a function of on_step that unlearns and returns the
+    model, and calls on_step with (model, steps done, ...) after each step.
+    """
+    gaps = {}
+
+    def look(model, done, *_):
+        if done in steps:
+            gaps[done] = gap(model)
+
+    try:
+        model = run(look)
+        # a run that the stop rule ended would end there with any larger maximum, too
+        final = gap(model) if set(steps) - set(gaps) else None
+    except NonFiniteError:
+        final = math.inf
+    return {n: gaps.get(n, final) for n in steps}
+
+
+def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=DEMO, config=None, progress=True):
     """Choose every method's settings: the grid point with the lowest AG, averaged over seeds that are not reported.
 
     path: the JSON file to write; seeds: distinct integers >= 0; grid: {"learning_rate", "weight", "steps"}, values of
-    each, None: GRID; methods: names among METHODS and
-    VARIANTS; config: `DemoConfig`, None: the default; progress: show a bar.
+    each, None: GRID; methods: names among DEMO and VARIANTS; config: `Digits`, None: the default; progress: show a bar.
     All methods get the same grid. A point's AG is null where the method diverged on any seed; it counts as the worst.
     Returns the JSON's contents: for each method the best point, which of its axes end there, median and worst AG over
     the grid, and the AG of every point.  Raises TypeError or ValueError, naming the argument.
     """
-    seeds = checked_seeds(seeds)
-    methods = [boundary.one_of("methods", name, (*METHODS, *VARIANTS)) for name in methods]
+    methods = [boundary.one_of("methods", name, (*DEMO, *VARIANTS)) for name in methods]
     results.output_directory("path", Path(path).parent)
-    grid = checked_grid(GRID if grid is None else grid)
-    config = boundary.instance("config", DemoConfig() if config is None else config, DemoConfig)
-    pairs = list(itertools.product(grid["learning_rate"], grid["weight"]))
-    total = len(seeds) * (2 * config.train.epochs + len(methods) * len(pairs) * max(grid["steps"]))
-    gaps = {name: {} for name in methods}
-    with one_thread(), progress_bar(total, progress) as bar:
-        for seed in seeds:
-            bar.set_description(f"seed {seed}: training")
-            case = prepare(seed, config, lambda *_: bar.update())
-            target = measure(case, case.retrain)[0]
-            for name, (learning_rate, weight) in itertools.product(methods, pairs):
-                bar.set_description(f"seed {seed}: {name}")
-                settings = baselines.Settings(learning_rate, weight)
-                along = _gaps_along(case, name, settings, sorted(grid["steps"]), target)
-                for steps, gap in along.items():
-                    gaps[name].setdefault((learning_rate, weight, steps), []).append(gap)
-                bar.update(max(grid["steps"]))
-    data = results.plain(
-        {
-            "experiment": "OEU demo: search for settings by true AG",
-            "config": dataclasses.asdict(config),
-            "seeds": list(seeds),
-            "grid": {axis: list(values) for axis, values in grid.items()},
-            "versions": results.versions(),
-            "methods": {name: digest(points, grid) for name, points in gaps.items()},
-        }
-    )
+    config = boundary.instance("config", Digits() if config is None else config, Digits)
+    seeds, grid, found = on_digits(methods, seeds, GRID if grid is None else grid, config, progress)
+    return write(path, "OEU demo: search for settings by true AG", config, seeds, grid, methods=found)
+
+
+def on_digits(methods, seeds, grid, config, progress=True):
+    """(seeds, grid, {method: `digest`}) of a search on the digits; arguments as in `search`, seeds and grid checked."""
+    seeds, grid = engine.checked_seeds(seeds), checked_grid(grid)
+
+    def attempt(case, name, rate, weight):
+        options = tuple(VARIANTS.get(name, {}).items())
+        method, settings = "oeu" if name in VARIANTS else name, baselines.Settings(rate, weight)
+        most = max(grid["steps"])
+        run = lambda look: engine.forget(case, method, settings, most, look, options)[0]
+        return gaps_along(case.gap, grid["steps"], run)
+
+    total = len(seeds) * len(methods) * len(grid["learning_rate"]) * len(grid["weight"])
+    with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
+        cases = (engine.prepare(seed, config) for seed in seeds)
+        return seeds, grid, searched(methods, cases, grid, attempt, bar)
+
+
+def write(path, experiment, config, seeds, grid, **found):
+    """Write what a search found, with what it depends on.  Returns the JSON file's contents."""
+    config = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    head = {"experiment": experiment, "config": config, "seeds": seeds, "grid": grid, "versions": results.versions()}
+    data = results.plain({**head, **found})
     results.write_json(path, data)
     return data
 
@@ -89,34 +118,13 @@ def checked_grid(grid):
         if not values:
             raise ValueError(f"grid[{axis!r}] must hold at least one value, got none")
     for rate, weight in itertools.product(axes["learning_rate"], axes["weight"]):
-        _of_grid(baselines.Settings, rate, weight)
+        try:
+            baselines.Settings(rate, weight)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"grid must hold settings: {error}") from None
     for steps in axes["steps"]:
         boundary.integer("grid['steps']", steps, 1)
     return {axis: tuple(sorted(values)) for axis, values in axes.items()}
-
-
-def _of_grid(make, *values):
-    try:
-        return make(*values)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"grid must hold settings: {error}") from None
-
-
-def _gaps_along(case, name, settings, checkpoints, target):
-    """AG after each number of steps in checkpoints, inf if diverged; one run, as its prefixes are the shorter runs."""
-    gaps = {}
-
-    def look(model, steps, report):
-        if steps in checkpoints:
-            gaps[steps] = metrics.average_gap(measure(case, model)[0], target)
-
-    try:
-        model, reports, _ = forget(case, name, settings, checkpoints[-1], look)
-        final = metrics.average_gap(measure(case, model)[0], target)
-    except NonFiniteError:
-        final = math.inf
-    # a run that the stop rule ended would end there with any larger maximum, too
-    return {steps: gaps.get(steps, final) for steps in checkpoints}
 
 
 def digest(points, grid):
@@ -140,3 +148,15 @@ def digest(points, grid):
         "diverged": len(means) - len(finite),
         "points": [[*point, round(gap, 2) if math.isfinite(gap) else None] for point, gap in means.items()],
     }
+
+
+def setting(best, max_steps=None):
+    """(`baselines.Settings`, steps) of a `digest`'s best point, steps cut at max_steps."""
+    steps = best["steps"] if max_steps is None else min(best["steps"], max_steps)
+    return baselines.Settings(best["learning_rate"], best["weight"]), steps
+
+
+def load_settings(max_steps=None, path=SETTINGS_FILE):
+    """Settings that `search` chose: dict method -> (`baselines.Settings`, steps), steps cut at max_steps."""
+    methods = results.read_json(path)["methods"]
+    return {name: setting(methods[name]["best"], max_steps) for name in DEMO}

@@ -10,8 +10,8 @@ import pathlib
 from .. import boundary
 from ..beyond import distributed
 from . import results
-from .cells import Cell, load_data, split_images
-from .digits import checked_seeds
+from .cells import Cell
+from .engine import checked_seeds
 from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, Experiment, ForgettingCopies
 from .schedule import run_cells
 from .tuning import RULES, checked_methods, chosen
@@ -43,10 +43,8 @@ def experiment_named(name, preset="full", forget_copies=False, **changes):
 
 def make(
     kind,
-    out,
+    runner,
     experiment,
-    source,
-    device,
     methods,
     seeds=REPORTED_SEEDS,
     rules=RULES,
@@ -54,15 +52,10 @@ def make(
     options=((),),
     name="",
     keep=False,
-    jobs=1,
-    redo=False,
-    progress=True,
-    determinism="warn",
 ):
     """Make all cells of a table, an ablation, a sweep or a single run, and the document that lists them.
 
-    kind: one of KINDS, the document's name; out, experiment, source, device, jobs, redo, progress, determinism: as in
-    `schedule.run_cells`; methods: names; seeds: distinct integers >= 0; rules: by which rules settings were chosen, a
+    kind: one of KINDS, the document's name; runner, experiment: as in `schedule.run_cells`; methods: names; seeds: distinct integers >= 0; rules: by which rules settings were chosen, a
     group of rows for each; settings: contents of a tuning.json, or {method: (`Settings`, steps)} for settings of your
     own, None: those that come with the package; options: for each variant of every method the further arguments, such
     as ((("alpha", 0.5),), (("alpha", 1.0),)); name: the experiment's, for the paper's figures; keep: whether unlearned
@@ -70,7 +63,7 @@ def make(
     Returns the path of the document.  Raises as `run_cells`; ValueError for settings that lack a method.
     """
     boundary.one_of("kind", kind, KINDS)
-    out = results.output_directory("out", out)
+    out = results.output_directory("out", runner.out)
     boundary.instance("experiment", experiment, Experiment, "Experiment, as experiment_named gives it")
     seeds, methods = checked_seeds(seeds), checked_methods(methods)
     rules = [boundary.one_of("rule", rule, RULES) for rule in boundary.sequence("rules", rules, "words")]
@@ -81,7 +74,7 @@ def make(
         rows, origin = [], {"source": "none needed", "transferred": False}
     else:
         tuning, origin = _tuning(settings, experiment)
-        scale = _scale(tuning, experiment, source) if origin["transferred"] else 1.0
+        scale = _scale(tuning, experiment, runner.source) if origin["transferred"] else 1.0
         rows = []
         for rule in rules:
             for method in methods:
@@ -93,7 +86,7 @@ def make(
             raise ValueError(f"seeds must not be those that the settings were chosen on, got {overlap[0]} in both")
     cells = [dataclasses.replace(cell, keep=keep) for row in rows for cell in _cells_of(row, seeds)]
     retrain = [Cell(seed, "retrain") for seed in seeds]
-    run_cells(out, experiment, source, device, retrain + cells, jobs, redo, progress, determinism)
+    run_cells(runner, experiment, retrain + cells)
     document = {
         "kind": kind,
         "name": name,
@@ -152,7 +145,7 @@ def _tuning(settings, experiment):
 
 def _scale(tuning, experiment, source):
     """Steps here for each step there: as many passes over the forget set."""
-    here = len(split_images(experiment, load_data(experiment, source), 0).forget) / experiment.forget_batch
+    here = len(experiment.split(experiment.load(source), 0).forget) / experiment.forget_batch
     return here / (tuning["forget_size"] / tuning["experiment"]["forget_batch"])
 
 

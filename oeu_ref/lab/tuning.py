@@ -1,7 +1,7 @@
 """Tuning that is fair: one grid for all methods, on seeds that no table reports, by two rules that are kept apart.
 
 "true": by AG, as papers do, though it needs the retrained model that unlearning is meant to avoid. "proxy": by
-`cells.proxy_average_gap`, which needs none.
+`engine.proxy_average_gap`, which needs none.
 """
 
 import dataclasses
@@ -13,11 +13,11 @@ from .. import boundary
 from ..beyond import distributed
 from ..reference import metrics
 from . import baselines, results
-from .cells import Cell, load_data, proxy_average_gap, split_images
-from .digits import checked_seeds
+from .cells import Cell
+from .engine import checked_seeds, proxy_average_gap
 from .experiment import METHODS, checked_method
 from .schedule import run_cells
-from .search import checked_grid, digest
+from .search import checked_grid, searched, setting
 
 GRID = {
     "learning_rate": (0.01, 0.03, 0.1, 0.3),
@@ -29,23 +29,10 @@ RULES = ("true", "proxy")
 AXES = tuple(GRID)
 
 
-def tune(
-    out,
-    experiment,
-    source,
-    device,
-    methods=None,
-    seeds=TUNING_SEEDS,
-    grid=None,
-    widen=1,
-    jobs=1,
-    progress=True,
-    determinism="warn",
-):
+def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=1):
     """Try every point of the grid with every method, and choose each one's best by either rule.
 
-    out, experiment, source, device, jobs, progress, determinism: as in `schedule.run_cells`; methods: names,
-    None: all; seeds: distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight",
+    runner, experiment: as in `schedule.run_cells`; methods: names, None: all; seeds: distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight",
     "steps"}, None: GRID; widen >= 0: how often learning rate and weight are extended beyond an end that some method's
     best lies on, for all methods alike. The steps are a budget and stay.
     Returns the contents of OUT/tuning.json: for each rule and method the best point, whether it lies on an end of the
@@ -58,17 +45,19 @@ def tune(
     seeds, widen = checked_seeds(seeds), boundary.integer("widen", widen, 0)
     grid = checked_grid(GRID if grid is None else grid)
     while True:
-        cells = _cells(methods, seeds, grid)
+        points = itertools.product(seeds, methods, grid["learning_rate"], grid["weight"])
+        cells = [_cell(*point, grid["steps"]) for point in points]
         retrain = [Cell(seed, "retrain", folder="tuning") for seed in seeds]
-        wanted = retrain + list(cells)
-        done = run_cells(out, experiment, source, device, wanted, jobs, progress=progress, determinism=determinism)
-        gaps = {rule: {name: {} for name in methods} for rule in RULES}
-        for cell, point in cells.items():
-            for steps in grid["steps"]:
-                found = _gaps(done[cell], steps, done[cell.retrain()], done[cell.original()])
-                for rule in RULES:
-                    gaps[rule][cell.name].setdefault((*point, steps), []).append(found[rule])
-        digests = {rule: {name: digest(points, grid) for name, points in gaps[rule].items()} for rule in RULES}
+        done = run_cells(runner, experiment, retrain + cells)
+
+        def attempt(seed, name, rate, weight, done=done, steps=grid["steps"]):
+            rule, method = name
+            cell = _cell(seed, method, rate, weight, steps)
+            found = done[cell], done[cell.retrain()], done[cell.original()]
+            return {count: _gaps(found[0], count, *found[1:])[rule] for count in steps}
+
+        both = searched(list(itertools.product(RULES, methods)), seeds, grid, attempt)
+        digests = {rule: {name: both[rule, name] for name in methods} for rule in RULES}
         wider = _widened(grid, digests)
         if widen == 0 or wider == grid:
             break
@@ -80,13 +69,13 @@ def tune(
             "device": done[retrain[0]]["device"],
             "versions": results.versions(),
             "seeds": seeds,
-            "forget_size": len(split_images(experiment, load_data(experiment, source), seeds[0]).forget),
+            "forget_size": len(experiment.split(experiment.load(runner.source), seeds[0]).forget),
             "grid": grid,
             "rules": digests,
         }
     )
     if distributed.rank() == 0:
-        results.write_json(pathlib.Path(out) / "tuning.json", data)
+        results.write_json(pathlib.Path(runner.out) / "tuning.json", data)
     return data
 
 
@@ -114,24 +103,17 @@ def chosen(tuning, rule, name):
     if missing := sorted(set(AXES) - set(best or {})):
         raise ValueError(f"settings must be the contents of a tuning.json, those of {name} lack {', '.join(missing)}")
     try:
-        steps = boundary.integer("steps", best["steps"], 1)
-        return baselines.Settings(best["learning_rate"], best["weight"]), steps
+        boundary.integer("steps", best["steps"], 1)
+        return setting(best)
     except (TypeError, ValueError) as error:
         raise ValueError(f"settings must be those of a tuning.json, of {name} they are wrong: {error}") from None
 
 
-def _cells(methods, seeds, grid):
-    """{cell: (learning rate, weight)}; one run gives all numbers of steps, as its prefixes are the shorter runs."""
-    *points, last = grid["steps"]
-    cells = {}
-    for seed, name, (rate, weight) in itertools.product(
-        seeds, methods, itertools.product(grid["learning_rate"], grid["weight"])
-    ):
-        settings = baselines.Settings(rate, weight)
-        suffix = f"_lr{rate:g}_w{weight:g}"
-        cell = Cell(seed, name, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
-        cells[cell] = (rate, weight)
-    return cells
+def _cell(seed, method, rate, weight, steps):
+    """The cell of one point; one run gives all numbers of steps, as its prefixes are the shorter runs."""
+    *points, last = steps
+    settings, suffix = baselines.Settings(rate, weight), f"_lr{rate:g}_w{weight:g}"
+    return Cell(seed, method, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
 
 
 def _gaps(found, steps, retrain, original):

@@ -2,21 +2,8 @@
 
 import math
 
-from ..core.unlearner import NonFiniteError
-from ..reference import metrics
-from . import baselines, results
-from .digits import (
-    VARIANTS,
-    DemoConfig,
-    checked_seeds,
-    forget,
-    load_settings,
-    measure,
-    one_thread,
-    prepare,
-    progress_bar,
-)
-from .search import search
+from . import engine, results, search
+from .experiment import VARIANTS, Digits
 
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.03, 0.1, 0.3, 1.0, 3.0), "steps": (10, 20, 40, 80)}
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -27,29 +14,29 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
     """Search every variant's settings on seeds that are not reported, then measure each on the reported ones.
 
     out_dir: directory for search.json, variants.json and variants.md; seeds, search_seeds: distinct integers >= 0;
-    grid: as in `search.search`, None: GRID; config: `DemoConfig`, None: the default; progress: show a bar on stderr.
+    grid: as in `search.search`, None: GRID; config: `Digits`, None: the default; progress: show a bar on stderr.
     Returns {"table": str, "json": Path, "markdown": Path}.  A run that diverges counts as null and is named.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
-    seeds, config = checked_seeds(seeds), DemoConfig() if config is None else config
+    seeds, config = engine.checked_seeds(seeds), Digits() if config is None else config
     out_dir = results.output_directory("out_dir", out_dir)
     options = {} if search_seeds is None else {"seeds": search_seeds}
     grid = GRID if grid is None else grid
-    found = search(
+    found = search.search(
         out_dir / "search.json", grid=grid, methods=list(VARIANTS), config=config, progress=progress, **options
     )
     best = {name: found["methods"][name]["best"] for name in VARIANTS}
-    own = {name: (baselines.Settings(b["learning_rate"], b["weight"]), b["steps"]) for name, b in best.items()}
-    common = load_settings(config.max_steps)["oeu"]
+    common = search.load_settings(config.max_steps)["oeu"]
     gaps = {name: {column: [] for column in COLUMNS[:2]} for name in VARIANTS}
-    with one_thread(), progress_bar(len(seeds) * len(VARIANTS), progress) as bar:
+    with engine.one_thread(), engine.progress_bar(len(seeds) * len(VARIANTS), progress) as bar:
         for seed in seeds:
             bar.set_description(f"seed {seed}")
-            case = prepare(seed, config)
-            target = measure(case, case.retrain)[0]
-            for name in VARIANTS:
-                for column, (settings, steps) in zip(COLUMNS, (own[name], common)):
-                    gaps[name][column].append(_gap(case, name, settings, steps, target))
+            case = engine.prepare(seed, config)
+            for name, options in VARIANTS.items():
+                for column, used in zip(COLUMNS, (search.setting(best[name]), common)):
+                    run = lambda used=used: engine.forget(case, "oeu", *used, options=tuple(options.items()))[0]
+                    values = case.attempt(run)
+                    gaps[name][column].append(values and values["AG"])
                 bar.update()
     data = results.plain(
         {
@@ -83,14 +70,6 @@ def markdown(data):
     lines += ["", f"AG in percentage points: mean ± standard deviation over seeds {seeds}; {points} settings for each"]
     lines += [f"variant, chosen on seeds {search_seeds}."]
     return "\n".join(lines)
-
-
-def _gap(case, name, settings, steps, target):
-    """AG of one run, None if it diverged."""
-    try:
-        return metrics.average_gap(measure(case, forget(case, name, settings, steps)[0])[0], target)
-    except NonFiniteError:
-        return None
 
 
 def _cell(values):

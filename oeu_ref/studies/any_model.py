@@ -16,7 +16,6 @@ import dataclasses
 import itertools
 import math
 import sys
-import time
 import warnings
 
 import numpy as np
@@ -30,12 +29,10 @@ except ImportError:  # announced by PyTorch for some later version
 
 from ..core.network import QuantMLP
 from ..core.unlearner import OEU, NonFiniteError
-from ..lab import digits, figures, results
+from ..lab import engine, figures, results, search
 from ..lab.data import Batches, stream
-from ..lab.data import digits as load_digits
-from ..lab.search import digest
-from ..lab.training import build, probabilities, train
-from ..reference import metrics
+from ..lab.experiment import QUICK, Digits
+from ..lab.training import probabilities
 from .study import document, write
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"
@@ -115,17 +112,22 @@ KINDS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared(Digits):
+    """The digits with a network of another kind; kind: a key of KINDS."""
+
+    kind: str = "ours"
+
+    def network(self, splits):
+        return KINDS[self.kind][1](self.sizes)
+
+
 def prepare(kind, seed, config):
-    """The digits, and the original network and Retrain of one kind, trained: `oeu_ref.lab.digits.Case`."""
-    splits = load_digits(seed, config.label_noise, config.forget_share, config.validation_size, config.test_size)
-    models, seconds = {}, {}
-    for name, samples in (("original", splits.train), ("retrain", splits.retain)):
-        start = time.perf_counter()
-        make = KINDS[kind][1]
-        model = build(lambda: make((64, *config.hidden, 10)), stream(seed, f"{name} weights").initial_seed())
-        train(model, samples, config.train, stream(seed, f"{name} batches"))
-        models[name], seconds[name] = freeze_ranges(model), time.perf_counter() - start
-    return digits.Case(seed, config, splits, models["original"], models["retrain"], seconds)
+    """The digits, and the original network and Retrain of one kind, trained: `oeu_ref.lab.engine.Case`."""
+    case = engine.prepare(seed, Prepared(**vars(config), kind=kind))
+    for model in (case.original, case.retrain):
+        freeze_ranges(model)
+    return case
 
 
 def unlearn(case, learning_rate, weight, steps, on_step=None):
@@ -137,8 +139,8 @@ def unlearn(case, learning_rate, weight, steps, on_step=None):
     model = copy.deepcopy(case.original)
     optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4)
     unlearner = OEU(model, optimizer, beta=weight)
-    forget = Batches(case.splits.forget, case.config.forget_batch, stream(case.seed, "forget batches"))
-    retain = Batches(case.splits.retain, case.config.retain_batch, stream(case.seed, "retain batches"))
+    forget = Batches(case.splits.forget, case.experiment.forget_batch, stream(case.seed, "forget batches"))
+    retain = Batches(case.splits.retain, case.experiment.retain_batch, stream(case.seed, "retain batches"))
     for step in range(1, steps + 1):
         kept = next(retain)
         unlearner.step(next(forget).inputs, kept.inputs, kept.labels)
@@ -155,14 +157,15 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
-    seeds, out_dir = digits.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config = digits.QUICK if quick else digits.DemoConfig()
+    seeds, out_dir = engine.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
+    config = QUICK if quick else Digits()
     grid = {"learning_rate": (0.1,), "weight": (0.3,), "steps": (2,)} if quick else GRID
     search_seeds = SEARCH_SEEDS[:1] if quick else SEARCH_SEEDS
     kinds = [kind for kind in KINDS if kind != "torch" or quantization is not None]
     best, runs = {"ours": _demo_settings(config)}, {kind: [] for kind in kinds}
-    total = len(search_seeds) * (len(kinds) - 1) + len(seeds) * len(kinds)
-    with digits.one_thread(), digits.progress_bar(total, progress, "networks") as bar:
+    points = len(grid["learning_rate"]) * len(grid["weight"])
+    total = len(search_seeds) * (len(kinds) - 1) * points + len(seeds) * len(kinds)
+    with engine.one_thread(), engine.progress_bar(total, progress, "networks") as bar:
         for kind in kinds[1:]:
             bar.set_description(f"{kind}: search")
             best[kind] = _search(kind, grid, search_seeds, config, bar)
@@ -176,29 +179,19 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
 
 
 def _demo_settings(config):
-    settings, steps = digits.load_settings(config.max_steps)["oeu"]
+    settings, steps = search.load_settings(config.max_steps)["oeu"]
     return {"learning_rate": settings.learning_rate, "weight": settings.weight, "steps": steps}
 
 
 def _search(kind, grid, seeds, config, bar):
     """The grid's point with the lowest AG for one kind, averaged over seeds that are not reported."""
-    gaps = {}
-    for seed in seeds:
-        case = prepare(kind, seed, config)
-        target = digits.measure(case, case.retrain)[0]
-        for rate, weight in itertools.product(grid["learning_rate"], grid["weight"]):
-            along = {steps: math.inf for steps in grid["steps"]}  # what a run that diverges does not reach
+    most = max(grid["steps"])
 
-            def look(model, step, along=along, case=case, target=target):
-                if step in along:
-                    along[step] = metrics.average_gap(digits.measure(case, model)[0], target)
+    def attempt(case, _, rate, weight):
+        return search.gaps_along(case.gap, grid["steps"], lambda look: unlearn(case, rate, weight, most, look))
 
-            with contextlib.suppress(NonFiniteError):
-                unlearn(case, rate, weight, max(grid["steps"]), look)
-            for steps, gap in along.items():
-                gaps.setdefault((rate, weight, steps), []).append(gap)
-        bar.update()
-    found = digest(gaps, grid)
+    cases = (prepare(kind, seed, config) for seed in seeds)
+    found = search.searched([kind], cases, grid, attempt, bar)[kind]
     return {**found["best"], **{key: found[key] for key in ("best_at_end_of", "median_AG", "diverged")}}
 
 
@@ -214,9 +207,7 @@ def _one_run(case, kind, best):
         return None
     if kind == "torch" and torch.backends.quantized.engine != "none":
         models["int8"] = converted(models["oeu"])
-    found = {name: digits.measure(case, one)[0] for name, one in models.items()}
-    for name in set(found) - {"retrain"}:
-        found[name]["AG"] = metrics.average_gap(found[name], found["retrain"])
+    found = {name: case.target if name == "retrain" else case.judged(one) for name, one in models.items()}
     if "int8" in models:
         everything = [getattr(case.splits, part) for part in ("forget", "retain", "test")]
         pairs = [[predicted(models[name], samples) for name in ("oeu", "int8")] for samples in everything]

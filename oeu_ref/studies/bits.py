@@ -12,19 +12,17 @@ import itertools
 import math
 import pathlib
 import sys
-import tempfile
 
 import numpy as np
 
 from .. import boundary
 from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
-from ..lab import baselines, figures, report, results, tables
-from ..lab import search as digits_search
-from ..lab.digits import QUICK, DemoConfig, checked_seeds, forget, measure, one_thread, prepare, progress_bar
-from ..lab.experiment import LABELS, checked_method
+from ..lab import engine, figures, report, results, tables
+from ..lab import search as searches
+from ..lab.engine import checked_seeds, one_thread, progress_bar
+from ..lab.experiment import LABELS, QUICK, Digits, checked_method
 from ..lab.report_figures import LINES
-from ..reference import metrics
 from .study import document, write
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"
@@ -51,31 +49,18 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, widths=WIDTHS, grid=None, con
     """Choose the settings of each method at each width: the same grid for all, by true AG; half an hour on one core.
 
     path: the JSON file to write; seeds: distinct integers >= 0, none of which is to be reported; widths: as
-    `DemoConfig.bits`; grid: as in `search.search`, None: GRID; config: `DemoConfig`, None: the default; progress: show
+    `Digits.bits`; grid: as in `search.search`, None: GRID; config: `Digits`, None: the default; progress: show
     a bar.  Returns the file's contents: what `search.search` finds, but for the single points, under "widths" for each
     width.  Raises as that does.
     """
-    seeds, config, grid = checked_seeds(seeds), config or DemoConfig(), GRID if grid is None else grid
+    config, grid = config or Digits(), GRID if grid is None else grid
     results.output_directory("path", pathlib.Path(path).parent)
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for width in widths:
-            one = digits_search.search(
-                pathlib.Path(folder) / "search.json", seeds, grid, METHODS, _at(config, width), progress
-            )
-            found[str(width)] = {name: _short(one["methods"][name]) for name in METHODS}
-    data = results.plain(
-        {
-            "experiment": "very low bits: search for settings by true AG",
-            "config": dataclasses.asdict(dataclasses.replace(config, bits=0)) | {"bits": list(widths)},
-            "seeds": seeds,
-            "grid": grid,
-            "versions": results.versions(),
-            "widths": found,
-        }
-    )
-    results.write_json(path, data)
-    return data
+    for width in widths:
+        seeds, grid, one = searches.on_digits(METHODS, seeds, grid, _at(config, width), progress)
+        found[str(width)] = {name: _short(one[name]) for name in METHODS}
+    config = dataclasses.asdict(config) | {"bits": list(widths)}
+    return searches.write(path, "very low bits: search for settings by true AG", config, seeds, grid, widths=found)
 
 
 def _short(found):
@@ -85,14 +70,9 @@ def _short(found):
 def load_settings(max_steps=None, path=SETTINGS_FILE):
     """What `search` chose: {width as str: {method: (`baselines.Settings`, steps)}}, steps cut at max_steps."""
     return {
-        width: {name: _setting(found["best"], max_steps) for name, found in methods.items()}
+        width: {name: searches.setting(found["best"], max_steps) for name, found in methods.items()}
         for width, methods in results.read_json(path)["widths"].items()
     }
-
-
-def _setting(best, max_steps):
-    steps = best["steps"] if max_steps is None else min(best["steps"], max_steps)
-    return baselines.Settings(best["learning_rate"], best["weight"]), steps
 
 
 def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
@@ -104,14 +84,14 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
     seeds, out_dir = checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config, widths = (QUICK, QUICK_WIDTHS) if quick else (DemoConfig(), WIDTHS)
+    config, widths = (QUICK, QUICK_WIDTHS) if quick else (Digits(), WIDTHS)
     chosen = load_settings(config.max_steps)
     values = {str(width): {name: [] for name in ("original", "retrain", *METHODS)} for width in widths}
     held = {str(width): {name: [] for name in METHODS} for width in widths if width != 32}
     with one_thread(), progress_bar(len(seeds) * len(widths), progress, "networks") as bar:
         for width, seed in itertools.product(widths, seeds):
             bar.set_description(f"{title(width)}, seed {seed}")
-            case = prepare(seed, _at(config, width))
+            case = engine.prepare(seed, _at(config, width))
             for name, found in _measured(case, chosen[str(width)]).items():
                 values[str(width)][name].append(found)
             if width != 32:
@@ -133,18 +113,15 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
 
 def _measured(case, chosen):
     """Metrics of a case's original, Retrain and every method, None for a method that diverged."""
-    target = measure(case, case.retrain)[0]
-    original = measure(case, case.original)[0]
-    found = {"original": {**original, "AG": metrics.average_gap(original, target)}, "retrain": target}
+    found = {"original": case.judged(case.original), "retrain": case.target}
     for name, (settings, steps) in chosen.items():
         try:
-            model = forget(case, name, settings, steps)[0]
+            model = engine.forget(case, name, settings, steps)[0]
         except NonFiniteError:
             found[name] = None
             continue
-        values = measure(case, model)[0]
-        found[name] = {**values, "AG": metrics.average_gap(values, target)}
-        if case.config.bits != 32:
+        found[name] = case.judged(model)
+        if case.experiment.bits != 32:
             found[name][CODES] = changed_codes(case.original, model)
     return found
 
@@ -156,16 +133,16 @@ def changed_codes(before, after):
     return float(100 * np.mean(np.concatenate([(one != other).cpu().numpy() for one, other in codes])))
 
 
-def images(out, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SEEDS, rules=("true",), **how):
-    """An image experiment at several widths: a folder `bits-<width>` for each in `out`, and one document of them all.
+def images(runner, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SEEDS, rules=("true",), **how):
+    """An image experiment at several widths: a folder `bits-<width>` for each in `runner.out`, one document of them all.
 
-    out: directory, made if need be; what is finished there is not made again; experiment: `Experiment`; widths: 1 to 8,
-    "ternary", "binary" or 32, of weights and activations; methods, seeds, rules, how: as in `tables.make`. Of several
-    rules the first is shown.
+    runner: `cells.Runner`, whose folder is made if need be; what is finished there is not made again; experiment:
+    `Experiment`; widths: 1 to 8, "ternary", "binary" or 32, of weights and activations; methods, seeds, rules, how: as
+    in `tables.make`. Of several rules the first is shown.
     Returns what `run` returns, in one of several processes that work together the first alone, else None.
     Raises as `tables.make`; ValueError for widths that are none, unknown or given twice.
     """
-    out = results.output_directory("out", out)
+    out = results.output_directory("out", runner.out)
     widths = [boundary.bits("widths", width) for width in widths]
     if not widths or len(set(widths)) < len(widths):
         raise ValueError(f"widths must be at least one, each different, got {widths}")
@@ -173,7 +150,8 @@ def images(out, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SEEDS
     # all experiments before the first is made: a wrong width is found at once
     made = {width: dataclasses.replace(experiment, weight_bits=width, activation_bits=width) for width in widths}
     for width, one in made.items():
-        tables.make("table", folder(out, width), one, methods=methods, seeds=seeds, rules=rules, **how)
+        there = dataclasses.replace(runner, out=folder(out, width))
+        tables.make("table", there, one, methods=methods, seeds=seeds, rules=rules, **how)
     if distributed.rank() > 0:
         return None
     loaded = {str(width): report.load(folder(out, width), "table") for width in widths}

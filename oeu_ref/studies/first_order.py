@@ -19,15 +19,12 @@ from torch import nn
 
 from ..beyond.curvature import loss_change
 from ..core.entropy import cross_entropy, entropy_loss
-from ..core.network import QuantMLP
 from ..core.projection import project
 from ..core.unlearner import NonFiniteError
-from ..lab import results
+from ..lab import engine, results
 from ..lab.baselines import Settings
-from ..lab.data import digits, stream
-from ..lab.digits import QUICK, Case, DemoConfig, checked_seeds, measure, one_thread, progress_bar
-from ..lab.training import build, train
-from ..reference import metrics
+from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
+from ..lab.experiment import QUICK, Digits
 from . import step_bound
 from .first_order_views import figure, markdown
 from .study import document, write
@@ -58,7 +55,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     """
     seeds = checked_seeds(seeds)
     out_dir = results.output_directory("out_dir", out_dir)
-    config, bits, activations, speeds, steps = DemoConfig(), BITS, tuple(ACTIVATIONS), SPEEDS, STEPS
+    config, bits, activations, speeds, steps = Digits(), BITS, tuple(ACTIVATIONS), SPEEDS, STEPS
     if quick:
         config, bits, activations, speeds, steps = QUICK, (4, 32), ("GELU",), SPEEDS[-1:], 2
     found = {"staircase": [], "smooth": [], "bound": []}
@@ -67,9 +64,9 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     with one_thread(), progress_bar(total, progress) as bar:
         for seed in seeds:
             bar.set_description(f"seed {seed}")
-            splits = digits(seed, config.label_noise, config.forget_share, config.validation_size, config.test_size)
-            train_one = functools.partial(_trained, seed, config=config, on_epoch=lambda *_: bar.update())
-            originals = {kind: train_one("original", kind, splits.train) for kind in (*bits, *activations)}
+            splits = config.split(None, seed)
+            train_one = functools.partial(_trained, seed, splits, config, lambda *_: bar.update())
+            originals = {kind: train_one("original", kind) for kind in (*bits, *activations)}
             for kind in bits:
                 found["staircase"] += [
                     {"seed": seed, "bits": kind, "scope": scope, **staircase(originals[kind], splits, scope)}
@@ -78,7 +75,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
             for kind in activations:
                 found["smooth"].append({"seed": seed, "activation": kind, **second_order(originals[kind], splits)})
             for label, kind in BOUNDED.items():
-                retrain = train_one("retrain", kind, splits.retain)
+                retrain = train_one("retrain", kind)
                 case = Case(seed, config, splits, originals[kind], retrain, {})
                 found["bound"] += [{"seed": seed, "network": label, **r} for r in _bounded(case, speeds, steps, bar)]
     settings = {
@@ -168,7 +165,7 @@ def second_order(model, splits):
 
 def _bounded(case, speeds, steps, bar):
     """One run of OEU for each speed and guard: a list of dicts; "diverged" where a loss became infinite."""
-    target, found = measure(case, case.retrain)[0], []
+    found = []
     for momentum, learning_rate in speeds:
         for guard in _guards(momentum):
             settings = Settings(learning_rate, WEIGHT, momentum, 0.0)
@@ -177,8 +174,7 @@ def _bounded(case, speeds, steps, bar):
                 model, records = step_bound.unlearned(
                     case, settings, guard, MAX_INCREASE, steps, lambda *_: bar.update()
                 )
-                values = measure(case, model)[0]
-                one["metrics"] = {**values, "AG": metrics.average_gap(values, target)}
+                one["metrics"] = case.judged(model)
                 one.update({key: [record[key] for record in records] for key in records[0]})
             except NonFiniteError:
                 one["diverged"] = True
@@ -191,16 +187,21 @@ def _guards(momentum):
     return [guard for guard in step_bound.GUARDS if momentum or guard != "direction"]
 
 
-def _trained(seed, name, kind, samples, config, on_epoch):
-    """A network trained as `digits.prepare` does; kind: bits of a `QuantMLP`, or a word of ACTIVATIONS."""
-    sizes = (64, *config.hidden, 10)
-    if kind in ACTIVATIONS:
-        make = functools.partial(_smooth_network, sizes, ACTIVATIONS[kind])
-    else:
-        make = functools.partial(QuantMLP, sizes, kind, kind, batch_norm=True)
-    model = build(make, stream(seed, f"{name} weights").initial_seed())
-    train(model, samples, config.train, stream(seed, f"{name} batches"), on_epoch)
-    return model
+@dataclasses.dataclass(frozen=True)
+class Smooth(Digits):
+    """The digits with an unquantized network of another activation; activation: a word of ACTIVATIONS."""
+
+    activation: str = "GELU"
+
+    def network(self, splits):
+        return _smooth_network(self.sizes, ACTIVATIONS[self.activation])
+
+
+def _trained(seed, splits, config, on_epoch, name, kind):
+    """A network trained as in the demo; kind: bits of a `QuantMLP`, or a word of ACTIVATIONS."""
+    smooth = kind in ACTIVATIONS
+    of_kind = Smooth(**vars(config), activation=kind) if smooth else dataclasses.replace(config, bits=kind)
+    return engine.trained(of_kind, splits, seed, name, on_epoch)[0]
 
 
 def _smooth_network(sizes, activation):

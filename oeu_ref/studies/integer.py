@@ -15,9 +15,10 @@ from ..core.unlearner import NonFiniteError
 from ..integer import network as integer
 from ..integer.agreement import changed_codes, compare, with_codes
 from ..integer.export import export, to_bytes
-from ..lab import digits, figures, results
-from ..lab.attacks import SupportVectorAttack
+from ..lab import engine, figures, results
+from ..lab.experiment import QUICK, Digits
 from ..lab.export import float_bytes
+from ..lab.search import load_settings
 from ..reference import metrics
 from ..reference.entropy import softmax
 from .study import document, write
@@ -48,11 +49,11 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     show a bar on stderr.  Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
-    seeds, config = digits.checked_seeds(seeds), digits.QUICK if quick else digits.DemoConfig()
+    seeds, config = engine.checked_seeds(seeds), QUICK if quick else Digits()
     out_dir = results.output_directory("out_dir", out_dir)
-    chosen = digits.load_settings(config.max_steps)
+    chosen = load_settings(config.max_steps)
     chosen = {name: chosen[name] for name in (QUICK_METHODS if quick else METHODS)}
-    with digits.one_thread(), digits.progress_bar(len(seeds) * (len(chosen) + 1), progress) as bar:
+    with engine.one_thread(), engine.progress_bar(len(seeds) * (len(chosen) + 1), progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     question = "of the codes that a device stores, which did unlearning change, and does the integer network forget?"
     settings = {name: {"settings": vars(found), "steps": steps} for name, (found, steps) in chosen.items()}
@@ -74,28 +75,28 @@ def integer_network(model, value_bits=64):
 
 
 def measure(case, network):
-    """Metrics of an integer network in percent, as `digits.measure` has them for PyTorch's."""
+    """Metrics of an integer network in percent, as `Case.metrics` has them for PyTorch's."""
     outputs = {}
     for part in ("retain", "test", "forget"):
         samples = getattr(case.splits, part)
         logits = integer.real_logits(network, integers(samples.inputs), len(samples))
         outputs[part] = softmax(logits), samples.labels.numpy()
-    return metrics.unlearning_metrics(**outputs, attack=SupportVectorAttack(case.seed))
+    return engine.measure(outputs, case.seed)["metrics"]
 
 
 def _run_seed(seed, config, chosen, bar):
     """One seed: metrics of every integer network and of PyTorch's, changed codes, agreement, sizes."""
     bar.set_description(f"seed {seed}")
-    case = digits.prepare(seed, config)
+    case = engine.prepare(seed, config)
     bar.update()
     models, diverged = {"original": case.original, "retrain": case.retrain}, []
     for name, (settings, steps) in chosen.items():
         try:
-            models[name] = digits.forget(case, name, settings, steps)[0]
+            models[name] = engine.forget(case, name, settings, steps)[0]
         except NonFiniteError:
             diverged.append(name)
         bar.update()
-    pytorch = {name: digits.measure(case, model)[0] for name, model in models.items()}
+    pytorch = {name: case.metrics(model) for name, model in models.items()}
     unlearned = {name: model for name, model in models.items() if name in chosen}
     for name, model in unlearned.items():
         models[f"{name} codes"] = with_codes(case.original, model)

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 import statistics
 import sys
 import time
@@ -12,15 +11,16 @@ import numpy as np
 import torch
 
 from ..beyond.monitor import Monitor, Monitored, UnlearningWarning
-from ..core.network import QuantMLP, quantize_model
+from ..core.network import quantize_model
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import OEU, NonFiniteError
-from ..lab import figures, results
+from ..lab import engine, figures, results
 from ..lab.data import Batches, Samples, stream
-from ..lab.digits import QUICK, DemoConfig, checked_seeds, load_settings, measure, one_thread, prepare, progress_bar
+from ..lab.engine import checked_seeds, one_thread, progress_bar
+from ..lab.experiment import QUICK, Digits
 from ..lab.models import resnet18
-from ..lab.training import build, train
-from ..reference import metrics
+from ..lab.search import load_settings
+from ..lab.training import build
 from .monitor_figure import draw_monitor, monitor_figure
 from .study import document, write
 
@@ -56,7 +56,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
     seeds, out_dir = checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config = QUICK if quick else DemoConfig()
+    config = QUICK if quick else Digits()
     settings, steps = load_settings()["oeu"]
     demo = {"learning_rate": settings.learning_rate, "beta": settings.weight, "steps": steps}
     demo |= {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
@@ -67,10 +67,9 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     with one_thread(), progress_bar(len(seeds) * (len(RUNS) + len(changes)), progress, "run") as bar:
         for seed in seeds:
             bar.set_description(f"seed {seed}")
-            case = prepare(seed, config)
-            aim = measure(case, case.retrain)[0]
+            case = engine.prepare(seed, config)
             for name, changed in RUNS.items():
-                found, records = _one_run(case, {**demo, **changed}, aim)
+                found, records = _one_run(case, {**demo, **changed})
                 runs.append({"seed": seed, "run": name, **found})
                 kept.setdefault(name, records)  # one seed's records are enough for the picture
                 bar.update()
@@ -97,15 +96,12 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
 
 def _float_twin(case):
     """The same case with an original model that is not quantized; nobody asks for its Retrain."""
-    config = case.config
-    make = functools.partial(QuantMLP, (64, *config.hidden, 10), 32, 32, batch_norm=True)
-    model = build(make, stream(case.seed, "original weights").initial_seed())
-    train(model, case.splits.train, config.train, stream(case.seed, "original batches"))
-    return dataclasses.replace(case, original=model)
+    config = dataclasses.replace(case.experiment, bits=32)
+    return dataclasses.replace(case, original=engine.trained(config, case.splits, case.seed, "original")[0])
 
 
-def _one_run(case, options, aim):
-    """(plain data about warnings and the end of one run, its records); aim: Retrain's metrics."""
+def _one_run(case, options):
+    """(plain data about warnings and the end of one run, its records)."""
     model, monitor, lost = _watched(case, options)
     found = {"warnings": monitor.warnings, "steps": monitor.steps, "lost": lost, "end": None}
     last = monitor.last
@@ -114,8 +110,7 @@ def _one_run(case, options, aim):
     turned = [r["turned_back"] for r in monitor.records if r["turned_back"] is not None]
     found |= {"climb": max(climbs), "turned_back": float(np.mean(turned))}
     try:
-        values = measure(case, model)[0]
-        found["end"] = {**values, "AG": metrics.average_gap(values, aim)}
+        found["end"] = case.judged(model)
     except NonFiniteError:
         found["lost"] = True
     return found, monitor.records
@@ -154,7 +149,7 @@ def _unlearner(model, options, monitor):
 
 def _batches(case, options):
     """Pairs of forget and retain batches, `Samples`, in the order in which the demo's runs draw them."""
-    config, splits = case.config, case.splits
+    config, splits = case.experiment, case.splits
     forget = Batches(splits.forget, config.forget_batch, stream(case.seed, "forget batches"))
     retain = Batches(splits.retain, config.retain_batch, stream(case.seed, "retain batches"))
     for _ in range(min(options["steps"], options["most"] or options["steps"])):

@@ -5,8 +5,6 @@ Retrain j is trained from scratch on that. The study of this is `sequential.py`;
 """
 
 import dataclasses
-import functools
-import itertools
 import math
 from pathlib import Path
 
@@ -16,13 +14,12 @@ import torch
 from .. import boundary
 from ..core.network import QuantMLP
 from ..core.unlearner import NonFiniteError
-from ..lab import baselines, results
-from ..lab.attacks import SupportVectorAttack
-from ..lab.data import digits, split_at, stream
-from ..lab.digits import QUICK, Case, DemoConfig, checked_seeds, forget, one_thread, progress_bar
-from ..lab.digits import load_settings as load_demo_settings
-from ..lab.search import digest
-from ..lab.training import build, predictions, train
+from ..lab import baselines, engine, results
+from ..lab import search as searches
+from ..lab.data import split_at, stream
+from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
+from ..lab.experiment import QUICK, Digits
+from ..lab.training import predictions
 from ..reference import metrics
 
 METHODS = ("oeu", "oeu_stop", "ft", "rl", "qmul")
@@ -43,7 +40,7 @@ class SequenceConfig:
     Raises TypeError or ValueError, naming the field, for a value out of range.
     """
 
-    base: DemoConfig = DemoConfig()
+    base: Digits = Digits()
     requests: int = 5
     request_size: int = 50
     largest_loss: float = 0.1  # those that did not stumble end below 0.02
@@ -62,9 +59,9 @@ TRIALS = 5
 class Sequence:
     """What all methods of one seed start from.
 
-    original: the model of before the first request; cases: a `digits.Case` a stage, whose `original` is that model and
+    original: the model of before the first request; cases: an `engine.Case` a stage, whose `original` is that model and
     whose `retrain` is the stage's own; again: a second Retrain a stage, from other initial weights: the gap that chance
-    alone leaves; at_once: a `digits.Case` whose forget set is all requests together; repeated: names of the trainings
+    alone leaves; at_once: an `engine.Case` whose forget set is all requests together; repeated: names of the trainings
     that stumbled and were repeated, each as often as it was.
     """
 
@@ -112,28 +109,25 @@ def prepare(seed, config, on_step=None):
     seed: integer >= 0; config: `SequenceConfig`; on_step: called after each epoch.
     """
     base = config.base
-    splits = digits(seed, base.label_noise, base.forget_share, base.validation_size, base.test_size)
+    splits = base.split(None, seed)
     requests = draw_requests(splits.train, config.requests, config.request_size, stream(seed, "requests"))
-    make = functools.partial(QuantMLP, (64, *base.hidden, 10), base.bits, base.bits, batch_norm=True)
-
     repeated = []
 
-    def trained(samples, name):
+    def trained(parts, name):
         for trial in range(1, TRIALS + 1):
             draw = name if trial == 1 else f"{name}, trial {trial}"
-            model = build(make, stream(seed, f"{draw} weights").initial_seed())
-            losses = train(model, samples, base.train, stream(seed, f"{draw} batches"), on_step)
+            model, losses = engine.trained(base, parts, seed, draw, on_step)
             if losses[-1] <= config.largest_loss:
                 break
             repeated.append(name)
         return model
 
-    original, cases, again = trained(splits.train, "original"), [], []
+    original, cases, again = trained(splits, "original"), [], []
     for j, parts in enumerate(stage_splits(splits, requests), 1):
         # a seed of its own, so that no two stages draw the same batches or labels
         stage_seed = stream(seed, f"stage {j}").initial_seed()
-        cases.append(Case(stage_seed, base, parts, original, trained(parts.retain, f"retrain {j}"), {}))
-        again.append(trained(parts.retain, f"retrain {j} again"))
+        cases.append(Case(stage_seed, base, parts, original, trained(parts, f"retrain {j}"), {}))
+        again.append(trained(parts, f"retrain {j} again"))
     union, retain, indices = split_at(splits.train, requests.flatten())
     parts = dataclasses.replace(splits, forget=union, retain=retain, forget_indices=indices)
     return Sequence(original, cases, again, dataclasses.replace(cases[-1], splits=parts), repeated)
@@ -142,12 +136,12 @@ def prepare(seed, config, on_step=None):
 def follow(sequence, name, settings, steps, on_step=None):
     """Let one method serve the requests in order, each stage from the weights that the one before left.
 
-    sequence: `Sequence`; name, settings, on_step: as in `digits.forget`; steps: at most so many for each request.
+    sequence: `Sequence`; name, settings, on_step: as in `engine.forget`; steps: at most so many for each request.
     Yields (model, steps taken) a stage; each model is a copy of its own.  Raises `NonFiniteError` where it diverges.
     """
     model = sequence.original
     for case in sequence.cases:
-        model, reports, _ = forget(dataclasses.replace(case, original=model), name, settings, steps, on_step)
+        model, reports, _ = engine.forget(dataclasses.replace(case, original=model), name, settings, steps, on_step)
         yield model, len(reports)
 
 
@@ -161,11 +155,13 @@ def measure(sequence, stage, model):
     cases = sequence.cases[: stage + 1]
     requests = [predictions(model, case.splits.forget) for case in cases]
     retain, test = (predictions(model, part) for part in (cases[-1].splits.retain, cases[-1].splits.test))
-    attack = SupportVectorAttack(cases[-1].seed)
-    union = tuple(np.concatenate(parts) for parts in zip(*requests))
+
+    def measured(asked):
+        return engine.measure({"retain": retain, "test": test, "forget": asked}, cases[-1].seed)["metrics"]
+
     return {
-        **metrics.unlearning_metrics(retain, test, union, attack),
-        "newest": metrics.unlearning_metrics(retain, test, requests[-1], attack),
+        **measured(tuple(np.concatenate(parts) for parts in zip(*requests))),
+        "newest": measured(requests[-1]),
         "FA_requests": [metrics.accuracy(*request) for request in requests],
     }
 
@@ -201,7 +197,7 @@ def serve_at_once(sequence, name, settings, steps, targets):
     """
     last = len(sequence.cases) - 1
     try:
-        model, reports, _ = forget(sequence.at_once, name, settings, steps * len(sequence.cases))
+        model, reports, _ = engine.forget(sequence.at_once, name, settings, steps * len(sequence.cases))
         return [{**with_gaps(measure(sequence, last, model), targets[last]), "steps": len(reports)}]
     except NonFiniteError:
         return []
@@ -212,14 +208,10 @@ def load_settings(max_steps=None, path=SETTINGS_FILE):
 
     "single": the demo's, chosen for one request; the others: by `search`.  steps: for each request, cut at max_steps.
     """
-    single, found = load_demo_settings(max_steps), results.read_json(path)["methods"]
+    single, found = searches.load_settings(max_steps), results.read_json(path)["methods"]
     chosen = {"single": {name: single[name] for name in METHODS}}
     for aim in AIMS:
-        chosen[aim] = {}
-        for name in METHODS:
-            best = found[name][aim]["best"]
-            steps = best["steps"] if max_steps is None else min(best["steps"], max_steps)
-            chosen[aim][name] = (baselines.Settings(best["learning_rate"], best["weight"]), steps)
+        chosen[aim] = {name: searches.setting(found[name][aim]["best"], max_steps) for name in METHODS}
     return chosen
 
 
@@ -235,49 +227,36 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, c
     methods = [boundary.one_of("methods", name, METHODS) for name in methods]
     results.output_directory("path", Path(path).parent)
     grid, config = GRID if grid is None else grid, SequenceConfig() if config is None else config
-    pairs = list(itertools.product(grid["learning_rate"], grid["weight"]))
-    found = {name: {aim: {} for aim in AIMS} for name in methods}
-    with one_thread(), progress_bar(len(seeds) * len(methods) * len(pairs), progress, "pair") as bar:
+    names = [(name, aim) for name in methods for aim in AIMS]
+
+    def attempt(prepared, name, rate, weight):
+        (sequence, targets), (method, aim), settings = prepared, name, baselines.Settings(rate, weight)
+        if aim == "at_once":
+            return _at_once_along(sequence, method, settings, grid["steps"], targets[-1])
+        found = {steps: serve(sequence, method, settings, steps, targets) for steps in grid["steps"]}
+        whole = {steps: len(stages) == len(targets) for steps, stages in found.items()}
+        return {n: np.mean([stage["AG"] for stage in found[n]]) if whole[n] else math.inf for n in found}
+
+    def cases():
         for seed in seeds:
             sequence = prepare(seed, config)
-            targets = [measure(sequence, j, case.retrain) for j, case in enumerate(sequence.cases)]
-            for name, (learning_rate, weight) in itertools.product(methods, pairs):
-                bar.set_description(f"seed {seed}: {name}")
-                settings = baselines.Settings(learning_rate, weight)
-                for steps in grid["steps"]:
-                    stages = serve(sequence, name, settings, steps, targets)
-                    gap = np.mean([stage["AG"] for stage in stages]) if len(stages) == len(targets) else math.inf
-                    found[name]["sequence"].setdefault((learning_rate, weight, steps), []).append(gap)
-                along = _at_once_along(sequence, name, settings, grid["steps"], targets[-1])
-                for steps, gap in along.items():
-                    found[name]["at_once"].setdefault((learning_rate, weight, steps), []).append(gap)
-                bar.update()
-    data = results.plain(
-        {
-            "experiment": "sequential requests on the digits: search for settings by true AG",
-            "config": dataclasses.asdict(config),
-            "seeds": seeds,
-            "grid": grid,
-            "versions": results.versions(),
-            "methods": {name: {aim: digest(found[name][aim], grid) for aim in AIMS} for name in methods},
-        }
-    )
-    results.write_json(path, data)
-    return data
+            yield sequence, [measure(sequence, j, case.retrain) for j, case in enumerate(sequence.cases)]
+
+    total = len(seeds) * len(names) * len(grid["learning_rate"]) * len(grid["weight"])
+    with one_thread(), progress_bar(total, progress, "runs") as bar:
+        found = searches.searched(names, cases(), grid, attempt, bar)
+    digests = {name: {aim: found[name, aim] for aim in AIMS} for name in methods}
+    title = "sequential requests on the digits: search for settings by true AG"
+    return searches.write(path, title, config, seeds, grid, methods=digests)
 
 
 def _at_once_along(sequence, name, settings, steps_each, target):
-    """AG of all requests at once, by steps for each request; inf if diverged. One run: its prefixes are the others."""
-    count, gaps = len(sequence.cases), {}
+    """AG of all requests at once, by steps for each request; inf if diverged."""
+    count = len(sequence.cases)
+    steps = {count * n: n for n in steps_each}
 
-    def look(model, done, report):
-        if done in [count * steps for steps in steps_each]:
-            gaps[done // count] = metrics.average_gap(measure(sequence, count - 1, model), target)
+    def gap(model):
+        return metrics.average_gap(measure(sequence, count - 1, model), target)
 
-    try:
-        model, _, _ = forget(sequence.at_once, name, settings, count * max(steps_each), look)
-        final = metrics.average_gap(measure(sequence, count - 1, model), target)
-    except NonFiniteError:
-        final = math.inf
-    # a run that the stop rule ended would end there with any larger maximum, too
-    return {steps: gaps.get(steps, final) for steps in steps_each}
+    run = lambda look: engine.forget(sequence.at_once, name, settings, max(steps), look)[0]
+    return {steps[n]: gap for n, gap in searches.gaps_along(gap, steps, run).items()}

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..lab import figures, results
 from ..lab.attacks import SupportVectorAttack
-from ..lab.digits import LABELS, checked_seeds, one_thread, progress_bar
+from ..lab.engine import checked_seeds, one_thread, progress_bar
+from ..lab.experiment import LABELS
 from .sequences import (
     METHODS,
     QUICK_CONFIG,

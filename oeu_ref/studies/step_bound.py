@@ -22,7 +22,7 @@ SHORTEST = 2.0**-20  # "measured" gives up halving there
 def unlearned(case, settings, guard, max_increase, steps, on_step=None):
     """A copy of the original model after OEU steps of which each may raise the retain batch's loss by max_increase.
 
-    case: `digits.Case`; settings: `baselines.Settings` (without weight decay); guard: a word of GUARDS; max_increase
+    case: `engine.Case`; settings: `baselines.Settings` (without weight decay); guard: a word of GUARDS; max_increase
     >= 0, in nats; on_step: called with (model, steps done, record) after each.
     Returns (model, records): a dict a step with "share" (of the update that was taken, in [0, 1]), "predicted" and
     "increase" (of the retain batch's loss, second-order prediction and measured in train mode; the former None for
@@ -30,7 +30,7 @@ def unlearned(case, settings, guard, max_increase, steps, on_step=None):
     Raises ValueError for an unknown word, `NonFiniteError` if the run diverges.
     """
     boundary.one_of("guard", guard, GUARDS)
-    splits, config, records = case.splits, case.config, []
+    splits, config, records = case.splits, case.experiment, []
     model = copy.deepcopy(case.original)
     parameters = dict(model.named_parameters())
     tensors = list(parameters.values())

@@ -17,11 +17,10 @@ import torch
 
 from ..beyond.subspace import RetainMemory, projected
 from ..core.entropy import entropy_loss
-from ..core.unlearner import NonFiniteError
-from ..lab import baselines, digits, figures, results
+from ..lab import baselines, engine, figures, results, search
 from ..lab.data import stream
+from ..lab.experiment import QUICK, Digits
 from ..lab.training import unlearn
-from ..reference.metrics import average_gap
 from . import STUDIES
 from .one_step import Probe, layers_of
 from .study import document, write
@@ -71,28 +70,29 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     show a bar on stderr.  Returns {"table", "json", "markdown", "picture"}.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
-    seeds, out_dir = digits.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
+    seeds, out_dir = engine.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
     scale = SMALL if quick else FULL
-    base = digits.QUICK if quick else digits.DemoConfig()
-    demo = digits.load_settings(base.max_steps)["oeu"]
+    base = QUICK if quick else Digits()
+    demo = search.load_settings(base.max_steps)["oeu"]
     sizes = (0, *scale["sizes"])
     steps = {network: {str(b): {} for b in scale["batches"]} for network in NETWORKS}
     runs = {network: {str(m): {"demo": [], "own": []} for m in sizes} for network in NETWORKS}
     searched = SEARCH_SEEDS[: 1 if quick else None]
-    with digits.one_thread(), digits.progress_bar(len(searched) + len(seeds) * len(NETWORKS), progress) as bar:
+    points = len(sizes) * math.prod(map(len, scale["grid"].values()))
+    total = len(searched) * points + len(seeds) * len(NETWORKS)
+    with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
         best = _search(searched, base, sizes, scale["grid"], demo[1], bar)
         for network, bits in NETWORKS.items():
             config = dataclasses.replace(base, bits=bits)
             for seed in seeds:
                 bar.set_description(f"{network}, seed {seed}")
-                case = digits.prepare(seed, config)
+                case = engine.prepare(seed, config)
                 for b in scale["batches"]:
                     _append(steps[network][str(b)], _one_step(case, b, scale, demo[0]))
-                target = digits.measure(case, case.retrain)[0]
                 for m in sizes:
                     own = baselines.Settings(**best[str(m)])
                     for name, settings in (("demo", demo[0]), ("own", own)):
-                        runs[network][str(m)][name].append(_metrics(case, m, settings, demo[1], target))
+                        runs[network][str(m)][name].append(_metrics(case, m, settings, demo[1]))
                 bar.update()
         costs = _costs(case, scale["sizes"], demo[0], rounds=1 if quick else 9)
     config = {**scale, "lengths": LENGTHS, "search_seeds": searched, "demo": [vars(demo[0]), demo[1]]}
@@ -103,38 +103,35 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
 
 def _search(seeds, base, sizes, grid, steps, bar):
     """Best setting of each m by mean AG on the 4-bit network: dict m -> {"learning_rate", "weight"}."""
-    points = [{"learning_rate": r, "weight": w} for r in grid["learning_rate"] for w in grid["weight"]]
-    gaps = {str(m): [[] for _ in points] for m in sizes}
-    for seed in seeds:
-        bar.set_description(f"search, seed {seed}")
-        case = digits.prepare(seed, base)
-        target = digits.measure(case, case.retrain)[0]
-        for m in sizes:
-            for found, point in zip(gaps[str(m)], points):
-                values = _metrics(case, m, baselines.Settings(**point), steps, target)
-                found.append(100.0 if values is None else values["AG"])  # diverged: as bad as can be
-        bar.update()
-    return {m: points[int(np.argmin(np.mean(found, axis=1)))] for m, found in gaps.items()}
+
+    def attempt(case, m, rate, weight):
+        settings = baselines.Settings(rate, weight)
+        return search.gaps_along(case.gap, (steps,), lambda look: _whole_run(case, settings, steps, m))
+
+    cases = (engine.prepare(seed, base) for seed in seeds)
+    found = search.searched(sizes, cases, {**grid, "steps": (steps,)}, attempt, bar)
+    return {str(m): {axis: found[m]["best"][axis] for axis in grid} for m in sizes}
 
 
-def _metrics(case, size, settings, steps, target):
-    """Metrics of one whole run with memory m = size, AG against `target` among them; None if it diverged."""
-    try:
-        metrics = digits.measure(case, _unlearned(case, settings, steps, case.config.retain_batch, size).model)[0]
-    except NonFiniteError:
-        return None
-    return {**{key: metrics[key] for key in ("FA", "RA", "TA", "MIA")}, "AG": average_gap(metrics, target)}
+def _whole_run(case, settings, steps, size):
+    return _unlearned(case, settings, steps, case.experiment.retain_batch, size).model
+
+
+def _metrics(case, size, settings, steps):
+    """Metrics of one whole run with memory m = size, AG among them; None if it diverged."""
+    found = case.attempt(lambda: _whole_run(case, settings, steps, size))
+    return found and {key: found[key] for key in ("FA", "RA", "TA", "MIA", "AG")}
 
 
 def _unlearned(case, settings, steps, batch, size, retain=None, keep=1):
-    """The method after some steps; batches as in `digits.forget`, so that m = 1 is the demo's OEU."""
+    """The method after some steps; batches as in `engine.forget`, so that m = 1 is the demo's OEU."""
     model = copy.deepcopy(case.original)
     method = OrthogonalEntropyWithMemory(
         model, case.splits.forget, settings, stream(case.seed, "method"), size=size, keep=keep
     )
     streams = stream(case.seed, "forget batches"), stream(case.seed, "retain batches")
     retain = case.splits.retain if retain is None else retain
-    unlearn(method, case.splits.forget, retain, steps, case.config.forget_batch, batch, streams)
+    unlearn(method, case.splits.forget, retain, steps, case.experiment.forget_batch, batch, streams)
     return method
 
 

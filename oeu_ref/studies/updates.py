@@ -8,7 +8,6 @@ OEU runs, each variant at the best point of the same small search, show whether 
 import copy
 import dataclasses
 import itertools
-import math
 import sys
 
 import numpy as np
@@ -19,11 +18,10 @@ from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
 from ..core.projection import Layers, cosines, project
 from ..core.quantizer import Quantizer
 from ..core.unlearner import NonFiniteError
-from ..lab import digits, results
+from ..lab import engine, results, search
 from ..lab.data import Batches, stream
-from ..lab.search import digest
+from ..lab.experiment import QUICK, Digits
 from ..lab.training import unlearn
-from ..reference import metrics
 from .study import document, write
 from .updates_views import figure, markdown
 
@@ -101,28 +99,28 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
-    seeds, out_dir = digits.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config = digits.QUICK if quick else digits.DemoConfig()
+    seeds, out_dir = engine.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
+    config = QUICK if quick else Digits()
     variants = VARIANTS[1:3] if quick else VARIANTS
     grid = {"rate": (1,), "weight": (0.3,), "steps": (2,)} if quick else GRID
     search_seeds = SEARCH_SEEDS[:1] if quick else SEARCH_SEEDS
     pairs = ALONE[:3] if quick else ALONE
-    total = len(search_seeds) * len(variants) + len(seeds) * (len(variants) + len(BITS))
-    with digits.one_thread(), digits.progress_bar(total, progress, "runs") as bar:
+    points = len(variants) * len(grid["rate"]) * len(grid["weight"])
+    total = len(search_seeds) * points + len(seeds) * (len(variants) + len(BITS))
+    with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
         best = _search(variants, grid, search_seeds, config, bar)
         runs = {_name(*variant): [] for variant in variants}
         alone = {_name(*pair): {str(bits): [] for bits in BITS} for pair in pairs}
         for seed in seeds:
             bar.set_description(f"seed {seed}")
             for bits in BITS:
-                case = digits.prepare(seed, dataclasses.replace(config, bits=bits))
+                case = engine.prepare(seed, dataclasses.replace(config, bits=bits))
                 for pair in pairs:
                     alone[_name(*pair)][str(bits)].append(_forget_only(case, *pair, 3 if quick else FORGET_STEPS))
                 bar.update()
                 if bits == config.bits:
-                    target = digits.measure(case, case.retrain)[0]
                     for variant in variants:
-                        runs[_name(*variant)].append(_one_run(case, variant, best[_name(*variant)], target))
+                        runs[_name(*variant)].append(_one_run(case, variant, best[_name(*variant)]))
                         bar.update()
     found = {
         "grid": grid,
@@ -144,30 +142,15 @@ def _name(optimizer, word):
 
 def _search(variants, grid, seeds, config, bar):
     """The best point of each variant: {"rate": learning rate, "weight", "steps", "AG", "best_at_end_of", ...}."""
-    gaps = {_name(*variant): {} for variant in variants}
-    for seed in seeds:
-        bar.set_description(f"search, seed {seed}")
-        case = digits.prepare(seed, config)
-        target = digits.measure(case, case.retrain)[0]
-        for (optimizer, word), rate, weight in itertools.product(variants, grid["rate"], grid["weight"]):
-            settings = {"rate": OPTIMIZERS[optimizer][2][rate], "weight": weight, "steps": max(grid["steps"])}
-            along = {steps: math.inf for steps in grid["steps"]}  # what a run that diverges does not reach
 
-            def look(model, steps, _, along=along):
-                if steps in along:
-                    along[steps] = metrics.average_gap(digits.measure(case, model)[0], target)
+    def attempt(case, variant, rate, weight):
+        settings = {"rate": OPTIMIZERS[variant[0]][2][rate], "weight": weight, "steps": max(grid["steps"])}
+        run = lambda look: _unlearn(case, *variant, settings, look).model
+        return search.gaps_along(case.gap, grid["steps"], run)
 
-            try:
-                _unlearn(case, optimizer, word, settings, look)
-            except NonFiniteError:
-                pass
-            for steps, gap in along.items():
-                gaps[_name(optimizer, word)].setdefault((rate, weight, steps), []).append(gap)
-            if (rate, weight) == (grid["rate"][-1], grid["weight"][-1]):
-                bar.update()
+    cases = (engine.prepare(seed, config) for seed in seeds)
     best = {}
-    for optimizer, word in variants:
-        found = digest(gaps[_name(optimizer, word)], grid)
+    for (optimizer, word), found in search.searched(variants, cases, grid, attempt, bar).items():
         rate = OPTIMIZERS[optimizer][2][found["best"]["rate"]]
         rest = {key: found[key] for key in ("best_at_end_of", "median_AG", "diverged")}
         best[_name(optimizer, word)] = {**found["best"], "rate": rate, **rest}
@@ -180,19 +163,18 @@ def _unlearn(case, optimizer, word, settings, on_step=None):
         copy.deepcopy(case.original), optimizer, word, settings["rate"], settings["weight"]
     )
     generators = stream(case.seed, "forget batches"), stream(case.seed, "retain batches")
-    batches = case.config.forget_batch, case.config.retain_batch
+    batches = case.experiment.forget_batch, case.experiment.retain_batch
     look = None if on_step is None else lambda steps, report: on_step(method.model, steps, report)
     unlearn(method, case.splits.forget, case.splits.retain, settings["steps"], *batches, generators, None, look)
     return method
 
 
-def _one_run(case, variant, settings, target):
+def _one_run(case, variant, settings):
     """Metrics at the end and angles on the way of one reported run, None if it diverged."""
     try:
         method = _unlearn(case, *variant, settings)
     except NonFiniteError:
         return None
-    values = digits.measure(case, method.model)[0]
     layers = np.array([step["layers"] for step in method.optimizer.measured])
     tensors = np.array([step["tensors"] for step in method.optimizer.measured])
     angles = {
@@ -201,7 +183,7 @@ def _one_run(case, variant, settings, target):
         "climbing": float(100 * (layers > 1e-3).mean()),
         "climbing tensors": float(100 * (tensors > 1e-3).mean()),
     }
-    return {**values, "AG": metrics.average_gap(values, target), **angles}
+    return {**case.judged(method.model), **angles}
 
 
 def _forget_only(case, optimizer, word, steps):
@@ -213,8 +195,8 @@ def _forget_only(case, optimizer, word, steps):
     layers = Layers(layer_ids, parameters)
     kind, options, _, rate = OPTIMIZERS[optimizer]
     watched = Watched(kind(parameters, rate, **options), word)
-    forget = Batches(case.splits.forget, case.config.forget_batch, stream(case.seed, "forget batches"))
-    retain = Batches(case.splits.retain, case.config.retain_batch, stream(case.seed, "retain batches"))
+    forget = Batches(case.splits.forget, case.experiment.forget_batch, stream(case.seed, "forget batches"))
+    retain = Batches(case.splits.retain, case.experiment.retain_batch, stream(case.seed, "retain batches"))
     changes = []
     for _ in range(steps):
         logits, batch = model(next(forget).inputs), next(retain)

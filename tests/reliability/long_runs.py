@@ -13,7 +13,7 @@ from oeu_ref.core.unlearner import OEU
 from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
 from oeu_ref.lab.checkpoints import Checkpoint
 from oeu_ref.lab.data import Batches, digits, stream
-from oeu_ref.lab.digits import one_thread
+from oeu_ref.lab.engine import one_thread
 from oeu_ref.lab.training import TrainConfig, build, train
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import oeu_ref
-from oeu_ref.lab import data, schedule
+from oeu_ref.lab import cells, data, schedule
 from oeu_ref.lab.data import stream
 
 from . import repeats, runs
@@ -211,5 +211,5 @@ def test_no_operation_of_a_table_lacks_a_deterministic_variant_on_cuda(tmp_path)
     from ..test_experiments import SETTINGS, TINY
 
     source = {"data_root": str(runs.make_data(tmp_path / "data")), "cache_dir": None, "download": False}
-    wanted = [schedule.Cell(1, name, SETTINGS, 3) for name in ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")]
-    schedule.run_cells(tmp_path, TINY, source, "cuda", wanted, progress=False, determinism="error")
+    wanted = [cells.Cell(1, name, SETTINGS, 3) for name in ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")]
+    schedule.run_cells(cells.Runner(tmp_path, source, "cuda", progress=False, determinism="error"), TINY, wanted)

@@ -14,7 +14,7 @@ import pytest
 
 from oeu_ref import files
 from oeu_ref.lab import archives, cells, schedule
-from oeu_ref.lab.cells import Cell, run_cell
+from oeu_ref.lab.cells import Cell, Runner, run_cell
 
 from ..test_experiments import SETTINGS, TINY
 from . import kills, runs
@@ -151,13 +151,13 @@ def broken_pool(monkeypatch):
 def test_a_worker_that_is_ended_from_outside_is_one_error(tmp_path, source, broken_pool):
     """As the system does where memory runs out: a ChildProcessError, which the command line shows as one line."""
     with pytest.raises(ChildProcessError, match="ended from outside.*goes on where it was"):
-        schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "retrain")], jobs=2, progress=False)
+        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "retrain")])
 
 
 def test_processes_are_started_such_that_ctrl_c_never_reaches_them(tmp_path, source, broken_pool):
     """Signals that are blocked stay so in a child, from its first instruction on; here they are free again after."""
     with pytest.raises(ChildProcessError):
-        schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "retrain")], jobs=2, progress=False)
+        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "retrain")])
     assert broken_pool and all(signal.SIGINT in signals for signals in broken_pool)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(KeyboardInterrupt), schedule._without_interrupts():
@@ -175,7 +175,7 @@ def test_only_our_own_processes_are_ended(tmp_path, source, monkeypatch):
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "original.json").write_text("{")
     with pytest.raises(ValueError, match="must be a JSON file"):
-        schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "original")], jobs=2, progress=False)
+        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "original")])
     assert child.is_alive()
     child.kill()
     child.join()
@@ -184,16 +184,16 @@ def test_only_our_own_processes_are_ended(tmp_path, source, monkeypatch):
 def test_remains_of_a_run_that_was_killed_after_its_last_file_are_removed(tmp_path, source, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cells.Checkpoint, "discard", lambda self: None)
-        run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+        run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     assert (tmp_path / "seed-1" / "original.partial.pt").is_file()
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     assert not (tmp_path / "seed-1" / "original.partial.pt").exists()
 
 
 def test_an_original_model_that_is_missing_is_made_again(tmp_path, source):
-    first = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    first = run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     (tmp_path / "seed-1" / "original.pt").unlink()
-    again = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "original"))
+    again = run_cell(Runner(tmp_path, source), TINY, Cell(1, "original"))
     assert (tmp_path / "seed-1" / "original.pt").is_file()
     assert runs.without_times(again) == runs.without_times(first)
 
@@ -210,20 +210,20 @@ def test_a_finished_cell_of_another_experiment_is_refused_not_taken_for_this_one
     tmp_path, source, changes, difference
 ):
     """Else a second table in the same folder would show the first one's figures under its own name."""
-    first = run_cell(tmp_path, TINY, source, "cpu", Cell(1, "retrain"))
+    first = run_cell(Runner(tmp_path, source), TINY, Cell(1, "retrain"))
     with pytest.raises(ValueError, match=f"retrain.json must be of this plan.*{difference}.*--redo"):
-        run_cell(tmp_path, dataclasses.replace(TINY, **changes), source, "cpu", Cell(1, "retrain"))
-    assert run_cell(tmp_path, TINY, source, "cpu", Cell(1, "retrain")) == first
+        run_cell(Runner(tmp_path, source), dataclasses.replace(TINY, **changes), Cell(1, "retrain"))
+    assert run_cell(Runner(tmp_path, source), TINY, Cell(1, "retrain")) == first
 
 
 def test_a_finished_cell_of_other_data_is_refused(tmp_path, source):
-    run_cell(tmp_path, TINY, source, "cpu", Cell(1, "retrain"))
+    run_cell(Runner(tmp_path, source), TINY, Cell(1, "retrain"))
     arrays = dict(np.load(pathlib.Path(source["data_root"]) / "tiny.npz", allow_pickle=False))
     arrays["x_test"][0, 0, 0, 0] ^= 1
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "tiny.npz", **arrays)
     with pytest.raises(ValueError, match="retrain.json must be of this plan.*data is '"):
-        run_cell(tmp_path, TINY, {**source, "data_root": str(tmp_path / "data")}, "cpu", Cell(1, "retrain"))
+        run_cell(Runner(tmp_path, {**source, "data_root": str(tmp_path / "data")}), TINY, Cell(1, "retrain"))
 
 
 def test_a_finished_cell_of_another_forget_file_s_contents_is_refused(tmp_path, source):
@@ -231,13 +231,13 @@ def test_a_finished_cell_of_another_forget_file_s_contents_is_refused(tmp_path, 
     path = tmp_path / "forget.txt"
     path.write_text("\n".join(map(str, range(40))))
     some = dataclasses.replace(TINY, forget_ratio=None, forget_file=str(path))
-    run_cell(tmp_path, some, source, "cpu", Cell(1, "original"))
-    run_cell(tmp_path, some, source, "cpu", Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), some, Cell(1, "original"))
+    run_cell(Runner(tmp_path, source), some, Cell(1, "original"))
     path.write_text("\n".join(map(str, range(41))))
     with pytest.raises(ValueError, match="original.json must be of this plan.*forget is '"):
-        run_cell(tmp_path, some, source, "cpu", Cell(1, "original"))
+        run_cell(Runner(tmp_path, source), some, Cell(1, "original"))
     with pytest.raises(ValueError, match="original.pt must be a checkpoint of this run.*forget is '"):
-        run_cell(tmp_path, some, source, "cpu", Cell(1, "ft", SETTINGS, 2))
+        run_cell(Runner(tmp_path, source), some, Cell(1, "ft", SETTINGS, 2))
 
 
 def test_halves_in_other_folders_and_other_programs_files_are_left_alone(tmp_path, source):
@@ -247,7 +247,7 @@ def test_halves_in_other_folders_and_other_programs_files_are_left_alone(tmp_pat
     for path in (*others, ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    schedule.run_cells(tmp_path, TINY, source, "cpu", [Cell(1, "original")], progress=False)
+    schedule.run_cells(Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")])
     assert [path.exists() for path in (*others, ours)] == [True, True, False]
 
 

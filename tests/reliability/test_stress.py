@@ -19,9 +19,9 @@ from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.core import entropy, fast, projection
 from oeu_ref.core.projection import Layers
-from oeu_ref.lab import baselines
 from oeu_ref.lab.baselines import JointOEU, Settings
 from oeu_ref.lab.data import Samples, stream
+from oeu_ref.lab.experiment import METHODS
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import projection as reference_projection
 
@@ -347,7 +347,7 @@ def test_sparse_gradients_are_projected_like_dense_ones():
         np.testing.assert_allclose(p.grad.numpy(), d, atol=1e-14)
 
 
-@pytest.mark.parametrize("unlearn", ["oeu", *(name for name in baselines.METHODS if name != "oeu")])
+@pytest.mark.parametrize("unlearn", ["oeu", *(name for name in METHODS if name != "oeu")])
 def test_frozen_and_unused_parameters_stay_and_do_no_harm(unlearn):
     """A frozen layer and one that no loss reaches keep every bit, by each method, with momentum and weight decay."""
 
@@ -364,7 +364,7 @@ def test_frozen_and_unused_parameters_stay_and_do_no_harm(unlearn):
     model, (forget, retain, labels) = Odd(), batches()
     before = copy.deepcopy(model.state_dict())
     samples = Samples(forget, torch.arange(7) % 4), Samples(retain, labels)
-    method = baselines.METHODS[unlearn](model, samples[0], Settings(0.1, weight_decay=0.0), stream(0, "method"))
+    method = METHODS[unlearn].make(model, samples[0], Settings(0.1, weight_decay=0.0), stream(0, "method"))
     for _ in range(3):
         method.step(*samples)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
@@ -510,14 +510,14 @@ def test_a_scaled_loss_gives_the_step_of_the_plain_one():
     assert (weights[0] - weights[1]).abs().max() < 1e-6 and (weights[0] - weights[2]).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name in baselines.METHODS if name != "oeu"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "oeu"])
 def test_rivals_skip_such_steps_too(name):
     """Every method raises for an infinite gradient, and leaves model, optimizer and generator as they were."""
     if name == "ga":
         pytest.skip("its loss of the forget samples alone is the same test as for the retain samples")
     model, (forget, retain, labels) = Exploding(), batches()
     good = Samples(forget, torch.arange(7) % 4), Samples(retain, labels)
-    method = baselines.METHODS[name](model, good[0], Settings(0.01), stream(0, "method"))
+    method = METHODS[name].make(model, good[0], Settings(0.01), stream(0, "method"))
     method.step(*good)
     bad = retain.clone()
     bad[2, 0] = 0.0

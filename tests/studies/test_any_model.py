@@ -9,7 +9,8 @@ import torch
 
 from oeu_ref.core import OEU
 from oeu_ref.core.quantizer import fake_quantize
-from oeu_ref.lab import digits
+from oeu_ref.lab import engine, search
+from oeu_ref.lab.experiment import QUICK
 from oeu_ref.studies import STUDIES, any_model
 
 SIZES = (6, 16, 12, 4)
@@ -170,11 +171,11 @@ def test_the_converted_network_predicts_what_the_fake_quantized_one_did():
 
 def test_ours_is_the_demos_own_run():
     """The example's short loop and the experiments' own are the same run, bit for bit."""
-    case = any_model.prepare("ours", 1, digits.QUICK)
-    twin = digits.prepare(1, digits.QUICK)
-    settings, steps = digits.load_settings(digits.QUICK.max_steps)["oeu"]
+    case = any_model.prepare("ours", 1, QUICK)
+    twin = engine.prepare(1, QUICK)
+    settings, steps = search.load_settings(QUICK.max_steps)["oeu"]
     model = any_model.unlearn(case, settings.learning_rate, settings.weight, steps)
-    expected = digits.forget(twin, "oeu", settings, steps)[0].state_dict()
+    expected = engine.forget(twin, "oeu", settings, steps)[0].state_dict()
     assert not changed(expected, model)
 
 

@@ -15,8 +15,8 @@ from oeu_ref.__main__ import main
 from oeu_ref.core import OEU, Quantizer, QuantMLP, quantize_model
 from oeu_ref.core import quantizer as torch_side
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab import cells, digits, tables
-from oeu_ref.integer import packing
+from oeu_ref.lab import cells, engine, tables
+from oeu_ref.lab.experiment import QUICK, Experiment
 from oeu_ref.reference import quantizer as numpy_side
 from oeu_ref.reference.network import QuantizedMLP
 from oeu_ref.reference.unlearner import oeu_step
@@ -223,7 +223,7 @@ def test_packed_words_by_hand():
         ),
         (lambda: QuantizedMLP((4, 3), activation_bits="one"), ValueError, "activation_bits must be 1 to 8, or 32"),
         (lambda: numpy_side.integer_range("32"), TypeError, "bits must be an integer"),
-        (lambda: dataclasses.replace(cells.Experiment(), weight_bits="two"), ValueError, "weight_bits must be 1 to 8"),
+        (lambda: dataclasses.replace(Experiment(), weight_bits="two"), ValueError, "weight_bits must be 1 to 8"),
     ],
 )
 def test_an_unknown_width_is_explained(call, error, message):
@@ -333,23 +333,23 @@ def test_the_study_repeats_itself_seed_by_seed(written, tmp_path):
 
 def test_at_four_bits_the_study_is_the_demo(written):
     """Original and Retrain at 4 bits are the demo's, so that the two tables can be laid side by side."""
-    case = digits.prepare(1, digits.QUICK)
+    case = engine.prepare(1, QUICK)
     at_four = json.loads(written["json"].read_text())["values"]["4"]
     for name, model in (("original", case.original), ("retrain", case.retrain)):
-        measured = digits.measure(case, model)[0]
+        measured = case.metrics(model)
         assert {key: at_four[name][0][key] for key in measured} == pytest.approx(measured)
 
 
 def test_a_method_that_diverges_is_named(monkeypatch, tmp_path):
     """Its values are null, and table and picture do without them, also where it always diverged."""
-    forget = digits.forget
+    forget = engine.forget
 
     def sometimes(case, name, *rest):
-        if name == "qmul" and (case.config.bits == "ternary" or case.seed == 1):
+        if name == "qmul" and (case.experiment.bits == "ternary" or case.seed == 1):
             raise NonFiniteError("diverged")
         return forget(case, name, *rest)
 
-    monkeypatch.setattr(study, "forget", sometimes)
+    monkeypatch.setattr(engine, "forget", sometimes)
     written = RUN(tmp_path, seeds=(1, 2))
     assert json.loads(written["json"].read_text())["values"]["ternary"]["qmul"] == [None, None]
     assert "binary: Q-MUL (similar labels) diverged on 1 of 2 seeds" in written["table"]
@@ -379,16 +379,16 @@ def test_a_run_that_collapses_is_named(written):
 
 def test_the_second_run_of_each_method_holds_the_input_step(monkeypatch, tmp_path):
     """And the first run does not: there, the step of the input quantizer moves."""
-    forget, moved, measured = digits.forget, [], []
+    forget, moved, measured = engine.forget, [], []
     step = lambda model: model.layers[0].activation_quantizer.step
 
     def watched(case, *rest):
         model, *others = forget(case, *rest)
         moved.append(not torch.equal(step(model), step(case.original)))
-        measured.append(digits.measure(case, model)[0])
+        measured.append(case.metrics(model))
         return model, *others
 
-    monkeypatch.setattr(study, "forget", watched)
+    monkeypatch.setattr(engine, "forget", watched)
     written = RUN(tmp_path, seeds=(1,))
     assert moved == 3 * [True, True, True, False, False, False]
     held = json.loads(written["json"].read_text())["held"]
@@ -400,7 +400,7 @@ def test_the_second_run_of_each_method_holds_the_input_step(monkeypatch, tmp_pat
 def test_the_search_gives_every_width_and_method_the_same_grid(tmp_path):
     grid = {"learning_rate": (0.1,), "weight": (0.1, 0.3), "steps": (2,)}
     path = tmp_path / "found.json"
-    found = study.search(path, (101,), ("binary", 2), grid, digits.QUICK, progress=False)
+    found = study.search(path, (101,), ("binary", 2), grid, QUICK, progress=False)
     assert found == json.loads(path.read_text())
     assert list(found["widths"]) == ["binary", "2"]
     loaded = study.load_settings(1, path)

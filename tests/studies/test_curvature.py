@@ -12,9 +12,10 @@ from torch.nn import functional
 from oeu_ref import core
 from oeu_ref.beyond import curvature as core_curvature
 from oeu_ref.core import OEU, QuantMLP
-from oeu_ref.lab import digits
+from oeu_ref.lab import engine
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.data import Batches, Samples, stream
+from oeu_ref.lab.experiment import QUICK
 from oeu_ref.studies import first_order, step_bound
 from tests.beyond.test_curvature import quantized_layer
 
@@ -48,8 +49,8 @@ def first_flip_of(layer, direction):
 @pytest.fixture(scope="module")
 def case():
     """The digits with networks of a few epochs, 4 bits."""
-    with digits.one_thread():
-        return digits.prepare(0, digits.QUICK)
+    with engine.one_thread():
+        return engine.prepare(0, QUICK)
 
 
 @pytest.mark.parametrize("way", ["projected", "raw"])

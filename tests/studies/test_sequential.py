@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab import digits, figures
+from oeu_ref.lab import engine, experiment, figures
 from oeu_ref.lab.baselines import Losses, Settings
 from oeu_ref.lab.data import Samples, Splits, stream
 from oeu_ref.lab.training import TrainConfig, predictions
@@ -16,7 +16,7 @@ from oeu_ref.reference import metrics
 from oeu_ref.studies import sequences, sequential
 
 TINY = sequences.SequenceConfig(
-    digits.DemoConfig(hidden=(16,), train=TrainConfig(epochs=1), forget_batch=16, max_steps=2), 3, 10, 100.0
+    experiment.Digits(hidden=(16,), train=TrainConfig(epochs=1), forget_batch=16, max_steps=2), 3, 10, 100.0
 )
 STEPS = Settings(0.1, 0.3), 2
 
@@ -143,7 +143,7 @@ def test_a_stage_starts_from_the_weights_that_the_one_before_left(monkeypatch, s
         started.append(weights(case.original))
         return forget(case, *rest)
 
-    monkeypatch.setattr(sequences, "forget", spy)
+    monkeypatch.setattr(engine, "forget", spy)
     before = weights(sequence.original)
     ended = [weights(model) for model, _ in sequences.follow(sequence, name, *STEPS)]
     assert torch.equal(weights(sequence.original), before)  # a copy unlearned, not the original itself
@@ -183,7 +183,7 @@ def reader(log):
 def test_a_method_never_reads_the_samples_of_earlier_requests(monkeypatch, sequence):
     """A stage's method gets its own request to forget, and as retain samples none that was ever requested so far."""
     log = []
-    monkeypatch.setitem(digits.METHODS, "rl", reader(log))
+    monkeypatch.setitem(experiment.METHODS, "rl", experiment.MethodInfo("RL", reader(log)))
     assert [taken for _, taken in sequences.follow(sequence, "rl", Settings(0.1), 20)] == [20] * TINY.requests
     earlier = set()
     for read, case in zip(log, sequence.cases):
@@ -202,13 +202,13 @@ def test_the_stop_rule_sees_the_stages_own_request_alone(monkeypatch, sequence):
     seen = []
 
     class Stop:
-        def __init__(self, model, forget_inputs, unseen_inputs):
+        def __init__(self, model, forget_inputs, unseen_inputs, every):
             seen.append(images(forget_inputs))
 
         def reached(self):
             return True
 
-    monkeypatch.setattr(digits, "EntropyStop", Stop)
+    monkeypatch.setattr(engine, "EntropyStop", Stop)
     assert [taken for _, taken in sequences.follow(sequence, "oeu_stop", *STEPS)] == [0] * TINY.requests
     assert seen == [images(case.splits.forget) for case in sequence.cases]
 
@@ -306,7 +306,7 @@ def test_each_aim_has_its_own_settings(monkeypatch):
     monkeypatch.setattr(sequential, "serve_at_once", note("at once"))
     aims = ("sequence", "single", "at_once")
     chosen = {aim: {name: (aim, name) for name in sequences.METHODS} for aim in aims}
-    with digits.progress_bar(1, False) as bar:
+    with engine.progress_bar(1, False) as bar:
         sequential._run_seed(3, TINY, chosen, bar)
     kinds = dict(zip(aims, ("serve", "serve", "at once")))
     assert asked == [(kinds[aim], name, aim, name) for name in sequences.METHODS for aim in aims]
@@ -328,14 +328,14 @@ def test_a_seeds_results_do_not_depend_on_the_others(data, tmp_path):
 
 def test_methods_that_diverge_are_named_and_averaged_over_the_others(monkeypatch, quick, data):
     """A method that diverges keeps the stages that it reached, and is missing where it has none."""
-    forget, target = sequences.forget, sequences.prepare(3, TINY)
+    forget, target = engine.forget, sequences.prepare(3, TINY)
 
     def fragile(case, name, *rest):
         if case.splits.forget is target.cases[1].splits.forget:
             raise NonFiniteError("diverged")
         return forget(case, name, *rest)
 
-    monkeypatch.setattr(sequences, "forget", fragile)
+    monkeypatch.setattr(engine, "forget", fragile)
     assert len(sequences.serve(target, "rl", *STEPS, _targets(target))) == 1
     changed = json.loads(json.dumps(data))
     del changed["runs"][0]["sequence"]["rl"][1:]

@@ -14,7 +14,7 @@ from oeu_ref.beyond.signatures import Thresholds
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.beyond.updates import OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core.stop_rule import mean_entropy
-from oeu_ref.lab import baselines, data, training
+from oeu_ref.lab import baselines, data, experiment, training
 
 from .row import rows
 from .world import with_first
@@ -83,7 +83,7 @@ def _samples(part, inputs=lambda x: x, labels=lambda y: y):
 
 STEPS = [
     row
-    for name in baselines.METHODS
+    for name in experiment.METHODS
     for row in rows(
         f"{name}.step",
         _method_step(name),

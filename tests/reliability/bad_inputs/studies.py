@@ -5,8 +5,9 @@ import math
 import numpy as np
 
 from oeu_ref.lab import attacks, demo, report, results, search, tables, tuning
-from oeu_ref.lab.digits import load_settings
+from oeu_ref.lab.cells import Runner
 from oeu_ref.lab.experiment import Experiment
+from oeu_ref.lab.search import load_settings
 
 from .row import Row, rows, without
 
@@ -22,17 +23,18 @@ def _source(w):
     return {"data_root": str(w.files), "cache_dir": str(w.cache), "download": False}
 
 
+def _runner(w, **bad):
+    return Runner(**{"out": w.files / "out", "source": _source(w), "progress": False, **bad})
+
+
 def _make(w, **bad):
     return tables.make(
         **{
             "kind": "table",
-            "out": w.files / "out",
+            "runner": _runner(w),
             "experiment": _experiment(),
-            "source": _source(w),
-            "device": "cpu",
             "methods": ("oeu",),
             "seeds": (1,),
-            "progress": False,
             **bad,
         }
     )
@@ -41,13 +43,10 @@ def _make(w, **bad):
 def _tune(w, **bad):
     return tuning.tune(
         **{
-            "out": w.files / "out",
+            "runner": _runner(w),
             "experiment": _experiment(),
-            "source": _source(w),
-            "device": "cpu",
             "methods": ("oeu",),
             "seeds": (101,),
-            "progress": False,
             **bad,
         }
     )
@@ -156,7 +155,7 @@ STUDIES = [
         ("methods", "unknown", ("scrub",), ValueError, "'scrub'", "'oeu'"),
         ("grid", "lacks an axis", {"steps": (5,)}, ValueError, "learning_rate", "learning_rate, weight, steps"),
         ("grid", "an empty axis", {**search.GRID, "weight": ()}, ValueError, "weight", "at least one"),
-        ("config", "a dict", {"bits": 4}, TypeError, "dict", "a DemoConfig"),
+        ("config", "a dict", {"bits": 4}, TypeError, "dict", "a Digits"),
     ),
     *rows(
         "demo.run",

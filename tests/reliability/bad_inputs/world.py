@@ -12,7 +12,7 @@ from torch import nn
 from oeu_ref import core
 from oeu_ref.beyond import subspace
 from oeu_ref.core.quantizer import Quantizer
-from oeu_ref.lab import baselines, checkpoints, data, training
+from oeu_ref.lab import baselines, checkpoints, data, experiment, training
 from oeu_ref.reference import network
 
 from .bad_files import write_files
@@ -40,9 +40,9 @@ class World:
         self.retain_samples = data.Samples(self.retain, self.labels)
         self.settings = baselines.Settings(0.1)
         self.methods = {}
-        for name, make in baselines.METHODS.items():
+        for name, info in experiment.METHODS.items():
             parts = copy.deepcopy(self.model), self.forget_samples, self.settings
-            self.methods[name] = make(*parts, torch.Generator().manual_seed(3))
+            self.methods[name] = info.make(*parts, torch.Generator().manual_seed(3))
             self.methods[name].step(self.forget_samples, self.retain_samples)
         self.images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=generator)
         self.logits = torch.randn(4, 3, generator=generator)
