@@ -20,6 +20,7 @@ from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import baselines
 from oeu_ref.lab.baselines import JointOEU
 from oeu_ref.lab.data import Samples, stream
+from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference import projection as reference
 
@@ -67,7 +68,7 @@ def oeu_steps(name, forward="separate"):
 def method_steps(name):
     """Three steps of a method of `baselines` from the loop that all share."""
     model, (forget, retain) = network("convolutional"), batches("convolutional")
-    method = baselines.METHODS[name](model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
+    method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
     reports = unlearn(method, forget, retain, 3, 5, 6, (stream(1, "f"), stream(1, "r")))
     return flat(model), torch.tensor([r.retain_loss or r.forget_loss for r in reports])
 
@@ -189,7 +190,7 @@ WORK = {
     "oeu convolutional": lambda: oeu_steps("convolutional"),
     "oeu joint": lambda: oeu_steps("convolutional", "joint"),
     "training": training,
-    **{name: lambda name=name: method_steps(name) for name in baselines.METHODS},
+    **{name: lambda name=name: method_steps(name) for name in METHODS},
     "infinite": infinite_on_one_side,
     "unused": unused_and_sparse,
     "one side": used_on_one_side,
