@@ -263,12 +263,13 @@ def _demo(args):
 
 def _beyond(args):
     from .lab.engine import checked_seeds
+    from .studies.study import run
 
-    study = beyond.load(args.study)
-    seeds = study.REPORTED_SEEDS if args.seeds is None else checked_seeds(_seeds(args.seeds))
+    beyond.load(args.study)
+    seeds = None if args.seeds is None else checked_seeds(_seeds(args.seeds))
     # studies share a folder, each with files of its own name
     with files.alone(args.out, "out_dir", work=args.study):
-        return _show(study.run(args.out, seeds=seeds, quick=args.quick))
+        return _show(run(args.study, args.out, seeds=seeds, quick=args.quick))
 
 
 def _export(args):

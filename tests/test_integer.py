@@ -32,6 +32,7 @@ from oeu_ref.lab.images import ImageClassifier
 from oeu_ref.lab.models import ARCHITECTURES
 from oeu_ref.reference.quantizer import fake_quantize
 from oeu_ref.studies import integer as study
+from oeu_ref.studies.study import run as run_study
 
 SHAPE = (3, 12, 12)
 
@@ -823,7 +824,7 @@ def test_a_kept_image_model_is_exported_and_checked(tmp_path):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    return study.run(tmp_path_factory.mktemp("integer"), seeds=(1,), quick=True, progress=False)
+    return run_study("integer", tmp_path_factory.mktemp("integer"), seeds=(1,), quick=True, progress=False)
 
 
 def test_the_study_is_a_function_of_its_data(measured):
@@ -847,6 +848,6 @@ def test_the_study_is_a_function_of_its_data(measured):
 
 
 def test_the_study_repeats_itself(measured, tmp_path):
-    again = study.run(tmp_path, seeds=(1,), quick=True, progress=False)
+    again = run_study("integer", tmp_path, seeds=(1,), quick=True, progress=False)
     for key in ("json", "picture"):
         assert again[key].read_bytes() == measured[key].read_bytes()

@@ -1,7 +1,7 @@
 """Beyond the paper: small studies, each a question with a table and a picture, `python -m oeu_ref beyond NAME`.
 
-A study is a module of this folder with `REPORTED_SEEDS`, `run(out_dir, seeds, quick, progress)`, which measures and
-writes, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds.
+A study is a module of this folder with `QUESTION`, `REPORTED_SEEDS`, `collect(seeds, config, quick, bar)`, which
+measures, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds; `study.run` does the rest.
 """
 
 import importlib

@@ -15,7 +15,6 @@ import copy
 import dataclasses
 import itertools
 import math
-import sys
 import warnings
 
 import numpy as np
@@ -31,9 +30,8 @@ from ..core.network import QuantMLP
 from ..core.unlearner import OEU, NonFiniteError
 from ..lab import engine, figures, results, search
 from ..lab.data import Batches, stream
-from ..lab.experiment import QUICK, Digits
+from ..lab.experiment import Digits
 from ..lab.training import probabilities
-from .study import document, write
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
@@ -149,33 +147,23 @@ def unlearn(case, learning_rate, weight, steps, on_step=None):
     return model.eval()
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """The study: each kind against its own Retrain; writes any-model.json, any-model.md and any-model.png.
-
-    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs and
-    steps, to see that everything works, the figures mean nothing; progress: show a bar on stderr.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds, out_dir = engine.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config = QUICK if quick else Digits()
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document: each kind against its own Retrain."""
     grid = {"learning_rate": (0.1,), "weight": (0.3,), "steps": (2,)} if quick else GRID
     search_seeds = SEARCH_SEEDS[:1] if quick else SEARCH_SEEDS
     kinds = [kind for kind in KINDS if kind != "torch" or quantization is not None]
     best, runs = {"ours": _demo_settings(config)}, {kind: [] for kind in kinds}
     points = len(grid["learning_rate"]) * len(grid["weight"])
-    total = len(search_seeds) * (len(kinds) - 1) * points + len(seeds) * len(kinds)
-    with engine.one_thread(), engine.progress_bar(total, progress, "networks") as bar:
-        for kind in kinds[1:]:
-            bar.set_description(f"{kind}: search")
-            best[kind] = _search(kind, grid, search_seeds, config, bar)
-        for kind, seed in itertools.product(kinds, seeds):
-            bar.set_description(f"{kind}: seed {seed}")
-            runs[kind].append(_one_run(prepare(kind, seed, config), kind, best))
-            bar.update()
+    bar.reset(len(search_seeds) * (len(kinds) - 1) * points + len(seeds) * len(kinds))
+    for kind in kinds[1:]:
+        bar.set_description(f"{kind}: search")
+        best[kind] = _search(kind, grid, search_seeds, config, bar)
+    for kind, seed in itertools.product(kinds, seeds):
+        bar.set_description(f"{kind}: seed {seed}")
+        runs[kind].append(_one_run(prepare(kind, seed, config), kind, best))
+        bar.update()
     found = {"grid": grid, "search_seeds": list(search_seeds), "best": best, "runs": runs}
-    module = sys.modules[__name__]
-    return write(out_dir, "any-model", document(QUESTION, dataclasses.asdict(config), seeds, found), module)
+    return dataclasses.asdict(config), found
 
 
 def _demo_settings(config):

@@ -1,6 +1,6 @@
 """Very low bits: OEU, Q-MUL and random labels on binary, ternary, 2-, 4- and 8-bit networks, digits or images.
 
-`run` is the study on the digits, at settings that `search` chose for each width and method on seeds that are not
+The study is on the digits, at settings that `search` chose for each width and method on seeds that are not
 reported, and wrote to `bits_settings.json` beside the demo's. Networks collapse where a learned step runs through zero
 and jumps, most often that of the input quantizer, of 8 bits at any width: every run is made a second time with it held.
 `images` makes the tables of an image experiment at several widths and one document of them. Both documents have one
@@ -20,8 +20,8 @@ from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, figures, report, results, tables
 from ..lab import search as searches
-from ..lab.engine import checked_seeds, one_thread, progress_bar
-from ..lab.experiment import LABELS, QUICK, Digits, checked_method
+from ..lab.engine import checked_seeds
+from ..lab.experiment import LABELS, Digits, checked_method
 from ..lab.report_figures import LINES
 from .study import document, write
 
@@ -75,40 +75,31 @@ def load_settings(max_steps=None, path=SETTINGS_FILE):
     }
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """The study on the digits: every method at every width on every seed; writes bits.json, bits.md and bits.png.
-
-    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: three widths, a few
-    epochs and steps, to see that everything works, the figures mean nothing; progress: show a bar on stderr.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds, out_dir = checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config, widths = (QUICK, QUICK_WIDTHS) if quick else (Digits(), WIDTHS)
-    chosen = load_settings(config.max_steps)
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document on the digits: every method at every width on every seed."""
+    widths, chosen = QUICK_WIDTHS if quick else WIDTHS, load_settings(config.max_steps)
     values = {str(width): {name: [] for name in ("original", "retrain", *METHODS)} for width in widths}
     held = {str(width): {name: [] for name in METHODS} for width in widths if width != 32}
-    with one_thread(), progress_bar(len(seeds) * len(widths), progress, "networks") as bar:
-        for width, seed in itertools.product(widths, seeds):
-            bar.set_description(f"{title(width)}, seed {seed}")
-            case = engine.prepare(seed, _at(config, width))
-            for name, found in _measured(case, chosen[str(width)]).items():
-                values[str(width)][name].append(found)
-            if width != 32:
-                case.original.layers[0].activation_quantizer.step.requires_grad_(False)
-                again = _measured(case, chosen[str(width)])
-                for name in METHODS:
-                    held[str(width)][name].append(again[name])
-            bar.update()
+    bar.reset(len(seeds) * len(widths))
+    for width, seed in itertools.product(widths, seeds):
+        bar.set_description(f"{title(width)}, seed {seed}")
+        case = engine.prepare(seed, _at(config, width))
+        for name, found in _measured(case, chosen[str(width)]).items():
+            values[str(width)][name].append(found)
+        if width != 32:
+            case.original.layers[0].activation_quantizer.step.requires_grad_(False)
+            again = _measured(case, chosen[str(width)])
+            for name in METHODS:
+                held[str(width)][name].append(again[name])
+        bar.update()
     searched = results.read_json(SETTINGS_FILE)
-    found = {
+    return dataclasses.asdict(config), {
         "labels": {name: LABELS[name] for name in ("original", "retrain", *METHODS)},
         "settings": {w: {m: {**dataclasses.asdict(s), "steps": n} for m, (s, n) in chosen[w].items()} for w in values},
         "values": values,
         "held": held,
         "caption": _caption(config, seeds, searched),
     }
-    return write(out_dir, "bits", document(QUESTION, dataclasses.asdict(config), seeds, found), sys.modules[__name__])
 
 
 def _measured(case, chosen):
@@ -139,7 +130,7 @@ def images(runner, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SE
     runner: `cells.Runner`, whose folder is made if need be; what is finished there is not made again; experiment:
     `Experiment`; widths: 1 to 8, "ternary", "binary" or 32, of weights and activations; methods, seeds, rules, how: as
     in `tables.make`. Of several rules the first is shown.
-    Returns what `run` returns, in one of several processes that work together the first alone, else None.
+    Returns what `study.run` returns, in one of several processes that work together the first alone, else None.
     Raises as `tables.make`; ValueError for widths that are none, unknown or given twice.
     """
     out = results.output_directory("out", runner.out)

@@ -9,9 +9,8 @@ step bound*: OEU with too large a learning rate, with and without a bound on the
 import contextlib
 import copy
 import dataclasses
-import functools
+import itertools
 import math
-import sys
 
 import numpy as np
 import torch
@@ -21,15 +20,13 @@ from ..beyond.curvature import loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
 from ..core.unlearner import NonFiniteError
-from ..lab import engine, results
+from ..lab import engine
 from ..lab.baselines import Settings
-from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
-from ..lab.experiment import QUICK, Digits
+from ..lab.experiment import Digits
 from . import step_bound
 from .first_order_views import figure, markdown
-from .study import document, write
 
-__all__ = ["REPORTED_SEEDS", "figure", "markdown", "run"]
+__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
 QUESTION = "Below which step does nothing move, above which does first order end, and what does curvature say?"
 REPORTED_SEEDS = (1, 2, 3)
@@ -45,49 +42,36 @@ STEPS, WEIGHT = 20, 0.3  # the demo's for OEU
 SPEEDS = ((0.0, 0.3), (0.0, 3.0), (0.9, 0.1), (0.9, 1.0))
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """Measure all three parts and write first-order.json, first-order.md and first-order.png.
-
-    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs, widths
-    and steps only, to see that everything works; progress: show a bar on stderr, if a terminal.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds = checked_seeds(seeds)
-    out_dir = results.output_directory("out_dir", out_dir)
-    config, bits, activations, speeds, steps = Digits(), BITS, tuple(ACTIVATIONS), SPEEDS, STEPS
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document: all three parts."""
+    bits, activations, speeds, steps = BITS, tuple(ACTIVATIONS), SPEEDS, STEPS
     if quick:
-        config, bits, activations, speeds, steps = QUICK, (4, 32), ("GELU",), SPEEDS[-1:], 2
+        bits, activations, speeds, steps = (4, 32), ("GELU",), SPEEDS[-1:], 2
     found = {"staircase": [], "smooth": [], "bound": []}
-    runs = sum(len(_guards(momentum)) for momentum, _ in speeds) * len(BOUNDED)
-    total = len(seeds) * ((len(bits) + len(activations) + len(BOUNDED)) * config.train.epochs + runs * steps)
-    with one_thread(), progress_bar(total, progress) as bar:
-        for seed in seeds:
-            bar.set_description(f"seed {seed}")
-            splits = config.split(None, seed)
-            train_one = functools.partial(_trained, seed, splits, config, lambda *_: bar.update())
-            originals = {kind: train_one("original", kind) for kind in (*bits, *activations)}
-            for kind in bits:
-                found["staircase"] += [
-                    {"seed": seed, "bits": kind, "scope": scope, **staircase(originals[kind], splits, scope)}
-                    for scope in SCOPES
-                ]
-            for kind in activations:
-                found["smooth"].append({"seed": seed, "activation": kind, **second_order(originals[kind], splits)})
-            for label, kind in BOUNDED.items():
-                retrain = train_one("retrain", kind)
-                case = Case(seed, config, splits, originals[kind], retrain, {})
-                found["bound"] += [{"seed": seed, "network": label, **r} for r in _bounded(case, speeds, steps, bar)]
+    runs = sum(len(_guards(momentum)) for momentum, _ in speeds)
+    bar.reset(len(seeds) * (len(bits) + len(activations) + len(BOUNDED) * (1 + runs)))
+    for seed in seeds:
+        bar.set_description(f"seed {seed}")
+        splits = config.split(None, seed)
+        originals = {kind: _trained(seed, splits, config, "original", kind, bar) for kind in (*bits, *activations)}
+        for kind, scope in itertools.product(bits, SCOPES):
+            one = staircase(originals[kind], splits, scope)
+            found["staircase"].append({"seed": seed, "bits": kind, "scope": scope, **one})
+        for kind in activations:
+            found["smooth"].append({"seed": seed, "activation": kind, **second_order(originals[kind], splits)})
+        for label, kind in BOUNDED.items():
+            retrain = _trained(seed, splits, config, "retrain", kind, bar)
+            case = engine.Case(seed, config, splits, originals[kind], retrain, {})
+            found["bound"] += [{"seed": seed, "network": label, **r} for r in _bounded(case, speeds, steps, bar)]
     settings = {
         "network": dataclasses.asdict(config),
-        "etas": ETAS,
-        "smooth_etas": SMOOTH_ETAS,
+        "etas": ETAS.tolist(),
+        "smooth_etas": SMOOTH_ETAS.tolist(),
         "max_increase": MAX_INCREASE,
         "steps": steps,
         "weight": WEIGHT,
     }
-    settings.update({key: settings[key].tolist() for key in ("etas", "smooth_etas")})
-    return write(out_dir, "first-order", document(QUESTION, settings, seeds, found), sys.modules[__name__])
+    return settings, found
 
 
 def staircase(model, splits, scope):
@@ -171,14 +155,13 @@ def _bounded(case, speeds, steps, bar):
             settings = Settings(learning_rate, WEIGHT, momentum, 0.0)
             one = {"momentum": momentum, "learning_rate": learning_rate, "guard": guard, "diverged": False}
             try:
-                model, records = step_bound.unlearned(
-                    case, settings, guard, MAX_INCREASE, steps, lambda *_: bar.update()
-                )
+                model, records = step_bound.unlearned(case, settings, guard, MAX_INCREASE, steps)
                 one["metrics"] = case.judged(model)
                 one.update({key: [record[key] for record in records] for key in records[0]})
             except NonFiniteError:
                 one["diverged"] = True
             found.append(one)
+            bar.update()
     return found
 
 
@@ -197,11 +180,13 @@ class Smooth(Digits):
         return _smooth_network(self.sizes, ACTIVATIONS[self.activation])
 
 
-def _trained(seed, splits, config, on_epoch, name, kind):
+def _trained(seed, splits, config, name, kind, bar):
     """A network trained as in the demo; kind: bits of a `QuantMLP`, or a word of ACTIVATIONS."""
     smooth = kind in ACTIVATIONS
     of_kind = Smooth(**vars(config), activation=kind) if smooth else dataclasses.replace(config, bits=kind)
-    return engine.trained(of_kind, splits, seed, name, on_epoch)[0]
+    model, _ = engine.trained(of_kind, splits, seed, name)
+    bar.update()
+    return model
 
 
 def _smooth_network(sizes, activation):

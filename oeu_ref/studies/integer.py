@@ -6,8 +6,6 @@ steps, BatchNorm and biases; the same with the weights' own steps, since a code 
 original's codes under all else that was unlearned. FT, which never sees a forget sample, says what changes anyway.
 """
 
-import sys
-
 import numpy as np
 import torch
 
@@ -16,13 +14,12 @@ from ..integer import network as integer
 from ..integer.agreement import changed_codes, compare, with_codes
 from ..integer.export import export, to_bytes
 from ..lab import engine, figures, results
-from ..lab.experiment import QUICK, Digits
 from ..lab.export import float_bytes
 from ..lab.search import load_settings
 from ..reference import metrics
 from ..reference.entropy import softmax
-from .study import document, write
 
+QUESTION = "of the codes that a device stores, which did unlearning change, and does the integer network forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
 METHODS = ("oeu", "qmul", "rl", "ft")
 QUICK_METHODS = ("oeu", "ft")
@@ -42,23 +39,14 @@ CHANGES = {
 LEVELS = 16  # scikit-learn's pixels are whole numbers from 0 to 16
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """Measure the integer networks and write integer.json, integer.md and integer.png.
-
-    out_dir: directory, made if need be; seeds: distinct integers >= 0; quick: a few epochs and steps only; progress:
-    show a bar on stderr.  Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds, config = engine.checked_seeds(seeds), QUICK if quick else Digits()
-    out_dir = results.output_directory("out_dir", out_dir)
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document: the integer networks of every seed."""
     chosen = load_settings(config.max_steps)
     chosen = {name: chosen[name] for name in (QUICK_METHODS if quick else METHODS)}
-    with engine.one_thread(), engine.progress_bar(len(seeds) * (len(chosen) + 1), progress) as bar:
-        runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
-    question = "of the codes that a device stores, which did unlearning change, and does the integer network forget?"
+    bar.reset(len(seeds) * (len(chosen) + 1))
+    runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     settings = {name: {"settings": vars(found), "steps": steps} for name, (found, steps) in chosen.items()}
-    data = document(question, {"quick": quick, "methods": settings}, seeds, {"runs": runs})
-    return write(out_dir, "integer", data, sys.modules[__name__])
+    return {"quick": quick, "methods": settings}, {"runs": runs}
 
 
 def integers(inputs):

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import statistics
-import sys
 import time
 import warnings
 
@@ -16,15 +15,12 @@ from ..core.stop_rule import mean_entropy
 from ..core.unlearner import OEU, NonFiniteError
 from ..lab import engine, figures, results
 from ..lab.data import Batches, Samples, stream
-from ..lab.engine import checked_seeds, one_thread, progress_bar
-from ..lab.experiment import QUICK, Digits
 from ..lab.models import resnet18
 from ..lab.search import load_settings
 from ..lab.training import build
 from .monitor_figure import draw_monitor, monitor_figure
-from .study import document, write
 
-__all__ = ["REPORTED_SEEDS", "figure", "markdown", "monitor_figure", "run"]
+__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "monitor_figure"]
 
 QUESTION = "What does each step do to both losses, and which known failure does a run head for?"
 
@@ -47,16 +43,8 @@ LOSSES = ("forget", "retain")
 MIXED = 20  # steps of each such run
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """Monitor healthy and failing runs on the digits; writes monitor.json, monitor.md and monitor.png.
-
-    out_dir: directory, made if need be; seeds: distinct integers >= 0; quick: a few epochs and steps only, to see that
-    everything works, the figures mean nothing; progress: show a bar on stderr, if a terminal.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds, out_dir = checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config = QUICK if quick else Digits()
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document: healthy and failing runs, how well the first order predicts, what it costs."""
     settings, steps = load_settings()["oeu"]
     demo = {"learning_rate": settings.learning_rate, "beta": settings.weight, "steps": steps}
     demo |= {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
@@ -64,34 +52,28 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
     plain = {**demo, "momentum": 0.0, "weight_decay": 0.0, "steps": MIXED}
     changes = {(network, rate): [] for network in ("float", f"{config.bits}-bit") for rate in RATES}
     runs, kept = [], {}
-    with one_thread(), progress_bar(len(seeds) * (len(RUNS) + len(changes)), progress, "run") as bar:
-        for seed in seeds:
-            bar.set_description(f"seed {seed}")
-            case = engine.prepare(seed, config)
-            for name, changed in RUNS.items():
-                found, records = _one_run(case, {**demo, **changed})
-                runs.append({"seed": seed, "run": name, **found})
-                kept.setdefault(name, records)  # one seed's records are enough for the picture
-                bar.update()
-            smooth = _float_twin(case)
-            for (network, rate), pairs in changes.items():
-                start = smooth if network == "float" else case
-                monitor = _watched(start, {**plain, "learning_rate": rate})[1]
-                pairs += [{key: record[key] for key in ("predicted", "actual")} for record in monitor.records]
-                bar.update()
-        costs = _costs(case, demo, quick)
-    data = document(
-        QUESTION,
-        {"demo": demo, "runs": RUNS, "rates": RATES, "steps": min(MIXED, config.max_steps or MIXED)},
-        seeds,
-        {
-            "runs": runs,
-            "first_order": [{"network": n, "learning_rate": r, **_quality(p)} for (n, r), p in changes.items()],
-            "time_ratios": costs,
-            "records": kept,
-        },
-    )
-    return write(out_dir, "monitor", data, sys.modules[__name__])
+    bar.reset(len(seeds) * (len(RUNS) + len(changes)))
+    for seed in seeds:
+        bar.set_description(f"seed {seed}")
+        case = engine.prepare(seed, config)
+        for name, changed in RUNS.items():
+            found, records = _one_run(case, {**demo, **changed})
+            runs.append({"seed": seed, "run": name, **found})
+            kept.setdefault(name, records)  # one seed's records are enough for the picture
+            bar.update()
+        smooth = _float_twin(case)
+        for (network, rate), pairs in changes.items():
+            start = smooth if network == "float" else case
+            monitor = _watched(start, {**plain, "learning_rate": rate})[1]
+            pairs += [{key: record[key] for key in ("predicted", "actual")} for record in monitor.records]
+            bar.update()
+    steps = min(MIXED, config.max_steps or MIXED)
+    return {"demo": demo, "runs": RUNS, "rates": RATES, "steps": steps}, {
+        "runs": runs,
+        "first_order": [{"network": n, "learning_rate": r, **_quality(p)} for (n, r), p in changes.items()],
+        "time_ratios": _costs(case, demo, quick),
+        "records": kept,
+    }
 
 
 def _float_twin(case):

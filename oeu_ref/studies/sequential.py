@@ -4,13 +4,11 @@ Do gaps to Retrain add up, and do samples that were forgotten early come back? T
 """
 
 import dataclasses
-import sys
 
 import numpy as np
 
 from ..lab import figures, results
 from ..lab.attacks import SupportVectorAttack
-from ..lab.engine import checked_seeds, one_thread, progress_bar
 from ..lab.experiment import LABELS
 from .sequences import (
     METHODS,
@@ -25,9 +23,8 @@ from .sequences import (
     serve_at_once,
     with_gaps,
 )
-from .study import document, write
 
-__all__ = ["REPORTED_SEEDS", "figure", "markdown", "run", "search"]
+__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "search"]
 
 QUESTION = "One forget request after another: how do gaps to Retrain add up, and does the forgotten come back?"
 REPORTED_SEEDS = tuple(range(1, 9))
@@ -45,34 +42,22 @@ LOOKS = {
 }
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """The study: every method serves every request on every seed; writes sequential.json, .md and .png.
-
-    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs, steps
-    and samples only, to see that everything works, the figures mean nothing; progress: show a bar on stderr.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds = checked_seeds(seeds)
-    out_dir = results.output_directory("out_dir", out_dir)
+def collect(seeds, base, quick, bar):
+    """(config, found) for the document: every method serves every request on every seed."""
     config = QUICK_CONFIG if quick else SequenceConfig()
-    chosen = load_settings(config.base.max_steps)
-    total = len(seeds) * ((1 + 2 * config.requests) * config.base.train.epochs + len(METHODS))
-    with one_thread(), progress_bar(total, progress, "epoch") as bar:
-        runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
-    found = results.read_json(SETTINGS_FILE)
-    measured = {
+    chosen, searched = load_settings(config.base.max_steps), results.read_json(SETTINGS_FILE)
+    bar.reset(len(seeds) * ((1 + 2 * config.requests) * config.base.train.epochs + len(METHODS)))
+    runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
+    return dataclasses.asdict(config), {
         "settings": {
             aim: {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in by_name.items()}
             for aim, by_name in chosen.items()
         },
-        "search": {"seeds": found["seeds"], "grid": found["grid"]},
+        "search": {"seeds": searched["seeds"], "grid": searched["grid"]},
         "attack": SupportVectorAttack.name,
         "labels": {"retrain": LABELS["retrain"], **ROWS},
         "runs": runs,
     }
-    data = document(QUESTION, dataclasses.asdict(config), seeds, measured)
-    return write(out_dir, "sequential", data, sys.modules[__name__])
 
 
 def _run_seed(seed, config, chosen, bar):

@@ -1,6 +1,25 @@
-"""What all studies share: the document around what was measured, and the three files that show it."""
+"""What all studies share: the frame around what one collects, the document, the three files, and ways to show figures."""
 
-from ..lab import figures, results
+from ..lab import engine, figures, results
+from ..lab.experiment import QUICK, Digits
+from . import load
+
+
+def run(name, out_dir, seeds=None, quick=False, progress=True):
+    """Run a study and write NAME.json, NAME.md and NAME.png.
+
+    name: a key of `oeu_ref.studies.STUDIES`; out_dir: directory for the three files, made if need be; seeds: distinct
+    integers >= 0, None: the study's REPORTED_SEEDS; quick: few epochs, steps and cases, to see that everything works,
+    the figures mean nothing; progress: show a bar on stderr, if a terminal.
+    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
+    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    """
+    study = load(name)
+    seeds = engine.checked_seeds(study.REPORTED_SEEDS if seeds is None else seeds)
+    out_dir = results.output_directory("out_dir", out_dir)
+    with engine.one_thread(), engine.progress_bar(0, progress, "runs") as bar:
+        config, found = study.collect(seeds, QUICK if quick else Digits(), quick, bar)
+    return write(out_dir, name, document(study.QUESTION, config, seeds, found), study)
 
 
 def document(question, config, seeds, found):
@@ -13,16 +32,16 @@ def document(question, config, seeds, found):
     return results.plain({**head, **found})
 
 
-def write(out_dir, name, data, module):
+def write(out_dir, name, data, study):
     """Write NAME.json, NAME.md and NAME.png into a directory that exists.
 
-    data: a `document`; module: the study, whose `markdown(data)` and `figure(data)` show it.
+    data: a `document`; study: the module whose `markdown(data)` and `figure(data)` show it.
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path, or None}.
     """
-    text = module.markdown(data)
+    text = study.markdown(data)
     return {
         "table": text,
         "json": results.write_json(out_dir / f"{name}.json", data),
         "markdown": results.write_text(out_dir / f"{name}.md", text + "\n"),
-        "picture": figures.picture(out_dir / f"{name}.png", module.figure, data),
+        "picture": figures.picture(out_dir / f"{name}.png", study.figure, data),
     }

@@ -6,9 +6,9 @@ are taken at the weights where the step starts, from m batches; a run has one of
 
 import copy
 import dataclasses
+import itertools
 import math
 import statistics
-import sys
 import textwrap
 import time
 
@@ -19,12 +19,11 @@ from ..beyond.subspace import RetainMemory, projected
 from ..core.entropy import entropy_loss
 from ..lab import baselines, engine, figures, results, search
 from ..lab.data import stream
-from ..lab.experiment import QUICK, Digits
 from ..lab.training import unlearn
 from . import STUDIES
 from .one_step import Probe, layers_of
-from .study import document, write
 
+QUESTION = STUDIES["subspace"]
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
 SEARCH_SEEDS = (101, 102)
 GRID = {"learning_rate": (0.1, 0.3), "weight": (0.1, 0.3, 1.0, 3.0)}
@@ -63,42 +62,30 @@ class OrthogonalEntropyWithMemory(baselines.Method):
         return torch._foreach_add(g_r, g_f, alpha=self.settings.weight)
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """Measure single steps and whole runs on the digits, 4-bit and unquantized, and write subspace.json, .md and .png.
-
-    out_dir: directory; seeds: distinct integers >= 0; quick: a few steps only, to see that everything works; progress:
-    show a bar on stderr.  Returns {"table", "json", "markdown", "picture"}.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds, out_dir = engine.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
+def collect(seeds, base, quick, bar):
+    """(config, found) for the document: single steps and whole runs, 4-bit and unquantized."""
     scale = SMALL if quick else FULL
-    base = QUICK if quick else Digits()
     demo = search.load_settings(base.max_steps)["oeu"]
     sizes = (0, *scale["sizes"])
     steps = {network: {str(b): {} for b in scale["batches"]} for network in NETWORKS}
     runs = {network: {str(m): {"demo": [], "own": []} for m in sizes} for network in NETWORKS}
     searched = SEARCH_SEEDS[: 1 if quick else None]
     points = len(sizes) * math.prod(map(len, scale["grid"].values()))
-    total = len(searched) * points + len(seeds) * len(NETWORKS)
-    with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
-        best = _search(searched, base, sizes, scale["grid"], demo[1], bar)
-        for network, bits in NETWORKS.items():
-            config = dataclasses.replace(base, bits=bits)
-            for seed in seeds:
-                bar.set_description(f"{network}, seed {seed}")
-                case = engine.prepare(seed, config)
-                for b in scale["batches"]:
-                    _append(steps[network][str(b)], _one_step(case, b, scale, demo[0]))
-                for m in sizes:
-                    own = baselines.Settings(**best[str(m)])
-                    for name, settings in (("demo", demo[0]), ("own", own)):
-                        runs[network][str(m)][name].append(_metrics(case, m, settings, demo[1]))
-                bar.update()
-        costs = _costs(case, scale["sizes"], demo[0], rounds=1 if quick else 9)
+    bar.reset(len(searched) * points + len(seeds) * len(NETWORKS))
+    best = _search(searched, base, sizes, scale["grid"], demo[1], bar)
+    for (network, bits), seed in itertools.product(NETWORKS.items(), seeds):
+        bar.set_description(f"{network}, seed {seed}")
+        case = engine.prepare(seed, dataclasses.replace(base, bits=bits))
+        for b in scale["batches"]:
+            _append(steps[network][str(b)], _one_step(case, b, scale, demo[0]))
+        for m in sizes:
+            own = baselines.Settings(**best[str(m)])
+            for name, settings in (("demo", demo[0]), ("own", own)):
+                runs[network][str(m)][name].append(_metrics(case, m, settings, demo[1]))
+        bar.update()
+    costs = _costs(case, scale["sizes"], demo[0], rounds=1 if quick else 9)
     config = {**scale, "lengths": LENGTHS, "search_seeds": searched, "demo": [vars(demo[0]), demo[1]]}
-    found = {"steps": steps, "runs": runs, "best": best, "costs": costs}
-    data = document(STUDIES["subspace"], config, seeds, found)
-    return write(out_dir, "subspace", data, sys.modules[__name__])
+    return config, {"steps": steps, "runs": runs, "best": best, "costs": costs}
 
 
 def _search(seeds, base, sizes, grid, steps, bar):

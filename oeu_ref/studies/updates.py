@@ -8,7 +8,6 @@ OEU runs, each variant at the best point of the same small search, show whether 
 import copy
 import dataclasses
 import itertools
-import sys
 
 import numpy as np
 import torch
@@ -20,12 +19,10 @@ from ..core.quantizer import Quantizer
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, results, search
 from ..lab.data import Batches, stream
-from ..lab.experiment import QUICK, Digits
 from ..lab.training import unlearn
-from .study import document, write
 from .updates_views import figure, markdown
 
-__all__ = ["OrthogonalEntropyUpdates", "Watched", "figure", "markdown", "run"]
+__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
 QUESTION = "Momentum and Adam turn an orthogonal gradient into another update: does projecting that update help?"
 REPORTED_SEEDS = tuple(range(1, 9))
@@ -91,49 +88,35 @@ class OrthogonalEntropyUpdates:
         return self.oeu.step(forget.inputs, retain.inputs, retain.labels)
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
-    """The study: search, OEU runs and steps that only forget; writes updates.json, updates.md and updates.png.
-
-    out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: two variants, few
-    epochs and steps, to see that everything works, the figures mean nothing; progress: show a bar on stderr.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
-    """
-    seeds, out_dir = engine.checked_seeds(seeds), results.output_directory("out_dir", out_dir)
-    config = QUICK if quick else Digits()
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document: search, OEU runs and steps that only forget."""
     variants = VARIANTS[1:3] if quick else VARIANTS
     grid = {"rate": (1,), "weight": (0.3,), "steps": (2,)} if quick else GRID
     search_seeds = SEARCH_SEEDS[:1] if quick else SEARCH_SEEDS
-    pairs = ALONE[:3] if quick else ALONE
+    pairs, steps = (ALONE[:3], 3) if quick else (ALONE, FORGET_STEPS)
     points = len(variants) * len(grid["rate"]) * len(grid["weight"])
-    total = len(search_seeds) * points + len(seeds) * (len(variants) + len(BITS))
-    with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
-        best = _search(variants, grid, search_seeds, config, bar)
-        runs = {_name(*variant): [] for variant in variants}
-        alone = {_name(*pair): {str(bits): [] for bits in BITS} for pair in pairs}
-        for seed in seeds:
-            bar.set_description(f"seed {seed}")
-            for bits in BITS:
-                case = engine.prepare(seed, dataclasses.replace(config, bits=bits))
-                for pair in pairs:
-                    alone[_name(*pair)][str(bits)].append(_forget_only(case, *pair, 3 if quick else FORGET_STEPS))
-                bar.update()
-                if bits == config.bits:
-                    for variant in variants:
-                        runs[_name(*variant)].append(_one_run(case, variant, best[_name(*variant)]))
-                        bar.update()
-    found = {
+    bar.reset(len(search_seeds) * points + len(seeds) * (len(variants) + len(BITS)))
+    best = _search(variants, grid, search_seeds, config, bar)
+    runs = {_name(*variant): [] for variant in variants}
+    alone = {_name(*pair): {str(bits): [] for bits in BITS} for pair in pairs}
+    for seed, bits in itertools.product(seeds, BITS):
+        bar.set_description(f"seed {seed}")
+        case = engine.prepare(seed, dataclasses.replace(config, bits=bits))
+        for pair in pairs:
+            alone[_name(*pair)][str(bits)].append(_forget_only(case, *pair, steps))
+        bar.update()
+        for variant in variants if bits == config.bits else ():
+            runs[_name(*variant)].append(_one_run(case, variant, best[_name(*variant)]))
+            bar.update()
+    return dataclasses.asdict(config), {
         "grid": grid,
         "forget_rates": {optimizer: values[3] for optimizer, values in OPTIMIZERS.items()},
-        "forget_steps": 3 if quick else FORGET_STEPS,
+        "forget_steps": steps,
         "search_seeds": list(search_seeds),
         "best": best,
         "runs": runs,
         "alone": {name: {b: _spread(many) for b, many in of.items()} for name, of in alone.items()},
     }
-    return write(
-        out_dir, "updates", document(QUESTION, dataclasses.asdict(config), seeds, found), sys.modules[__name__]
-    )
 
 
 def _name(optimizer, word):

@@ -21,6 +21,7 @@ from oeu_ref.reference import quantizer as numpy_side
 from oeu_ref.reference.network import QuantizedMLP
 from oeu_ref.reference.unlearner import oeu_step
 from oeu_ref.studies import bits as study
+from oeu_ref.studies.study import run as run_study
 
 from ..test_experiments import SMALL, settings_file, tiny_arrays
 
@@ -300,7 +301,7 @@ def test_a_model_of_few_levels_is_saved_shown_and_made_of_any_model(width):
 # The study on the digits
 
 
-RUN = functools.partial(study.run, quick=True, progress=False)
+RUN = functools.partial(run_study, "bits", quick=True, progress=False)
 
 
 @pytest.fixture(scope="module")
