@@ -19,6 +19,7 @@ from torch import nn
 from ..beyond.curvature import loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
+from ..core.quantizer import owner
 from ..core.unlearner import NonFiniteError
 from ..lab import engine
 from ..lab.baselines import Settings
@@ -87,7 +88,7 @@ def staircase(model, splits, scope):
     named = {n: p for n, p in model.named_parameters() if scope == "all" or _is_quantizable(model, n)}
     losses = _losses(model, splits)
     g_f, g_r = (torch.autograd.grad(loss(), list(named.values())) for loss in losses)
-    directions = _directions(named, g_f, g_r)
+    directions = _directions(model, named, g_f, g_r)
     start, codes = [loss().item() for loss in losses], _codes(model)
     found = {"codes": sum(c.numel() for c in codes), "length": {}, "first_flip": {}}
     found.update({name: {way: [] for way in directions} for name in ("forget", "retain", "flipped")})
@@ -131,7 +132,7 @@ def second_order(model, splits):
     losses = _losses(model, splits)
     g_f = torch.autograd.grad(losses[0](), list(named.values()))
     graph = torch.autograd.grad(losses[1](), list(named.values()), create_graph=True)
-    directions = _directions(named, g_f, [g.detach() for g in graph])
+    directions = _directions(model, named, g_f, [g.detach() for g in graph])
     start = losses[1]().item()
     found = {name: {} for name in ("length", "slope", "curvature", "change", "predicted")}
     for way, d in directions.items():
@@ -205,8 +206,8 @@ def _losses(model, splits):
     )
 
 
-def _directions(named, g_f, g_r):
-    layers = [step_bound.layer_of(name) for name in named]
+def _directions(model, named, g_f, g_r):
+    layers = [owner(model, name) for name in named]
     return {"projected": project(list(g_f), list(g_r), layer_ids=layers), "raw": list(g_f)}
 
 

@@ -8,13 +8,7 @@ from torch.nn import functional
 
 from ..beyond.subspace import projected
 from ..core.entropy import entropy_loss
-from ..core.projection import Layers
-
-
-def layers_of(named):
-    """`Layers` of parameters by name: a module's weight, bias and quantizer steps are one layer, as in `OEU`."""
-    owners = [name.rpartition(".")[0].removesuffix(".weight_quantizer") for name in named]
-    return Layers([owner.removesuffix(".activation_quantizer") for owner in owners], list(named.values()))
+from ..core.unlearner import layers_of
 
 
 class Probe:
@@ -27,7 +21,7 @@ class Probe:
     def __init__(self, model, forget, retain, unseen, lengths):
         self.model, self.lengths = copy.deepcopy(model).train(), lengths
         self.named = dict(self.model.named_parameters())
-        self.layers = layers_of(self.named)
+        self.layers = layers_of(self.model, self.named)
         self.forget, self.parts = forget, {"unseen": unseen, "whole": retain}
         self.start = [p.detach().clone() for p in self.named.values()]
         self.g_f = self.gradient(self.forget_loss())

@@ -8,6 +8,7 @@ from .. import boundary
 from ..beyond.curvature import curvature, largest_learning_rate, loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
+from ..core.quantizer import owner
 from ..core.unlearner import NonFiniteError
 from ..lab.data import Batches, stream
 from ..lab.training import probabilities
@@ -45,7 +46,7 @@ def unlearned(case, settings, guard, max_increase, steps, on_step=None):
         graph = torch.autograd.grad(loss, tensors, create_graph=guard in ("direction", "update"))
         g_r = [g.detach() for g in graph]
         _check_finite([*g_f, *g_r])
-        g_perp = project(list(g_f), g_r, layer_ids=[layer_of(name) for name in parameters])
+        g_perp = project(list(g_f), g_r, layer_ids=[owner(model, name) for name in parameters])
         direction = torch._foreach_add(g_r, g_perp, alpha=settings.weight)
         # PyTorch's SGD: momentum gathers directions, and the update is what it has gathered
         update = torch._foreach_add(direction, velocity, alpha=settings.momentum)
@@ -73,12 +74,6 @@ def unlearned(case, settings, guard, max_increase, steps, on_step=None):
             on_step(model, step, records[-1])
     model.eval()
     return model, records
-
-
-def layer_of(parameter_name):
-    """The layer that a parameter belongs to, as `OEU` has it: a module with its quantizers' steps."""
-    owner = parameter_name.rpartition(".")[0]
-    return owner.removesuffix(".weight_quantizer").removesuffix(".activation_quantizer")
 
 
 def slope_and_curvature(parameters, graph, direction):

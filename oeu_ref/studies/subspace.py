@@ -17,11 +17,12 @@ import torch
 
 from ..beyond.subspace import RetainMemory, projected
 from ..core.entropy import entropy_loss
+from ..core.unlearner import layers_of
 from ..lab import baselines, engine, figures, results, search
 from ..lab.data import stream
 from ..lab.training import unlearn
 from . import STUDIES
-from .one_step import Probe, layers_of
+from .one_step import Probe
 
 QUESTION = STUDIES["subspace"]
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
@@ -48,7 +49,7 @@ class OrthogonalEntropyWithMemory(baselines.Method):
     def __init__(self, model, forget, settings, generator, size=1, keep=1):
         super().__init__(model, forget, settings, generator)
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.layers = layers_of(self.named)
+        self.layers = layers_of(model, self.named)
         self.size, self.memory = size, RetainMemory(max(size, keep))
 
     def losses(self, forget, retain):

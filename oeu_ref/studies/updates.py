@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
 from ..core.projection import Layers, cosines, project
-from ..core.quantizer import Quantizer
+from ..core.quantizer import owner
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, results, search
 from ..lab.data import Batches, stream
@@ -174,7 +174,7 @@ def _forget_only(case, optimizer, word, steps):
     model = copy.deepcopy(case.original).train()
     named = dict(model.named_parameters())
     parameters = list(named.values())
-    layer_ids = [_owner(model, name) for name in named]
+    layer_ids = [owner(model, name) for name in named]
     layers = Layers(layer_ids, parameters)
     kind, options, _, rate = OPTIMIZERS[optimizer]
     watched = Watched(kind(parameters, rate, **options), word)
@@ -203,12 +203,6 @@ def _forget_only(case, optimizer, word, steps):
         "change": float(np.sum(changes)),
         "entropy": -float((log_p.exp() * log_p).detach().sum(1).mean()),
     }
-
-
-def _owner(model, name):
-    """The layer of a parameter as OEU counts it: its module, a quantizer's step with the layer that it serves."""
-    owner = name.rpartition(".")[0]
-    return owner.rpartition(".")[0] if isinstance(model.get_submodule(owner), Quantizer) else owner
 
 
 def _spread(many):

@@ -61,7 +61,7 @@ def test_the_first_flip_is_exact(case, way):
     named = {name: p for name, p in model.named_parameters() if name in [f"layers.{i}.weight" for i in range(3)]}
     losses = first_order._losses(model, case.splits)
     g_f, g_r = (torch.autograd.grad(loss(), list(named.values())) for loss in losses)
-    d = first_order._directions(named, g_f, g_r)[way]
+    d = first_order._directions(model, named, g_f, g_r)[way]
     eta, before = first_order.first_flip(model, dict(zip(named, d))), first_order._codes(model)
     counts = []
     for share in (1 - 1e-9, 1 + 1e-9):
