@@ -29,7 +29,7 @@ from . import results
 from .baselines import JointOEU
 from .data import Samples, stream
 from .engine import progress_bar
-from .figures import FAINT, STYLES, clean, new_figure, picture
+from .figures import STYLES, clean, new_figure, picture
 from .images import ImageClassifier, augment
 from .models import mobilenet_v2, resnet18
 from .training import TrainConfig, build, train
@@ -436,8 +436,7 @@ def scaling_figure(curves):
         ax.legend(frameon=False, fontsize="small")
         ax.set_xlabel(f"{what} (dotted: linear)")
         ax.set_ylabel("time of a step (ms)")
-        ax.grid(color=FAINT, linewidth=0.4, alpha=0.6)
-        clean(ax, "")
+        clean(ax, "", grid="both")
     return figure
 
 

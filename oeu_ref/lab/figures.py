@@ -110,27 +110,34 @@ def draw_entropies(figure, data):
     edges = np.array(data["entropy_bins"])
     axes = figure.subplots(1, len(shown), sharex=True, sharey=True)
     for ax, (method, title) in zip(axes, shown.items()):
-        clean(ax, title, STYLES["retrain"]["color"] if method == "retrain" else TEXT)
-        having = [run for run in data["runs"] if method in run["entropy_histograms"]]  # the method may have diverged
-        for part in ("retain", "test", "forget") if having else ():
-            counts = np.sum([run["entropy_histograms"][method][part] for run in having], axis=0)
-            share, color = 100 * counts / counts.sum(), STYLES[part]["color"]
-            if part == "forget":
-                ax.stairs(share, edges, fill=True, color=color, alpha=0.14)
-            ax.stairs(share, edges, color=color, linestyle=STYLES[part]["linestyle"], linewidth=1.7, label=part)
+        clean(ax, title, STYLES["retrain"]["color"] if method == "retrain" else TEXT, grid="y")
+        having = [run["entropy_histograms"] for run in data["runs"]]
+        # the method may have diverged
+        draw_histograms(ax, [found[method] for found in having if method in found], edges)
         ax.set_xlabel("entropy of a prediction (nats)")
         ax.set_xlim(0, edges[-1])
         ax.set_xticks([0, 0.5, 1, 1.5, edges[-1]], ["0", "0.5", "1", "1.5", "log 10"])
-        # nearly all retain samples share the first bin: on a linear axis nothing else would be seen
-        ax.set_yscale("log")
-        ax.set_ylim(0.2, 130)
-        ax.set_yticks([1, 10, 100], ["1", "10", "100"])
         ax.yaxis.set_minor_locator(_no_ticks())
-        ax.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.6)
-        ax.set_axisbelow(True)
     axes[0].set_ylabel("share of samples (%)")
     handles, names = axes[0].get_legend_handles_labels()
     axes[0].legend(handles[::-1], names[::-1], frameon=False, fontsize=9, handlelength=2.6, loc="upper right")
+
+
+def draw_histograms(ax, found, edges):
+    """Entropies of forget, retain and test samples, shares in percent.
+
+    found: a dict part -> counts for each run, all of which are shown together; edges: of the bins.
+    """
+    for part in ("retain", "test", "forget") if found else ():
+        counts = np.sum([one[part] for one in found], axis=0)
+        share, color = 100 * counts / counts.sum(), STYLES[part]["color"]
+        if part == "forget":
+            ax.stairs(share, edges, fill=True, color=color, alpha=0.14)
+        ax.stairs(share, edges, color=color, linestyle=STYLES[part]["linestyle"], linewidth=1.7, label=part)
+    # nearly all retain samples share the first bin: on a linear axis nothing else would be seen
+    ax.set_yscale("log")
+    ax.set_ylim(0.2, 130)
+    ax.set_yticks([1, 10, 100], ["1", "10", "100"])
 
 
 def draw_gaps(ax, data):
@@ -150,10 +157,8 @@ def draw_gaps(ax, data):
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.set_xlabel("AG: mean gap to Retrain (percentage points)")
-    clean(ax, "Distance from the aim: shorter is better")
+    clean(ax, "Distance from the aim: shorter is better", grid="x")
     ax.tick_params(axis="y", length=0, labelsize=9)
-    ax.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.6)
-    ax.set_axisbelow(True)
 
 
 def draw_cosines(ax, data):
@@ -190,8 +195,14 @@ def draw_cosines(ax, data):
     )
 
 
-def clean(ax, title, color=TEXT):
-    """The house style of every pair of axes: a bold title at the left, faint spines, small ticks."""
+def clean(ax, title, color=TEXT, grid=None):
+    """The house style of every pair of axes: a bold title at the left, faint spines, small ticks.
+
+    grid: "x", "y" or "both", behind all else; None: without.
+    """
+    if grid is not None:
+        ax.grid(axis=grid, color=FAINT, linewidth=0.4, alpha=0.6)
+        ax.set_axisbelow(True)
     ax.set_title(title, fontsize=10.5, loc="left", color=color, fontweight="bold")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .experiment import METHODS
-from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, new_figure, picture
+from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, draw_histograms, new_figure, picture
 
 # a line style and a marker of its own for each method, so that they can be told apart in grey
 LINES = {
@@ -73,10 +73,8 @@ def methods_figure(document):
             ax.annotate("Retrain", (goal, -0.75), ha="center", fontsize=7.5, color=retrain["color"])
         else:
             ax.set_xlim(left=0)
-        clean(ax, "")
+        clean(ax, "", grid="x")
         ax.set_xlabel(title)
-        ax.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.6)
-        ax.set_axisbelow(True)
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes[0].set_ylim(len(rows) - 0.4, -1.0)
@@ -99,8 +97,7 @@ def tradeoff_figure(document):
     ax.scatter(*goal, s=150, marker="*", color=STYLES["retrain"]["color"], zorder=6, label="Retrain: the aim")
     ax.set_xlabel("FA: accuracy on forget images (%)")
     ax.set_ylabel("RA: accuracy on retain images (%)")
-    clean(ax, "What forgetting costs, along the runs")
-    ax.grid(color=FAINT, linewidth=0.4, alpha=0.6)
+    clean(ax, "What forgetting costs, along the runs", grid="both")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -137,17 +134,7 @@ def entropies_figure(document):
     for ax in grid.flat[len(panels) :]:
         ax.set_visible(False)
     for ax, (title, cells) in zip(grid.flat, panels):
-        edges = np.linspace(0, 1, bins + 1)
-        for part in ("retain", "test", "forget"):
-            counts = np.sum([cell["entropy_histograms"][part] for cell in cells], axis=0)
-            style = STYLES[part]
-            share = 100 * counts / counts.sum()
-            if part == "forget":
-                ax.stairs(share, edges, fill=True, color=style["color"], alpha=0.14)
-            ax.stairs(share, edges, color=style["color"], linestyle=style["linestyle"], linewidth=1.6, label=part)
-        ax.set_yscale("log")
-        ax.set_ylim(0.2, 130)
-        ax.set_yticks([1, 10, 100], ["1", "10", "100"])
+        draw_histograms(ax, [cell["entropy_histograms"] for cell in cells], np.linspace(0, 1, bins + 1))
         ax.set_xlim(0, 1)
         clean(ax, title)
     for ax in grid[:, 0]:
@@ -217,8 +204,7 @@ def sweep_figure(document):
     ax.set_xlabel("alpha: share of the retain direction that is removed")
     ax.set_ylabel("gap to Retrain (points)")
     ax.set_ylim(bottom=0)
-    clean(ax, "How much projection?")
-    ax.grid(axis="y", color=FAINT, linewidth=0.4, alpha=0.6)
+    clean(ax, "How much projection?", grid="y")
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 

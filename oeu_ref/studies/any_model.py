@@ -254,7 +254,7 @@ def figure(data):
     for ax, (kind, runs) in zip(axes, data["runs"].items()):
         finished = [one for one in runs if one is not None]
         gap = results.mean_and_spread([one["oeu"]["AG"] for one in finished]) if finished else None
-        figures.clean(ax, KINDS[kind][0] + (f": AG {results.format_value(gap)}" if gap else ""))
+        figures.clean(ax, KINDS[kind][0] + (f": AG {results.format_value(gap)}" if gap else ""), grid="y")
         rows = [name for name in MARKERS if finished and name in finished[0]]
         for at, name in enumerate(rows):
             values = [results.mean_and_spread([one[name][metric] for one in finished]) for metric in shown]
@@ -272,7 +272,6 @@ def figure(data):
             )
         ax.set_xticks(range(len(shown)), shown)
         ax.set_xlim(-0.5, len(shown) - 0.5)
-        ax.grid(axis="y", color=figures.FAINT, linewidth=0.4, alpha=0.6)
     axes[0].set_ylabel("percent")
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     drawn.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)

@@ -258,9 +258,7 @@ def figure(data):
             ax.plot(at, middle, label=data["labels"][name], **style)
         ax.set_xlim(-0.5, len(widths) - 0.5)
         ax.set_xticks(range(len(widths)), [title(w).replace("not quantized", "not\nquantized") for w in widths])
-        figures.clean(ax, label)
-        ax.grid(axis="y", color=figures.FAINT, linewidth=0.4, alpha=0.6)
-        ax.set_axisbelow(True)
+        figures.clean(ax, label, grid="y")
     # Retrain, which has no AG, is a line of the other panels
     handles, labels = picture.axes[1].get_legend_handles_labels()
     picture.legend(

@@ -143,8 +143,6 @@ def figure(data):
     _draw_smooth(axes[1, 0], data)
     _draw_bound(axes[1, 1], data)
     for ax in axes.flat:
-        ax.grid(color=figures.FAINT, linewidth=0.4, alpha=0.5)
-        ax.set_axisbelow(True)
         ax.legend(frameon=False, fontsize=8, handlelength=2.8)
     return drawn
 
@@ -161,7 +159,7 @@ def _draw_codes(ax, data):
     _demo_band(ax)
     ax.set_xlabel("η, weights moved along the projected gradient")
     ax.set_ylabel("weight codes flipped (%)")
-    figures.clean(ax, "Below the first step no code flips")
+    figures.clean(ax, "Below the first step no code flips", grid="both")
 
 
 def _draw_staircase(ax, data):
@@ -179,7 +177,7 @@ def _draw_staircase(ax, data):
     _demo_band(ax)
     ax.set_xlabel("η, weights moved")
     ax.set_ylabel("|change of the retain loss| (nats)")
-    figures.clean(ax, "What projection is worth, by step")
+    figures.clean(ax, "What projection is worth, by step", grid="both")
 
 
 def _draw_smooth(ax, data):
@@ -206,7 +204,7 @@ def _draw_smooth(ax, data):
     _demo_band(ax)
     ax.set_xlabel("η, all parameters moved")
     ax.set_ylabel("|change of the retain loss| (nats)")
-    figures.clean(ax, f"Beyond first order: {activation}, not quantized")
+    figures.clean(ax, f"Beyond first order: {activation}, not quantized", grid="both")
 
 
 def _draw_bound(ax, data):
@@ -227,7 +225,7 @@ def _draw_bound(ax, data):
     ax.set_ylabel("retain loss, whole set (nats)")
     ax.set_ylim(3e-4, None)  # room for the legend
     ax.xaxis.get_major_locator().set_params(integer=True)
-    figures.clean(ax, f"The step bound: {network}, learning rate {rate:g}")
+    figures.clean(ax, f"The step bound: {network}, learning rate {rate:g}", grid="both")
 
 
 def _demo_band(ax):

@@ -212,11 +212,9 @@ def _draw_changes(ax, runs):
     ax.set_ylabel("share of the layer's weights (%)")
     ax.set_ylim(0, 125)
     ax.set_yticks([0, 25, 50, 75, 100])
-    figures.clean(ax, "Which weight codes did OEU change?")
+    figures.clean(ax, "Which weight codes did OEU change?", grid="y")
     ax.tick_params(axis="x", length=0)
     ax.legend(frameon=False, fontsize=8.5, loc="upper right")
-    ax.grid(axis="y", color=figures.FAINT, linewidth=0.4, alpha=0.6)
-    ax.set_axisbelow(True)
 
 
 def _draw_hybrids(ax, runs):

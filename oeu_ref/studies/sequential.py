@@ -239,15 +239,12 @@ def figure(data):
     for ax, (title, label, read) in zip(axes.flat, panels):
         for name, shift in zip(names, shifts):
             _draw_line(ax, data, name, read, shift)
-        figures.clean(ax, title)
+        figures.clean(ax, title, grid="y")
         ax.set_ylabel(label)
-        ax.yaxis.label.set(size=9, color=figures.TEXT)
-        ax.grid(axis="y", color=figures.FAINT, linewidth=0.4, alpha=0.6)
         ax.set_xticks(range(1, data["config"]["requests"] + 1))
     axes[0, 0].set_ylim(bottom=0)
     for ax in axes[1]:
         ax.set_xlabel("requests served")
-        ax.xaxis.label.set(size=9, color=figures.TEXT)
     # Retrain has no gap to itself: the second panel has every line
     handles, labels = axes[0, 1].get_legend_handles_labels()
     drawing.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5, handlelength=3.4)

@@ -298,8 +298,6 @@ def figure(data):
     _draw_sizes(axes[1], data["steps"], batch, data["config"])
     _draw_gaps(axes[2], data["runs"], _settings_shown(data))
     for ax in axes:
-        ax.grid(axis="y", color=figures.FAINT, linewidth=0.4, alpha=0.6)
-        ax.set_axisbelow(True)
         ax.legend(frameon=False, fontsize=8, handlelength=2.8)
     return picture
 
@@ -320,7 +318,7 @@ def _draw_lengths(ax, directions, lengths):
     ax.minorticks_off()
     ax.set_xlabel("length of the step")
     ax.set_ylabel("rise of unseen retain loss (mnat)")
-    figures.clean(ax, "Harm of one step, 4-bit")
+    figures.clean(ax, "Harm of one step, 4-bit", grid="y")
 
 
 def _draw_sizes(ax, steps, batch, config):
@@ -339,7 +337,7 @@ def _draw_sizes(ax, steps, batch, config):
     ax.set_ylim(bottom=0)
     ax.set_xlabel("m: retain gradients projected off")
     ax.set_ylabel("retain harm per forgetting (% of raw)")
-    figures.clean(ax, f"A step of length {LENGTH:g}")
+    figures.clean(ax, f"A step of length {LENGTH:g}", grid="y")
 
 
 def _draw_gaps(ax, runs, shown):
@@ -355,4 +353,4 @@ def _draw_gaps(ax, runs, shown):
     ax.set_ylim(bottom=0)
     ax.set_xlabel("m: retain gradients projected off")
     ax.set_ylabel("AG (percentage points)")
-    figures.clean(ax, "Whole runs")
+    figures.clean(ax, "Whole runs", grid="y")

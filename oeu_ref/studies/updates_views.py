@@ -113,8 +113,6 @@ def figure(data):
         ax.set_yticks(range(count), [name.replace(" | ", ": ") for name in names] or [""] * count)
         ax.set_ylim(count - 0.4, -0.6)
         ax.tick_params(axis="y", length=0, labelsize=8)
-        ax.grid(axis="x", color=figures.FAINT, linewidth=0.4, alpha=0.6)
-        ax.set_axisbelow(True)
     return drawn
 
 
@@ -123,7 +121,7 @@ def _colour(name):
 
 
 def _draw_angles(ax, alone):
-    figures.clean(ax, "Forgetting alone: angle")
+    figures.clean(ax, "Forgetting alone: angle", grid="x")
     for row, (name, of) in enumerate(alone.items()):
         ax.barh(row, of["4"]["layers mean"]["mean"], height=0.64, color=_colour(name))
         ax.plot(of["4"]["layers max"]["max"], row, "|", color=figures.TEXT, markersize=9)
@@ -134,7 +132,7 @@ def _draw_angles(ax, alone):
 def _draw_losses(ax, alone):
     from matplotlib.ticker import NullLocator
 
-    figures.clean(ax, "Forgetting alone: loss")
+    figures.clean(ax, "Forgetting alone: loss", grid="x")
     style = figures.STYLES["retain"]
     for (bits, title), marker, face, shift in zip(NETWORKS.items(), "os", (style["color"], "white"), (-0.17, 0.17)):
         values = [_thousandths(of[bits]["change"]) for of in alone.values()]
@@ -160,7 +158,7 @@ def _draw_losses(ax, alone):
 
 
 def _draw_gaps(ax, runs):
-    figures.clean(ax, "OEU in the end")
+    figures.clean(ax, "OEU in the end", grid="x")
     for row, (name, many) in enumerate(runs.items()):
         gaps = [one["AG"] for one in many if one is not None]
         if gaps:
