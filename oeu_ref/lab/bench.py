@@ -490,24 +490,21 @@ FIGURES = {
 
 def markdown(data):
     """The table of a bench.json, with machine, versions and date below: a string."""
-    lines = ["| figure | measured | quartiles | goal | reached |", "| --- | ---: | ---: | ---: | --- |"]
+    rows = [["figure", "measured", "quartiles", "goal", "reached"]]
     for found in data["rows"]:
         low, high = found["quartiles"]
         unit = f" {found['unit']}" if found["unit"] not in ("ratio", "") else ""
-        goal = (
-            "–" if found["goal"] is None else f"{'≤' if found['goal_is'] == 'at most' else '≥'} {found['goal']:g}{unit}"
-        )
+        bound = "≤" if found["goal_is"] == "at most" else "≥"
+        goal = "–" if found["goal"] is None else f"{bound} {found['goal']:g}{unit}"
         reached = {None: "–", True: "yes", False: "no"}[found["reached"]]
-        lines.append(
-            f"| {found['figure']} | {found['value']:.2f}{unit} | {low:.2f} to {high:.2f} | {goal} | {reached} |"
-        )
+        rows.append([found["figure"], f"{found['value']:.2f}{unit}", f"{low:.2f} to {high:.2f}", goal, reached])
     versions = data["versions"]
     where = data["device"] if data["device"] != "cpu" else f"CPU, {data['threads']} threads"
-    lines += ["", f"{where}; torch {versions['torch']}, NumPy {versions['numpy']}, Python {versions['python']}; "]
-    lines[-1] += f"{data['date']}." + (
-        " Tiny sizes, to see that it works: the figures mean nothing." if data["quick"] else ""
+    about = (
+        f"{where}; torch {versions['torch']}, NumPy {versions['numpy']}, Python {versions['python']}; {data['date']}."
     )
-    return "\n".join(lines)
+    quick = " Tiny sizes, to see that it works: the figures mean nothing." if data["quick"] else ""
+    return f"{results.aligned(rows)}\n\n{about}{quick}"
 
 
 def _images(count, device):

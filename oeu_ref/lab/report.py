@@ -219,20 +219,15 @@ def tuning_table(tuning):
         "",
     ]
     for rule in RULES:
-        lines += [
-            f"## By {rule} AG",
-            "",
-            "| method | learning rate | weight | steps | best AG | median AG | worst AG | diverged | at an end of |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-        ]
+        head = ["method", "learning rate", "weight", "steps", "best AG", "median AG", "worst AG", "diverged"]
+        rows = [[*head, "at an end of"]]
         for name, found in tuning["rules"][rule].items():
             best = found["best"]
-            gaps = " | ".join(_number(value) for value in (best["AG"], found["median_AG"], found["worst_AG"]))
-            lines.append(
-                f"| {METHODS[name].label} | {best['learning_rate']:g} | {best['weight']:g} | {best['steps']} | {gaps} "
-                f"| {found['diverged']} | {', '.join(found['best_at_end_of']).replace('_', ' ') or '–'} |"
-            )
-        lines.append("")
+            gaps = [_number(value) for value in (best["AG"], found["median_AG"], found["worst_AG"])]
+            point = [f"{best['learning_rate']:g}", f"{best['weight']:g}", f"{best['steps']}"]
+            ends = ", ".join(found["best_at_end_of"]).replace("_", " ") or "–"
+            rows.append([METHODS[name].label, *point, *gaps, f"{found['diverged']}", ends])
+        lines += [f"## By {rule} AG", "", results.aligned(rows), ""]
     return "\n".join(lines).rstrip()
 
 

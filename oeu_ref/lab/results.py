@@ -15,6 +15,7 @@ from .archives import read_text
 
 __all__ = [
     "COLUMNS",
+    "aligned",
     "escaped",
     "format_value",
     "inside",
@@ -130,7 +131,7 @@ def format_value(value, digits=1):
 
 
 def table(summary, labels, columns=COLUMNS):
-    """Markdown table, aligned so that it reads well in a terminal too: a row a method, a column a metric.
+    """Markdown table: a row a method, a column a metric.
 
     summary: as `summarize` returns; labels: dict method -> what to call it, in the order of rows; columns: metrics; a
     metric that a method lacks shows as a dash.  Returns a string without a final newline.
@@ -142,10 +143,19 @@ def table(summary, labels, columns=COLUMNS):
             for column in columns
         ]
         rows.append([" ".join(label.split()).replace("|", "\\|"), *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return aligned(rows)
+
+
+def aligned(rows, left=1):
+    """Markdown table of lists of text, aligned so that it reads well in a terminal too.
+
+    rows: the head first, all of one length; left: so many columns are set to the left, the others to the right.
+    Returns a string without a final newline.
+    """
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     lines = [
-        [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
         for row in [rows[0], rule, *rows[1:]]
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

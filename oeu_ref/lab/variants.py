@@ -61,15 +61,16 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
 
 def markdown(data):
     """The table, from the contents of variants.json alone."""
-    lines = [f"| variant of OEU | {' | '.join(COLUMNS)} |", "| --- | ---: | ---: | ---: |"]
+    rows = [["variant of OEU", *COLUMNS]]
     for name, found in data["variants"].items():
         cells = [_cell(found["AG"][column]) for column in COLUMNS[:2]]
-        lines.append(f"| {name} | {' | '.join(cells)} | {found['digest']['median_AG']:.1f} |")
+        rows.append([name, *cells, f"{found['digest']['median_AG']:.1f}"])
     seeds, search_seeds = (", ".join(map(str, data[key])) for key in ("seeds", "search_seeds"))
     points = math.prod(len(values) for values in data["grid"].values())
-    lines += ["", f"AG in percentage points: mean ± standard deviation over seeds {seeds}; {points} settings for each"]
-    lines += [f"variant, chosen on seeds {search_seeds}."]
-    return "\n".join(lines)
+    return (
+        f"{results.aligned(rows)}\n\nAG in percentage points: mean ± standard deviation over seeds {seeds}; {points} "
+        f"settings for each\nvariant, chosen on seeds {search_seeds}."
+    )
 
 
 def _cell(values):

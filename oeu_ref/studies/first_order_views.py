@@ -72,7 +72,7 @@ def _staircase_table(data):
             row.append(f"{_mean(run[loss][way][k] for run in runs):.1e}")
         row += [_ratio_cell(runs, _index(etas, eta)) for eta in SHOWN_ETAS]
         rows.append([*row, _close_from(runs, etas)])
-    return _table(header, rows)
+    return results.aligned([header, *rows])
 
 
 def _first_flip(run, etas):
@@ -101,7 +101,7 @@ def _smooth_table(data):
             errors = [100 * abs(_error(r, "projected")[k] / r["change"]["projected"][k]) for r in runs]
             row.append(_spread(errors, 0) + " %")
         rows.append(row)
-    return _table(header, rows)
+    return results.aligned([header, *rows])
 
 
 def _bound_table(data):
@@ -124,7 +124,7 @@ def _bound_table(data):
         ]
         cells = [_spread(values, digits) if values else "–" for values, digits in columns]
         rows.append([*row, *(f"{cell} %" for cell in cells[:2]), *cells[2:]])
-    return _table(header, rows)
+    return results.aligned([header, *rows])
 
 
 def exponent(etas, values):
@@ -278,13 +278,3 @@ def _close_from(runs, etas):
 
 def _range(values):
     return f"{math.exp(np.mean(np.log(values))):.0e} ({min(values):.0e} to {max(values):.0e})"
-
-
-def _table(header, rows):
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * max(widths[0], 3), *("-" * (max(width, 4) - 1) + ":" for width in widths[1:])]
-    lines = []
-    for first, *others in [header, rule, *rows]:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -138,25 +138,17 @@ def markdown(data):
     for name in METHODS:
         rows = {name: SHORT[name], **{f"{name} {key}": text.format(SHORT[name]) for key, text in HYBRIDS.items()}}
         labels.update({row: text for row, text in rows.items() if row in summary})
-    lines = [results.table(summary, labels, COLUMNS), ""]
-    lines += [
-        f"| OEU's layer | weights | {' | '.join(CHANGES.values())} | step, after / before |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    changed = [["OEU's layer", "weights", *CHANGES.values(), "step, after / before"]]
     for layer, shares in _shares(runs, "oeu").items():
         cells = [results.format_value(shares[key]) for key in CHANGES]
-        cells.append(results.format_value(shares["growth"], 2))
-        lines.append(f"| {layer} | {shares['weights']:,} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| compared with PyTorch | input codes | differ | predictions | differ | largest logit difference (nats) |",
+        changed.append([layer, f"{shares['weights']:,}", *cells, results.format_value(shares["growth"], 2)])
+    agree = [
+        ["compared with PyTorch", "input codes", "differ", "predictions", "differ", "largest logit difference (nats)"]
     ]
-    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     for pair, total in _agreements(runs).items():
-        lines.append(
-            f"| {pair} | {total['codes']:,} | {total['differing']:,} | {total['samples']:,} | "
-            f"{total['predictions_differing']:,} | {total['logit_difference']:.1e} |"
-        )
+        counts = [f"{total[key]:,}" for key in ("codes", "differing", "samples", "predictions_differing")]
+        agree.append([pair, *counts, f"{total['logit_difference']:.1e}"])
+    tables = [results.table(summary, labels, COLUMNS), results.aligned(changed), results.aligned(agree)]
     seeds, sizes = ", ".join(map(str, data["seeds"])), runs[0]["bytes"]
     lost = [f"{SHORT[name]} diverged on seed {run['seed']}." for run in runs for name in run["diverged"]]
     widest = max(
@@ -164,7 +156,7 @@ def markdown(data):
     )
     return "\n".join(
         [
-            *lines,
+            "\n\n".join(tables),
             "",
             f"Integer networks on the digits, percent: mean ± standard deviation over seeds {seeds}; the demo's",
             f"settings for each method. No metric differs from PyTorch's own by more than {widest:.2g} points. Changes",

@@ -186,26 +186,22 @@ def _cost(model, pair, steps, demo, rounds):
 def markdown(data):
     """The three tables with their caption, from the contents of monitor.json alone."""
     seeds = len(data["seeds"])
-    heads = ["run", "warnings, at step", "entropy / log K", "most climb", "turned back", *HEADS]
-    lines = [f"| {' | '.join(heads)} |", "| --- | --- |" + " ---: |" * (3 + len(HEADS))]
+    watched = [["run", "warnings, at step", "entropy / log K", "most climb", "turned back", *HEADS]]
     for name in data["config"]["runs"]:
         runs = [run for run in data["runs"] if run["run"] == name]
         cells = [name, _fired(runs), *(_mean(runs, key, 2) for key in ("entropy_share", "climb", "turned_back"))]
         ends = [run["end"] for run in runs if run["end"] is not None]
-        cells += [_mean(ends, key, 1) for key in ENDS]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| network | learning rate | forget: correlation | actual / predicted | retain: correlation | "]
-    lines[-1] += "actual / predicted |"
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+        watched.append([*cells, *(_mean(ends, key, 1) for key in ENDS)])
+    columns = [column for loss in LOSSES for column in (f"{loss}: correlation", "actual / predicted")]
+    order = [["network", "learning rate", *columns]]
     for row in data["first_order"]:
-        cells = [row["network"], f"{row['learning_rate']:g}"]
-        cells += [_number(row[loss][key]) for loss in LOSSES for key in ("correlation", "ratio")]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| time of a monitored step / of a plain one | median | quartiles |", "| --- | ---: | ---: |"]
+        cells = [_number(row[loss][key]) for loss in LOSSES for key in ("correlation", "ratio")]
+        order.append([row["network"], f"{row['learning_rate']:g}", *cells])
+    times = [["time of a monitored step / of a plain one", "median", "quartiles"]]
     for name, ratio in data["time_ratios"].items():
-        low, high = ratio["quartiles"]
-        lines.append(f"| {name} | {ratio['median']:.2f} | {low:.2f} to {high:.2f} |")
-    return "\n".join([*lines, "", *_caption(data, seeds)])
+        times.append([name, f"{ratio['median']:.2f}", "{:.2f} to {:.2f}".format(*ratio["quartiles"])])
+    tables = [results.aligned(watched, left=2), results.aligned(order), results.aligned(times)]
+    return "\n\n".join([*tables, "\n".join(_caption(data, seeds))])
 
 
 HEADS = [results.TITLES.get(name, name) for name in ENDS]

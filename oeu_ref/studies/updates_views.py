@@ -92,13 +92,7 @@ def _table(rows):
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [["optimizer", "stays", *columns]]
     lines += [[*name.split(" | "), *(row.get(column, "–") for column in columns)] for name, row in rows.items()]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)])
-    return "\n".join(f"| {' | '.join(_padded(line, widths))} |" for line in lines)
-
-
-def _padded(line, widths):
-    return [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))]
+    return results.aligned(lines, left=2)
 
 
 def figure(data):

@@ -23,15 +23,17 @@ def _source(w):
     return {"data_root": str(w.files), "cache_dir": str(w.cache), "download": False}
 
 
-def _runner(w, **bad):
-    return Runner(**{"out": w.files / "out", "source": _source(w), "progress": False, **bad})
+def _runner(w, bad):
+    """A `Runner` with those of its fields that are among the bad arguments, which are taken out of these."""
+    taken = {key: bad.pop(key) for key in ("out", "jobs") if key in bad}
+    return Runner(**{"out": w.files / "out", "source": _source(w), "progress": False, **taken})
 
 
 def _make(w, **bad):
     return tables.make(
         **{
             "kind": "table",
-            "runner": _runner(w),
+            "runner": _runner(w, bad),
             "experiment": _experiment(),
             "methods": ("oeu",),
             "seeds": (1,),
@@ -43,7 +45,7 @@ def _make(w, **bad):
 def _tune(w, **bad):
     return tuning.tune(
         **{
-            "runner": _runner(w),
+            "runner": _runner(w, bad),
             "experiment": _experiment(),
             "methods": ("oeu",),
             "seeds": (101,),
