@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from oeu_ref.__main__ import main
-from oeu_ref.lab.cells import load_model, split_images
+from oeu_ref.lab.cells import load_model
 from oeu_ref.lab.data import class_numbers, held_out, indices_of_file
 from oeu_ref.lab.datasets import Images, load_images
 from oeu_ref.lab.experiment import Experiment, ForgettingCopies
@@ -19,7 +19,7 @@ from oeu_ref.lab.tables import experiment_named
 
 def split(data, kind=Experiment, seed=1, **changes):
     """The splits of images of which each is another, but for copies made on purpose."""
-    return split_images(kind(**{"forget_ratio": None, "validation_size": 30, **changes}), data, seed)
+    return kind(**{"forget_ratio": None, "validation_size": 30, **changes}).split(data, seed)
 
 
 def images(train, test, names="abcde", label=lambda i: i % 5):

@@ -196,6 +196,7 @@ def load_model(path, device="cpu"):
     if "classes" not in saved["notes"] or "experiment" not in saved["identity"]:
         raise ValueError(f"{path} must be the checkpoint of a finished cell, it is of an interrupted run")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["identity"]["experiment"].items()}
+    fields.pop("forget_copies", None)  # of `ForgettingCopies`: the network is the same
     classifier = Experiment(**fields).classifier(len(saved["notes"]["classes"]), torch.zeros(3), torch.ones(3))
     classifier.load_state_dict(saved["state"]["model"])
     return classifier.to(device).eval()

@@ -107,6 +107,11 @@ class Experiment:
         """How original and Retrain are trained: a `TrainConfig`."""
         return TrainConfig(self.epochs, self.batch_size, self.learning_rate, weight_decay=self.weight_decay)
 
+    @property
+    def is_request(self):
+        """Whether somebody chose what is to be forgotten, and not chance."""
+        return self.forget_ratio is None
+
     def augment(self):
         """What makes other inputs of a batch's, None: nothing does."""
         return augment if self.augmented else None
@@ -195,7 +200,7 @@ class Digits:
     max_steps: int | None = None
 
     stop_every = 1
-    forget_file = None
+    forget_file, is_request = None, False
 
     @property
     def sizes(self):
@@ -231,6 +236,7 @@ def _digits_origin():
 
 
 QUICK = Digits(train=TrainConfig(epochs=3), max_steps=4)
+
 
 @dataclasses.dataclass(frozen=True)
 class ForgettingCopies(Experiment):

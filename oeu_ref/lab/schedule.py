@@ -47,6 +47,8 @@ def run_cells(runner, experiment, cells):
         with _first_alone():
             data = experiment.load(runner.source)
         sizes = experiment.split(data, wanted[0].seed)
+        if progress and experiment.is_request:  # what it comes to is said before hours are spent
+            print(forgotten(sizes.forget.labels, len(sizes.train), sizes.classes), flush=True)
         work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
         done = {}
         with progress_bar(sum(work.values()), progress, "images") as bar:

@@ -15,6 +15,7 @@ from oeu_ref.__main__ import main
 from oeu_ref.core import OEU, Quantizer, QuantMLP, quantize_model
 from oeu_ref.core import quantizer as torch_side
 from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.integer import packing
 from oeu_ref.lab import cells, engine, tables
 from oeu_ref.lab.experiment import QUICK, Experiment
 from oeu_ref.reference import quantizer as numpy_side
