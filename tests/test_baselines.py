@@ -83,11 +83,11 @@ def test_l1_sparse_adds_the_sign_of_every_weight(tiny):
 
 def test_l1_sparse_may_fade(tiny):
     """Of `fade` = 2 steps the first has the whole penalty, the second half of it, and the third none; so it goes on."""
-    method = make(METHODS["l1"], tiny, decay=0.0, fade=2)
+    method = make(METHODS["l1"].make, tiny, decay=0.0, fade=2)
     for share in (1.0, 0.5, 0.0):
         before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
         assert_equal(stepped(method, tiny), before - RATE * (g_r + share * WEIGHT * 5e-4 * before.sign()))
-        again = make(METHODS["l1"], tiny, decay=0.0, fade=2)
+        again = make(METHODS["l1"].make, tiny, decay=0.0, fade=2)
         again.load_state_dict(method.state_dict())
         method = again
 
