@@ -71,18 +71,8 @@ def project(
     """Take the retain direction out of the forget gradient, layer by layer or once for all layers together.
 
     forget_grads, retain_grads: two lists of P float tensors, finite, equal shapes pairwise (any shape, 0-d included),
-    one dtype and device; float16 and bfloat16 are computed in float32.
-    alpha in [0, 1]: share of the retain direction that is removed.
-    granularity: "layer" (each layer is a vector of its own) or "global" (all layers are one vector).
-    rescale: "undo" multiplies the projected unit gradient by |g_f|; "match" gives the result the norm |g_f|.
-    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon): the
-    summary of the paper that this was built from names an epsilon, not where it stands).
-    layer_ids: P labels, equal for tensors that form one layer; None: each tensor is a layer.
-    Returns a list of P new tensors, dtypes of forget_grads. Where g_r = 0 it is g_f; where g_f = 0, or both are
-    collinear, it is 0.
-    Raises TypeError or ValueError, naming the argument, for lists or shapes that do not match, tensors that are not
-    float or not finite, alpha outside [0, 1], epsilon <= 0, or an unknown word.
-    Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
+    one dtype and device; float16 and bfloat16 are computed in float32.  All other arguments, what is returned (P new
+    tensors, dtypes of forget_grads) and raised, source: as in the reference's `project`.
     """
     layers = Layers(layer_ids, forget_grads, granularity)
     return projected.unchecked(forget_grads, retain_grads, layers, alpha, rescale, normalization, epsilon)
@@ -126,7 +116,6 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 
     beta: finite, >= 0, weight of the projected forget gradient; all else, `options` included, as in `project`.
     Returns a list of P new tensors.  Raises as `project`, and for a beta below 0.
-    Source: the OEU update of arXiv 2602.00567.
     """
     g_perp = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
     return torch._foreach_add(list(retain_grads), g_perp, alpha=beta)
@@ -141,9 +130,8 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
 
-    first_grads, second_grads, granularity, layer_ids as in `project`.
-    Returns (L,) in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either gradient is
-    zero.  Raises as `project`.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
+    first_grads, second_grads, granularity, layer_ids, errors: as in `project`.
+    Returns (L,) in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either is zero.
     """
     layers = Layers(layer_ids, first_grads, granularity)
     return layers.dots(layers.unit(wide(first_grads)), layers.unit(wide(second_grads))).clamp(-1.0, 1.0)

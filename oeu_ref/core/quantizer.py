@@ -1,8 +1,8 @@
 """Uniform quantizer with straight-through (STE) and learned-step (LSQ) gradients, in PyTorch, and its layers.
 
-Twin of `oeu_ref/reference/quantizer.py`. Sources: arXiv 2602.00567; Esser et al., "Learned Step Size Quantization",
-ICLR 2020 (LSQ). v = x / s below; x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even. The binary quantizer,
-which has no zero, stands apart: Rastegari et al., "XNOR-Net", ECCV 2016, with a learned step.
+Twin of `oeu_ref/reference/quantizer.py`, which has the sources and what the masks mean. v = x / s below;
+x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even. x: any shape, float, finite; step: float or 0-d tensor > 0,
+in the unit of x; integers q_min < q_max. What is none of these raises TypeError or ValueError, naming the argument.
 """
 
 import math
@@ -18,6 +18,7 @@ from .projection import wide
 takes = taking(torch)
 X = Floats()  # any shape, finite
 RANGE = {"q_min": Whole(), "q_max": Whole(of("q_min"), "q_min")}
+SIGNS = (-1, 1)  # range of the binary quantizer, whose codes are signs: for it "sign" stands in the mask's place
 LAYER = {"weight_bits": Bits(), "activation_bits": Bits(), "mask": OneOf(MASKS)}
 
 __all__ = [
@@ -42,10 +43,7 @@ __all__ = [
 def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Round x to the grid step * {q_min, ..., q_max}, staying in floating point; differentiable in x and step.
 
-    x: any shape, finite; step: float or 0-d tensor > 0, in the unit of x; integers q_min < q_max; grad_scale and mask
-    as in `fake_quantize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x.
-    Raises TypeError for a non-float x or a range that is not whole, ValueError for a non-finite x, step <= 0,
-    q_min >= q_max or an unknown mask.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
+    grad_scale, mask: as in `fake_quantize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x.
     """
     return _FakeQuantize.apply(x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
@@ -54,26 +52,18 @@ def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
 
-    grad_out: the shape of x, dL/dx_hat; x, step, q_min, q_max as in `fake_quantize`; grad_scale >= 0 scales the
-    step's gradient alone.  Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements:
+    grad_out: the shape of x, dL/dx_hat, finite; grad_scale >= 0 scales the step's gradient alone; mask: "clip" (inside
+    is Qn <= v <= Qp) or "round" (Qn <= round(v) <= Qp, as PyTorch's own operations have it).
+    Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements:
 
         dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
-
-    mask says what "inside" means. "clip": Qn <= v <= Qp, the region that clipping leaves alone (the LSQ paper has the
-    strict inequality; here the ends are included, which only a value that lies exactly on one can tell).
-    "round": Qn <= round(v) <= Qp, as PyTorch's own fake-quantize operations do, up to half a step further out.
-    Raises as `fake_quantize`; ValueError for a grad_out of another shape or a non-finite one.
-    Source: LSQ, equations 3 (step) and 5 (STE).
     """
     return _backward(grad_out, x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
 
 @takes(x=X, step=Step(), **RANGE)
 def integer_codes(x, step, q_min, q_max):
-    """Integers that a device stores: round(clip(x / step, q_min, q_max)).
-
-    Arguments and errors as `fake_quantize`.  Returns int16 of the shape of x, in [q_min, q_max].
-    """
+    """Integers that a device stores: round(clip(x / step, q_min, q_max)), int16 of the shape of x."""
     return _codes(x, _tensor(step, x), q_min, q_max).to(torch.int16)
 
 
@@ -81,8 +71,7 @@ def integer_codes(x, step, q_min, q_max):
 def dequantize(codes, step):
     """Real values that integer codes stand for: step * codes, the inverse of `integer_codes` on the grid.
 
-    codes: integers, any shape; step: float or 0-d tensor > 0.  Returns the dtype of the step (float32 for a float).
-    Raises TypeError for codes that are not integers, ValueError for a step <= 0.
+    codes: integers, any shape.  Returns the dtype of the step (float32 for a float).
     """
     return codes.to(step.dtype if isinstance(step, Tensor) else torch.float32) * step
 
@@ -91,38 +80,26 @@ def dequantize(codes, step):
 def binarize(x, step, grad_scale=1.0):
     """Replace each value by the step with its sign: two levels, -s and s; differentiable in x and step.
 
-    x: any shape, finite; step: float or 0-d tensor > 0, in the unit of x; grad_scale as in `binarize_backward`, which
-    autograd calls.  Returns x_hat, the shape and dtype of x: s where x >= 0, -s elsewhere.
-    Raises as `fake_quantize`.  Source: XNOR-Net, section 3.1.  In exact arithmetic it is the quantizer with step 2 s
-    and codes {-1, 0}, moved by s: fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for
-    a negative x so small that x - s is rounded to -s.
+    grad_scale: as in `binarize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x: s where
+    x >= 0, -s elsewhere.
     """
-    return _Binarize.apply(x, _tensor(step, x), grad_scale)
+    return _FakeQuantize.apply(x, _tensor(step, x), *SIGNS, grad_scale, "sign")
 
 
 @takes(x=X, grad_out=Like("x"), step=Step(), grad_scale=Number(0))
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
     """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
 
-    grad_out: the shape of x, dL/dx_hat; x, step as in `binarize`; grad_scale >= 0 scales the step's gradient alone.
-    Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements. Derived in the reference:
+    grad_out, grad_scale, what is returned: as there.
 
-        dx_hat/dx = 1 where |x| <= s, 0 elsewhere;   dx_hat/ds = sign(x) - x/s inside, with sign(0) = 1, and the sign
-        alone outside.
-
-    Raises as `fake_quantize_backward`.  Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et
-    al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
+        dx_hat/dx = 1 where |x| <= s, 0 elsewhere;   dx_hat/ds = sign(x) - x/s inside, sign(0) = 1, the sign outside.
     """
-    return _binary_backward(grad_out, x, _tensor(step, x), grad_scale)
+    return _backward(grad_out, x, _tensor(step, x), *SIGNS, grad_scale, "sign")
 
 
 @takes(x=X)
 def binary_codes(x):
-    """The signs that a device stores: 1 where x >= 0, -1 elsewhere.
-
-    x: any shape, finite.  Returns int16 of the shape of x: `dequantize` makes `binarize` of it.
-    Raises TypeError for a non-float x, ValueError for a non-finite one.
-    """
+    """The signs that a device stores: 1 where x >= 0, -1 elsewhere, int16 of the shape of x."""
     return _signs(x).to(torch.int16)
 
 
@@ -130,20 +107,15 @@ def binary_codes(x):
 def initial_step(x, q_max):
     """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
 
-    x: any shape, finite, not empty; q_max >= 0 (0, at one signed bit, counts as 1).
+    x: not empty; q_max >= 0 (0, at one signed bit, counts as 1).
     Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, since any step represents zeros exactly.
-    Raises TypeError for a non-float x, ValueError for an empty or non-finite x.  Source: LSQ, section 2.1.
     """
     return _positive(2 * x.abs().mean() / math.sqrt(max(q_max, 1)))
 
 
 @takes(x=Floats(empty=False))
 def initial_binary_step(x):
-    """Step with which training of a binary quantizer starts: mean|x|, that of least squared error.
-
-    x: any shape, finite, not empty.  Returns a 0-d tensor > 0; 1.0 where x is zero everywhere, as in `initial_step`.
-    Raises as `initial_step`.  Source: XNOR-Net, equation 6; the reference says what LSQ's formula would do.
-    """
+    """Step with which training of a binary quantizer starts: mean|x|, that of least squared error.  x: not empty."""
     return _positive(x.abs().mean())
 
 
@@ -179,9 +151,8 @@ class Quantizer(nn.Module):
             self._initialize(x)
         q_min, q_max = self._range
         count = x[0].numel() if self.per_sample else x.numel()
-        if self._two_signs(q_min):
-            return _Binarize.apply(x, self.magnitude, step_gradient_scale(count, q_max))
-        return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, step_gradient_scale(count, q_max), self.mask)
+        mask = "sign" if self._two_signs(q_min) else self.mask
+        return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, step_gradient_scale(count, q_max), mask)
 
     @property
     def magnitude(self):
@@ -197,9 +168,8 @@ class Quantizer(nn.Module):
         """
         if self.range is None:
             raise ValueError("the quantizer must know its step: pass a batch first")
-        if self._two_signs(self.range[0]):
-            return _signs(x).to(torch.int16)
-        return _codes(x, self.magnitude, *self.range).to(torch.int16)
+        mask = "sign" if self._two_signs(self.range[0]) else self.mask
+        return _codes(x, self.magnitude, *self.range, mask).to(torch.int16)
 
     def set(self, step, signed):
         """Fix step and sign of the range by hand, in place of the first batch.
@@ -325,7 +295,7 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(ctx, x, step, q_min, q_max, grad_scale, mask):
         ctx.save_for_backward(x, step)
         ctx.constants = q_min, q_max, grad_scale, mask
-        return _codes(x, step, q_min, q_max).mul_(step).to(x.dtype)
+        return _codes(x, step, q_min, q_max, mask).mul_(step).to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad_out):
@@ -333,30 +303,19 @@ class _FakeQuantize(torch.autograd.Function):
         return grad_x, grad_step, None, None, None, None
 
 
-class _Binarize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, step, grad_scale):
-        ctx.save_for_backward(x, step)
-        ctx.grad_scale = grad_scale
-        return _signs(x).mul_(step).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, grad_out):
-        return *_binary_backward(grad_out, *ctx.saved_tensors, ctx.grad_scale), None
-
-
-def _codes(x, step, q_min, q_max):
+def _codes(x, step, q_min, q_max, mask="clip"):
     # in place: on large tensors fresh memory costs more than the arithmetic
-    return (wide(x) / step).clamp_(q_min, q_max).round_()
+    return _signs(x) if mask == "sign" else (wide(x) / step).clamp_(q_min, q_max).round_()
 
 
 def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
     v = wide(x) / step
-    tested = v if mask == "clip" else v.round()
+    tested = v.round() if mask == "round" else v
     clipped = tested.clamp(q_min, q_max)
     outside = tested != clipped
-    # inside round(v) - v, outside what was clipped to, a whole number: round(clipped) - v, with v = 0 outside
-    slope_of_step = clipped.round_().sub_(v.masked_fill_(outside, 0.0))
+    # inside the code less v, outside the code alone, which is what was clipped to: code - v, with v = 0 outside
+    code = _signs(x) if mask == "sign" else clipped.round_()
+    slope_of_step = code.sub_(v.masked_fill_(outside, 0.0))
     grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
     return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
 
@@ -365,14 +324,6 @@ def _signs(x):
     x = wide(x)
     # NaN stays NaN: compared with 0 it would become -1, and a network that diverged would look healthy
     return (x >= 0).to(x.dtype).mul_(2).sub_(1).masked_fill_(x.isnan(), torch.nan)
-
-
-def _binary_backward(grad_out, x, step, grad_scale):
-    v = wide(x) / step
-    outside = v.abs() > 1
-    slope_of_step = _signs(x).sub_(v.masked_fill_(outside, 0.0))
-    grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
-    return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
 
 
 def _positive(step):
