@@ -9,21 +9,8 @@ import math
 
 import torch
 
-from ..boundary import (
-    ALPHA,
-    BETA,
-    GRANULARITIES,
-    NORMALIZATIONS,
-    RESCALES,
-    Gradients,
-    LayerIds,
-    OneOf,
-    Positive,
-    Rule,
-    gradients,
-    of,
-    taking,
-)
+from .. import boundary
+from ..boundary import gradients, of, taking
 from ..reference.projection import layer_numbers
 
 takes = taking(torch)
@@ -46,14 +33,14 @@ def alike(name, value, library, other, other_name, check_finite=True):
 
 
 PROJECTION = {
-    "forget_grads": Gradients(),
-    "retain_grads": Rule(alike, of("forget_grads"), "forget_grads"),
-    "alpha": ALPHA,
-    "rescale": OneOf(RESCALES),
-    "normalization": OneOf(NORMALIZATIONS),
-    "epsilon": Positive(),
-    "granularity": OneOf(GRANULARITIES),
-    "layer_ids": LayerIds("forget_grads"),
+    "forget_grads": boundary.Gradients(),
+    "retain_grads": boundary.Rule(alike, of("forget_grads"), "forget_grads"),
+    "alpha": boundary.ALPHA,
+    "rescale": boundary.OneOf(boundary.RESCALES),
+    "normalization": boundary.OneOf(boundary.NORMALIZATIONS),
+    "epsilon": boundary.Positive(),
+    "granularity": boundary.OneOf(boundary.GRANULARITIES),
+    "layer_ids": boundary.LayerIds("forget_grads"),
 }
 
 
@@ -78,7 +65,12 @@ def project(
     return projected.unchecked(forget_grads, retain_grads, layers, alpha, rescale, normalization, epsilon)
 
 
-@takes(alpha=ALPHA, rescale=OneOf(RESCALES), normalization=OneOf(NORMALIZATIONS), epsilon=Positive())
+@takes(
+    alpha=boundary.ALPHA,
+    rescale=boundary.OneOf(boundary.RESCALES),
+    normalization=boundary.OneOf(boundary.NORMALIZATIONS),
+    epsilon=boundary.Positive(),
+)
 def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", normalization="exact", epsilon=1e-8):
     """`project` without the checks of tensors, which wait for the device; layers: a `Layers` of the same tensors."""
     epsilon = epsilon if normalization == "additive" else 0.0
@@ -110,7 +102,7 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", nor
     return [g.to(like.dtype) for g, like in zip(g_perp, forget_grads)]
 
 
-@takes(project, beta=BETA)
+@takes(project, beta=boundary.BETA)
 def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo", **options):
     """Direction of the OEU step, d = g_r + beta g_perp, which an optimizer then follows downhill.
 
@@ -122,10 +114,10 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 
 
 @takes(
-    first_grads=Gradients(check_finite=False),
-    second_grads=Rule(alike, of("first_grads"), "first_grads", check_finite=False),
-    granularity=OneOf(GRANULARITIES),
-    layer_ids=LayerIds("first_grads"),
+    first_grads=boundary.Gradients(check_finite=False),
+    second_grads=boundary.Rule(alike, of("first_grads"), "first_grads", check_finite=False),
+    granularity=boundary.OneOf(boundary.GRANULARITIES),
+    layer_ids=boundary.LayerIds("first_grads"),
 )
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
@@ -144,7 +136,7 @@ class Layers:
     names: what to call the L layers, their labels in order of first appearance.
     """
 
-    @takes(layer_ids=LayerIds("tensors"), granularity=OneOf(GRANULARITIES))
+    @takes(layer_ids=boundary.LayerIds("tensors"), granularity=boundary.OneOf(boundary.GRANULARITIES))
     def __init__(self, layer_ids, tensors, granularity="layer"):
         labels = range(len(tensors)) if layer_ids is None else layer_ids
         self.names = ["global"] if granularity == "global" else list(dict.fromkeys(labels))

@@ -8,20 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..boundary import (
-    Instance,
-    Labels,
-    Probabilities,
-    Rule,
-    array,
-    finite,
-    instance,
-    labels,
-    of,
-    probabilities,
-    shaped,
-    taking,
-)
+from .. import boundary
+from ..boundary import array, finite, instance, labels, of, probabilities, shaped, taking
 from .entropy import entropy_of_probabilities
 
 METRICS = ("FA", "RA", "TA", "MIA")
@@ -54,8 +42,8 @@ def percents(name, value):
 
 
 takes = taking(np)
-LABELLED = {"probabilities": Probabilities(), "labels": Labels(of("probabilities"))}
-ATTACK = Instance(Callable, "function")
+LABELLED = {"probabilities": boundary.Probabilities(), "labels": boundary.Labels(of("probabilities"))}
+ATTACK = boundary.Instance(Callable, "function")
 
 
 @takes(**LABELLED)
@@ -97,7 +85,7 @@ def modified_entropy(probabilities, labels):
     return own + others.sum(axis=1)
 
 
-@takes(members=Rule(scores), non_members=Rule(scores), targets=Rule(scores))
+@takes(members=boundary.Rule(scores), non_members=boundary.Rule(scores), targets=boundary.Rule(scores))
 def threshold_attack(members, non_members, targets):
     """Attack that calls a sample a member when its confidence reaches a threshold.
 
@@ -114,7 +102,7 @@ def threshold_attack(members, non_members, targets):
     return targets < candidates[np.argmax(true_positive + true_negative)]
 
 
-@takes(retain=Rule(pair), test=Rule(pair), forget=Rule(pair), attack=ATTACK)
+@takes(retain=boundary.Rule(pair), test=boundary.Rule(pair), forget=boundary.Rule(pair), attack=ATTACK)
 def membership_inference(retain, test, forget, attack=threshold_attack):
     """MIA: share of forget samples that an attack calls non-members. Higher: better forgotten, up to Retrain's value.
 
@@ -135,7 +123,7 @@ def membership_inference(retain, test, forget, attack=threshold_attack):
     return float(100 * judged.mean())
 
 
-@takes(retain=Rule(pair), test=Rule(pair), forget=Rule(pair), attack=ATTACK)
+@takes(retain=boundary.Rule(pair), test=boundary.Rule(pair), forget=boundary.Rule(pair), attack=ATTACK)
 def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     """The four metrics of the field and the attack that over-forgetting invites.
 
@@ -151,7 +139,7 @@ def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     }
 
 
-@takes(metrics=Rule(percents), retrain_metrics=Rule(percents))
+@takes(metrics=boundary.Rule(percents), retrain_metrics=boundary.Rule(percents))
 def average_gap(metrics, retrain_metrics):
     """AG: mean absolute gap to the retrained model over FA, RA, TA and MIA, in percentage points; lower is better.
 
@@ -161,7 +149,7 @@ def average_gap(metrics, retrain_metrics):
     return float(np.mean([abs(metrics[key] - retrain_metrics[key]) for key in METRICS]))
 
 
-@takes(forget_probabilities=Probabilities(), test_probabilities=Probabilities())
+@takes(forget_probabilities=boundary.Probabilities(), test_probabilities=boundary.Probabilities())
 def forget_vs_test_auc(forget_probabilities, test_probabilities):
     """How well entropy alone tells forget samples from test samples: area under the ROC curve, in percent.
 
@@ -174,7 +162,7 @@ def forget_vs_test_auc(forget_probabilities, test_probabilities):
     return auc(*map(entropy_of_probabilities.unchecked, (forget_probabilities, test_probabilities)))
 
 
-@takes(positives=Rule(scores), negatives=Rule(scores))
+@takes(positives=boundary.Rule(scores), negatives=boundary.Rule(scores))
 def auc(positives, negatives):
     """Probability in percent that a random positive scores above a random negative, ties counted half.
 

@@ -6,22 +6,8 @@ carry the names that `oeu_ref.core.network.QuantMLP` gives them, so that weights
 
 import numpy as np
 
-from ..boundary import (
-    Bits,
-    Floats,
-    Instance,
-    Integer,
-    Labels,
-    Like,
-    Number,
-    Positive,
-    Rule,
-    Sizes,
-    array,
-    instance,
-    of,
-    taking,
-)
+from .. import boundary
+from ..boundary import array, instance, of, taking
 from .entropy import cross_entropy, softmax
 from .quantizer import (
     binarize,
@@ -49,8 +35,8 @@ def for_each_parameter(name, value, library, parameters):
     return value
 
 
-INPUTS = Floats("N", of("self", "num_inputs"))
-SGD = {"learning_rate": Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
+INPUTS = boundary.Floats("N", of("self", "num_inputs"))
+SGD = {"learning_rate": boundary.Positive(), "momentum": boundary.Number(0, 1), "weight_decay": boundary.Number(0)}
 
 
 class QuantizedMLP:
@@ -66,7 +52,13 @@ class QuantizedMLP:
     Source: the quantized networks of arXiv 2602.00567, at a size that can be read; steps as in LSQ (ICLR 2020).
     """
 
-    @takes(sizes=Sizes(), weight_bits=Bits(), activation_bits=Bits(), first_last_bits=Bits(), seed=Integer(0))
+    @takes(
+        sizes=boundary.Sizes(),
+        weight_bits=boundary.Bits(),
+        activation_bits=boundary.Bits(),
+        first_last_bits=boundary.Bits(),
+        seed=boundary.Integer(0),
+    )
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, seed=0):
         last = len(sizes) - 2
         self.weight_bits, self.activation_bits = (
@@ -139,7 +131,10 @@ class QuantizedMLP:
             inputs = np.maximum(cache[-1]["outputs"], 0)
         return cache[-1]["outputs"], cache
 
-    @takes(cache=Instance(list), grad_logits=Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits"))
+    @takes(
+        cache=boundary.Instance(list),
+        grad_logits=boundary.Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits"),
+    )
     def backward(self, cache, grad_logits):
         """Gradient of every parameter, by the chain rule from the last layer to the first.
 
@@ -221,9 +216,9 @@ def _first_step(x, bits, signed):
 
 
 @takes(
-    parameters=Instance(dict),
-    grads=Rule(for_each_parameter, of("parameters")),
-    velocity=Rule(for_each_parameter, of("parameters"), optional=True),
+    parameters=boundary.Instance(dict),
+    grads=boundary.Rule(for_each_parameter, of("parameters")),
+    velocity=boundary.Rule(for_each_parameter, of("parameters"), optional=True),
     **SGD,
 )
 def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, velocity=None):
@@ -242,12 +237,12 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
 
 
 @takes(
-    network=Instance(QuantizedMLP),
-    inputs=Floats("N", of("network", "num_inputs")),
-    labels=Labels(of("inputs"), of("network", "num_classes")),
-    epochs=Integer(1),
-    batch_size=Integer(1),
-    seed=Integer(0),
+    network=boundary.Instance(QuantizedMLP),
+    inputs=boundary.Floats("N", of("network", "num_inputs")),
+    labels=boundary.Labels(of("inputs"), of("network", "num_classes")),
+    epochs=boundary.Integer(1),
+    batch_size=boundary.Integer(1),
+    seed=boundary.Integer(0),
     **SGD,
 )
 def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, momentum=0.9, weight_decay=5e-4, seed=0):

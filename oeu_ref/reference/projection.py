@@ -7,18 +7,8 @@ gradients in conflict, SAGO (arXiv 2604.14808).
 
 import numpy as np
 
-from ..boundary import (
-    ALPHA,
-    BETA,
-    GRANULARITIES,
-    NORMALIZATIONS,
-    RESCALES,
-    Gradients,
-    LayerIds,
-    OneOf,
-    Positive,
-    taking,
-)
+from .. import boundary
+from ..boundary import taking
 
 takes = taking(np)
 
@@ -27,14 +17,14 @@ COLLINEAR = 1e-12
 
 
 @takes(
-    forget_grads=Gradients(),
-    retain_grads=Gradients("forget_grads"),
-    alpha=ALPHA,
-    rescale=OneOf(RESCALES),
-    normalization=OneOf(NORMALIZATIONS),
-    epsilon=Positive(),
-    granularity=OneOf(GRANULARITIES),
-    layer_ids=LayerIds("forget_grads"),
+    forget_grads=boundary.Gradients(),
+    retain_grads=boundary.Gradients("forget_grads"),
+    alpha=boundary.ALPHA,
+    rescale=boundary.OneOf(boundary.RESCALES),
+    normalization=boundary.OneOf(boundary.NORMALIZATIONS),
+    epsilon=boundary.Positive(),
+    granularity=boundary.OneOf(boundary.GRANULARITIES),
+    layer_ids=boundary.LayerIds("forget_grads"),
 )
 def project(
     forget_grads,
@@ -112,7 +102,7 @@ def _rescaled(g_perp, norm_f, rescale):
     return g_perp * (norm_f / norm_perp) if rescale == "match" else g_perp
 
 
-@takes(project, beta=BETA)
+@takes(project, beta=boundary.BETA)
 def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo", **options):
     """Direction of the OEU step, d = g_r + beta g_perp, which an optimizer then follows downhill.
 
@@ -126,10 +116,10 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 
 
 @takes(
-    first_grads=Gradients(),
-    second_grads=Gradients("first_grads"),
-    granularity=OneOf(GRANULARITIES),
-    layer_ids=LayerIds("first_grads"),
+    first_grads=boundary.Gradients(),
+    second_grads=boundary.Gradients("first_grads"),
+    granularity=boundary.OneOf(boundary.GRANULARITIES),
+    layer_ids=boundary.LayerIds("first_grads"),
 )
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.

@@ -4,20 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..boundary import (
-    ALPHA,
-    BETA,
-    GRANULARITIES,
-    LAYERS,
-    RESCALES,
-    Floats,
-    Instance,
-    Labels,
-    OneOf,
-    Rule,
-    of,
-    taking,
-)
+from .. import boundary
+from ..boundary import of, taking
 from .entropy import cross_entropy, entropy, entropy_loss, softmax
 from .network import SGD, QuantizedMLP, for_each_parameter, sgd_step
 from .projection import cosines, oeu_direction, project
@@ -54,16 +42,16 @@ class OEUStep:
 
 
 @takes(
-    network=Instance(QuantizedMLP),
-    forget_inputs=Floats("N", of("network", "num_inputs")),
-    retain_inputs=Floats("N", of("network", "num_inputs")),
-    retain_labels=Labels(of("retain_inputs"), of("network", "num_classes")),
-    alpha=ALPHA,
-    beta=BETA,
-    granularity=OneOf(GRANULARITIES),
-    rescale=OneOf(RESCALES),
-    layer=OneOf(LAYERS),
-    velocity=Rule(for_each_parameter, of("network", "parameters"), optional=True),
+    network=boundary.Instance(QuantizedMLP),
+    forget_inputs=boundary.Floats("N", of("network", "num_inputs")),
+    retain_inputs=boundary.Floats("N", of("network", "num_inputs")),
+    retain_labels=boundary.Labels(of("retain_inputs"), of("network", "num_classes")),
+    alpha=boundary.ALPHA,
+    beta=boundary.BETA,
+    granularity=boundary.OneOf(boundary.GRANULARITIES),
+    rescale=boundary.OneOf(boundary.RESCALES),
+    layer=boundary.OneOf(boundary.LAYERS),
+    velocity=boundary.Rule(for_each_parameter, of("network", "parameters"), optional=True),
     **SGD,
 )
 def oeu_step(
