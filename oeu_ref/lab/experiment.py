@@ -1,9 +1,9 @@
 """What an experiment is: data, splits, network, training and budget, of images or of digits; the methods by name."""
 
+import collections
 import dataclasses
 import functools
 import hashlib
-import types
 
 import torch
 
@@ -227,12 +227,15 @@ class Digits:
         return QuantMLP(self.sizes, self.bits, self.bits, batch_norm=True)
 
 
+Origin = collections.namedtuple("Origin", "source, sha256")  # of data: what a cell's file says of it
+
+
 @functools.lru_cache(maxsize=1)
 def _digits_origin():
     from sklearn.datasets import load_digits
 
     content = b"".join(array.tobytes() for array in load_digits(return_X_y=True))
-    return types.SimpleNamespace(source="digits", sha256=hashlib.sha256(content).hexdigest())
+    return Origin("digits", hashlib.sha256(content).hexdigest())
 
 
 QUICK = Digits(train=TrainConfig(epochs=3), max_steps=4)

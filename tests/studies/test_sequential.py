@@ -96,7 +96,7 @@ def test_each_retrain_sees_no_request_so_far_and_all_the_rest(monkeypatch):
         learned.append(images(samples))
         return [0.0]
 
-    monkeypatch.setattr(sequences, "train", note)
+    monkeypatch.setattr(engine, "train", note)
     sequence = sequences.prepare(3, TINY)
     everything, *retrains = learned
     requested = set()
@@ -124,7 +124,7 @@ def test_a_training_that_stumbles_is_repeated_from_other_weights(monkeypatch):
         started.append(weights(model))
         return [0.2 if len(started) in (2, 3) or len(started) > 5 else 0.05]
 
-    monkeypatch.setattr(sequences, "train", stumble)
+    monkeypatch.setattr(engine, "train", stumble)
     config = dataclasses.replace(TINY, requests=2, largest_loss=0.1)
     sequence = sequences.prepare(3, config)
     never = [name for name in ("retrain 2", "retrain 2 again") for _ in range(sequences.TRIALS)]
@@ -138,7 +138,7 @@ def test_a_training_that_stumbles_is_repeated_from_other_weights(monkeypatch):
 
 @pytest.mark.parametrize("name", ["oeu", "qmul"])
 def test_a_stage_starts_from_the_weights_that_the_one_before_left(monkeypatch, sequence, name):
-    started, forget = [], sequences.forget
+    started, forget = [], engine.forget
 
     def spy(case, *rest):
         started.append(weights(case.original))
