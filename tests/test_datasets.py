@@ -570,6 +570,12 @@ def test_the_test_set_goes_by_several_names(tmp_path, load, name):
     assert load("mine", tmp_path).test_labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("where, root", [("mine/mine", "."), ("MINE", "."), ("mine", "mine/train"), ("mine", "mine")])
+def test_a_folder_of_images_is_found_where_people_put_it(tmp_path, load, where, root):
+    write_shades(tmp_path / where, "ab")
+    assert load("mine", tmp_path / root).train_labels.tolist() == [0, 0, 1, 1]
+
+
 def test_where_nothing_is_found_it_is_said_what_there_is(tmp_path, load):
     (tmp_path / "cats").mkdir()
     with pytest.raises(ValueError, match="which holds cats: expected"):

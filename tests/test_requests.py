@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from oeu_ref.__main__ import main
+from oeu_ref.lab import command_line
 from oeu_ref.lab.cells import load_model
 from oeu_ref.lab.data import class_numbers, held_out, indices_of_file
 from oeu_ref.lab.datasets import Images, load_images
@@ -229,3 +230,8 @@ def test_results_that_windows_wrote_are_read_elsewhere(home, capsys):
     document["rows"] = [{**row, "files": as_windows(row["files"])} for row in document["rows"]]
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(document).encode())
     assert main(["report", "out"]) == 0
+
+
+def test_numbers_of_classes_are_recorded_as_numbers():
+    """As in results of before classes had names; 03 can only be a name."""
+    assert [command_line._class(word) for word in ("3", "03", "cat", "\u0663")] == [3, "03", "cat", "\u0663"]

@@ -110,6 +110,13 @@ def test_our_own_answers_hold(name, dtype, tmp_path):
     assert sum(r.cases for r in report.results) > (140 if dtype == "float64" else 100)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_answers_are_read_as_windows_saves_them(tmp_path, encoding):
+    folder = write_answers(tmp_path / "a", operations=["project"])
+    (path := folder / "project.json").write_text(path.read_text(), encoding=encoding)
+    assert vectors.check_results(folder).ok
+
+
 def test_a_javascript_program_answers_them(tmp_path, capsys):
     """The example in plain JavaScript, run by Node, is judged right, end to end."""
     node = shutil.which("node")

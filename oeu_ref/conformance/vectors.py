@@ -190,7 +190,7 @@ def _check_operation(operation, path):
 def _read_answers(operation, path):
     """(dtype, {case name: outputs}).  Raises ValueError for a file that is no answer to this operation."""
     try:
-        answers = json.loads(path.read_text(encoding="utf-8"))
+        answers = json.loads(path.read_bytes())  # bytes: in UTF-8 or UTF-16, with or without a mark
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} must be a JSON file: {error}") from None
     wanted = f'expected is {{"operation": "{operation}", "results": {{case name: outputs}}}}'

@@ -92,7 +92,9 @@ def unpack(archive, root, folder):
                 raise ValueError(f"{archive} must hold the folder {folder}, it does not")
             os.replace(place / folder, root / folder)
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{archive} must be an archive, it cannot be read: {error}") from None
+            raise ValueError(
+                f"{archive} must be an archive, it cannot be read: {' '.join(str(error).split())}"
+            ) from None
 
 
 @contextlib.contextmanager

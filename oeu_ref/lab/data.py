@@ -229,7 +229,7 @@ def settle_copies(train, test, indices, forget_too):
         warnings.warn(
             f"exact copies of what is to be forgotten are not: {counts}, where they count as kept or as unseen; "
             "--forget-copies forgets them too",
-            stacklevel=3,
+            stacklevel=2,  # the same place for all callers: once a process is enough
         )
         return indices
     settled = {part: indices[part][~found] for part, found in copies.items()}

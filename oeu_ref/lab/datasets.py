@@ -84,9 +84,12 @@ def _npz(root, word):
 
 def _folder(root, word):
     """The folder that has the images' train and test: by this name, in either case, or the root itself; None."""
-    named = [path for path in sorted(root.glob("*")) if path.name.lower() == word.lower()]
-    named.sort(key=lambda path: path.name != word)
-    return next((path for path in (*named, root) if path.is_dir() and part_of(path, "train")), None)
+    named = [path for path in root.glob("*") if path.name.lower() == word.lower()]
+    named.sort(key=lambda path: (path.name != word, path.name))
+    # in that, too, as an archive may be unpacked into a folder of its own name
+    places = [*named, *(path / path.name for path in named), root]
+    found = next((path for path in places if path.is_dir() and part_of(path, "train")), None)
+    return root.parent if found is None and part_of(root.parent, "train") == root else found
 
 
 def _nothing_found(name, root, own):

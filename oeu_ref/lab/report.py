@@ -175,9 +175,10 @@ def about(document):
     if e["forget_ratio"] is not None:
         forgotten = f"{e['forget_ratio']:.0%} of them to forget, drawn at random"
     elif e["forget_classes"] is not None:
-        forgotten = f"classes {', '.join(map(str, e['forget_classes']))} to forget"
+        forgotten = f"classes {results.escaped(', '.join(map(str, e['forget_classes'])))} to forget"
     else:
         forgotten = f"those of {results.escaped(e['forget_file'])} to forget"
+    forgotten += ", with exact copies of them" if e.get("forget_copies") else ""
     widths = {32: "unquantized", "binary": "binary", "ternary": "ternary"}
     weights, activations = (
         widths.get(e[f"{part}_bits"], f"{e[f'{part}_bits']}-bit") for part in ("weight", "activation")

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import __version__
 from ..files import write_bytes, write_json, write_text
-from .archives import read_text
 
 __all__ = [
     "COLUMNS",
@@ -68,7 +67,7 @@ def plain(data):
 def read_json(path):
     """Read what `write_json` wrote.  Raises ValueError that names the file if it is missing or no JSON."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(Path(path).read_bytes())  # bytes: in UTF-8 or UTF-16, with or without a mark
     except OSError as error:
         raise ValueError(f"path must be a file that can be read, got {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

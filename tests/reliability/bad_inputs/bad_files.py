@@ -22,7 +22,7 @@ def write_files(files, checkpoint, model):
     (files / "out" / ".lock").touch()  # left by every run, and found by the next
     (files / "notes.txt").write_text("not what was expected\n")
     (files / "empty.txt").write_text("")
-    (files / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (files / "binary.txt").write_bytes(b"\x80\x81\xff\xfe")
     (files / "indices.txt").write_text("1\n2\n99999\n")
     (files / "words.txt").write_text("one\ntwo\n")
     (files / "all.txt").write_text("\n".join(map(str, range(60))))
@@ -121,7 +121,7 @@ _BAD_ARRAYS = {
     "nobody": {"x_test": lambda a: a[:0], "y_test": lambda a: a[:0]},
     "negative": {"y_train": lambda a: a - 1},
     "halves": {"y_train": lambda a: a / 2},
-    "column": {"y_train": lambda a: a[:, None]},
+    "two columns": {"y_train": lambda a: a.reshape(-1, 2)},
     "small": {"x_test": lambda a: a[:, :4]},
     "skipped": {"y_train": lambda a: a * 2},
     "single_class": {"y_train": lambda a: a * 0, "y_test": lambda a: a * 0},
@@ -160,7 +160,7 @@ _JSON = {
 _ANSWERS = {
     "none": b'{"results": {}}',
     "broken": b"{",
-    "binary": b"\xff\xfe\x00\x80",
+    "binary": b"\x80\x81\xff\xfe",
     "list": b"[]",
     "deep": b"[" * 100_000,
     "dtype": b'{"dtype": "float16", "results": {}}',

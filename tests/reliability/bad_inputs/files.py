@@ -27,7 +27,7 @@ NPZ = [
     ("nobody", "nobody", "0 images", "at least one"),
     ("negative", "y_train", "-1", "not be negative"),
     ("halves", "y_train", "float64", "integers of shape (N,)"),
-    ("column", "y_train", "(60, 1)", "integers of shape (N,)"),
+    ("two columns", "y_train", "(30, 2)", "integers of shape (N,)"),
     ("strings", "y_train", "<U21", "integers of shape (N,)"),
     ("small", "small", "(4, 8)", "one image size"),
     ("skipped", "skipped", "none of 1", "a training sample of each class"),
