@@ -1,7 +1,6 @@
 """Beyond first order, in PyTorch. Twin of `oeu_ref/beyond/curvature_reference.py`; curvature by a second backward pass.
 
-A step of length eta along minus d changes a loss L with gradient g and Hessian H by -eta <g, d> + eta^2 / 2 d'Hd, but
-for O(eta^3): slope stands for <g, d>, curvature for d'Hd.
+What slope <g, d> and curvature d'Hd say about a step, formulas of plain numbers, stands in the reference alone.
 
 What a second backward pass means through a quantizer: it differentiates the straight-through gradient, not the
 staircase. Over the weights that is the Hessian of the loss in the *quantized* values, where the mask lets them pass,
@@ -16,49 +15,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from .. import boundary
-from ..boundary import GRANULARITIES, Gradients, LayerIds, OneOf, finite
+from ..boundary import GRANULARITIES, Gradients, LayerIds, OneOf
 from ..core.projection import Layers, takes, wide
 from ..core.quantizer import is_quantizer
 from ..core.undo import copy_of, undone_on_error
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
-
-
-def loss_change(learning_rate, slope, curvature):
-    """Change of a loss that a step along minus d makes, to second order: -eta slope + eta^2 / 2 curvature.
-
-    Arguments, errors, source: as the reference's, of numbers or tensors.  Returns a float64 tensor, broadcast.
-    """
-    eta, slope, curvature = _checked((("learning_rate", learning_rate, 0), ("slope", slope), ("curvature", curvature)))
-    # factored: the square of a small eta may underflow where the product does not
-    return eta * (eta / 2 * curvature - slope)
-
-
-def largest_learning_rate(learning_rate, slope, curvature, max_increase):
-    """Longest step, at most learning_rate, on the way to which `loss_change` never exceeds max_increase.
-
-    Arguments, cases, errors, source: as the reference's, of numbers or tensors.  Returns a float64 tensor, broadcast,
-    in [0, learning_rate].
-    """
-    eta, slope, curvature, most = _checked(
-        (
-            ("learning_rate", learning_rate, 0),
-            ("slope", slope),
-            ("curvature", curvature),
-            ("max_increase", max_increase, 0),
-        )
-    )
-    # sqrt(|D|) from its two parts in a common unit, so that no square overflows, underflows or cancels
-    bend = curvature.abs().sqrt() * most.sqrt()
-    size = torch.maximum(slope.abs(), bend)
-    unit = torch.where(size == 0, 1.0, size)
-    a, b = slope.abs() / unit, math.sqrt(2) * (bend / unit)
-    root_of_d = torch.where(curvature >= 0, torch.hypot(a, b), ((a - b).clamp_min(0) * (a + b)).sqrt())
-    uphill = torch.where((curvature < 0) & (a <= b), math.inf, most / unit * (2 / (a + root_of_d)))
-    downhill = torch.where(curvature > 0, size / curvature * (a + root_of_d), math.inf)
-    return torch.minimum(eta, torch.where(slope < 0, uphill, downhill))
+from .curvature_reference import largest_learning_rate
 
 
 @takes(parameters=Gradients(check_finite=False), vector=Gradients("parameters", check_finite=False))
@@ -103,22 +67,6 @@ def curvature(gradient, parameters, direction, granularity="global", layer_ids=N
     """
     product = hessian_vector_product.unchecked(gradient, parameters, direction)
     return Layers(layer_ids, direction, granularity).dots(wide(direction), wide(product))
-
-
-def _checked(arguments):
-    """The arguments, (name, value) or (name, value, lowest), as float64 tensors of one shape on one device."""
-    values = []
-    for name, value, *low in arguments:
-        if not isinstance(value, Tensor):
-            value = torch.tensor(boundary.number(name, value), dtype=torch.float64)
-        elif value.dtype == torch.bool or value.is_complex():
-            raise TypeError(f"{name} must be real numbers, got dtype {value.dtype}")
-        value = finite(name, value.double(), torch)
-        if low and (value < low[0]).any():
-            raise ValueError(f"{name} must be at least {low[0]}, got {value.min().item()}")
-        values.append(value)
-    device = next((v.device for v in values if v.device.type != "cpu"), values[0].device)
-    return torch.broadcast_tensors(*(v.to(device) for v in values))
 
 
 @dataclass(frozen=True)
@@ -190,8 +138,8 @@ class BoundedOEU(OEU):
         with torch.no_grad():
             update = torch._foreach_sub(list(plan.parameters.values()), before)
         slope, bend = self._slope_and_curvature(plan, before, update)
-        finite = bool(slope.isfinite() and bend.isfinite())
-        share = largest_learning_rate(1.0, slope, bend, self.max_retain_increase).item() if finite else 0.0
+        finite = math.isfinite(slope + bend)
+        share = float(largest_learning_rate(1.0, slope, bend, self.max_retain_increase)) if finite else 0.0
         if share < 1:
             self._shorten(plan, before, update, share)
         if not finite:
@@ -218,4 +166,4 @@ class BoundedOEU(OEU):
         modules = (self.model.get_submodule(name.rpartition(".")[0]) for name in plan.parameters)
         smooth = [i for i, module in enumerate(modules) if not is_quantizer(module)]
         bend = curvature(*([values[i] for i in smooth] for values in (g_r, before, update)))[0]
-        return slope, bend
+        return slope.item(), bend.item()

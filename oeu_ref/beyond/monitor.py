@@ -13,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from .. import boundary
 from ..core.entropy import entropy
@@ -21,11 +20,14 @@ from ..core.fast import cosines_and_norms
 from ..core.projection import wide
 from ..core.quantizer import Quantizer, is_quantizer
 from ..core.undo import in_mode, undone
-from ..core.unlearner import OEU
+from ..core.unlearner import OEU, _overall_cosine
 from . import distributed
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
 
 __all__ = ["SIGNATURES", "Monitor", "Monitored", "Thresholds", "UnlearningWarning"]
+
+
+FROM_REPORT = ("forget_loss", "retain_loss", "forget_entropy", "cosine", "residual")
 
 
 class Monitor:
@@ -37,26 +39,9 @@ class Monitor:
     one of twice as many measured steps is kept. So a long run stays bounded; warnings see every measured step, and the
     records at which one fired stay.
 
-    records: list of dicts of plain data, in the order of steps, each O(layers):
-        step: number of the step, from 1;
-        forget_loss, retain_loss, forget_entropy: nats, on the step's own batches, before the update;
-        entropy_share: forget_entropy / log K; entropy_progress: share of the way from the first record to the target,
-        None without one;
-        update_norm: |u|, u = theta_after - theta_before;
-        predicted, actual: {"forget", "retain"}: change of both losses by u, at first order (<g_f, u>, <g_r, u>) and as
-        a second evaluation of the same batches finds it: same modes, same dropout, buffers as the step left them. In
-        float32 a change below about 1e-7 is rounding;
-        cosine, residual: of forget gradient and retain gradient before projection, of projected and retain after it;
-        update_cosine: cos(u, g_r); with alpha = 1 the step promises one <= 0, that is, no climb at first order;
-        turned_back: cos(u, g_r) - cos(-d, g_r), d = g_r + beta g_perp the direction that the optimizer was given: the
-        share of the update's length that momentum, weight decay or an adaptive optimizer turned towards higher retain
-        loss (negative: towards lower). In [-2, 2], free of scale: 0 for plain SGD at any learning rate;
-        codes_changed: weight codes that became others, of codes; both None without this package's quantized layers;
-        step_sizes: {quantizer: [before, after]}, those that the optimizer moves;
-        layers: {layer: {cosine, residual, predicted_forget, predicted_retain, update_cosine, turned_back}};
-        warnings: signatures that fired at this step.
-    A number that is not finite is None. With a forget loss of your own, actual["forget"] is None: it may draw random
-    numbers, and a second call would change the run. actual["entropy"] is always there.
+    records: list of dicts of plain data, one a measured step, in their order, each O(layers): losses and their changes,
+    predicted and actual, in nats, cosines, codes, step sizes, layers and warnings; `README.md` beside this file says
+    what each key holds. A number that is not finite is None.
     warnings: list of {"step", "signature", "message"}; last: the latest record; steps: steps taken.
 
     Monitoring changes nothing: weights, buffers, optimizer and random numbers (PyTorch's global ones on CPU and CUDA,
@@ -68,8 +53,8 @@ class Monitor:
 
     def __init__(self, target_entropy=None, thresholds=None, every=1, max_records=1000):
         self.target_entropy = None if target_entropy is None else boundary.positive("target_entropy", target_entropy)
-        self.thresholds = (
-            Thresholds() if thresholds is None else boundary.instance("thresholds", thresholds, Thresholds)
+        self.thresholds = boundary.instance(
+            "thresholds", Thresholds() if thresholds is None else thresholds, Thresholds
         )
         self.every = boundary.integer("every", every, 1)
         self.max_records = boundary.integer("max_records", max_records, 16)
@@ -131,7 +116,7 @@ class Monitored:
 
     def __init__(self, unlearner, monitor=None):
         self.unlearner = boundary.instance("unlearner", unlearner, OEU)
-        self.monitor = Monitor() if monitor is None else boundary.instance("monitor", monitor, Monitor)
+        self.monitor = boundary.instance("monitor", Monitor() if monitor is None else monitor, Monitor)
         self._watched = None
 
     def __getattr__(self, name):
@@ -178,12 +163,8 @@ class Monitored:
         changed, ends = found[4 : 4 + len(changed)], [_finite(end) for end in found[4 + len(changed) :]]
         record = {
             "step": self.monitor.steps + 1,
-            "forget_loss": report.forget_loss,
-            "retain_loss": report.retain_loss,
-            "forget_entropy": report.forget_entropy,
+            **{name: getattr(report, name) for name in FROM_REPORT},
             "actual": self._actual(report, losses),
-            "cosine": report.cosine,
-            "residual": report.residual,
             **_first_order(report, plan.layers, *angles),
             "codes_changed": int(sum(changed)) if changed else None,
             "codes": sum(codes.numel() for codes in old_codes) or None,
@@ -217,18 +198,17 @@ class Monitored:
 
     def _losses(self, forget_inputs, retain_inputs, retain_labels):
         """((2,) mean forget entropy and retain loss as they are now, number of classes)."""
-        forget_logits, retain_logits = self.unlearner.logits(forget_inputs, retain_inputs)
+        forget_logits, retain_logits = self.logits(forget_inputs, retain_inputs)
         # not the step's own forget loss, which may draw random numbers
-        unsure = distributed.part(entropy.unchecked(forget_logits).mean(), len(forget_logits))
-        retain = functional.cross_entropy(*wide([retain_logits]), retain_labels.to(torch.int64))
-        retain = distributed.part(retain, len(retain_logits))
-        return distributed.total(torch.stack([unsure, retain]).double()), forget_logits.shape[1]
+        unsure = self.part(entropy.unchecked(forget_logits).mean(), len(forget_logits))
+        losses = torch.stack([unsure, self.loss_of_retain(retain_logits, retain_labels)])
+        return self.over_all(torch.ones(2, device=losses.device), losses)[1], forget_logits.shape[1]
 
 
 def _first_order(report, layers, aimed, along_r, along_f):
     """What follows from (cosine, first norm, second norm) of each layer: (d, g_r), (u, g_r) and (u, g_f)."""
     retain, forget = along_r.prod(dim=0), along_f.prod(dim=0)  # <u, g_r> and <u, g_f>
-    overall, promised = _overall(along_r), _overall(aimed)
+    overall, promised = _overall_cosine(*along_r), _overall_cosine(*aimed)
     columns = {
         "cosine": report.layer_cosines.values(),
         "residual": report.layer_residuals.values(),
@@ -287,12 +267,6 @@ def _as_in_the_step(unlearner, generators):
     finally:
         torch.set_autocast_cache_enabled(cached)
         _set(now)
-
-
-def _overall(measured):
-    """Cosine of two gradients as one vector each, from (cosine, first norm, second norm) of each layer; 0 for zero."""
-    length = measured[1].norm() * measured[2].norm()
-    return measured.prod(dim=0).sum() / length if length else length
 
 
 def _finite(value):

@@ -84,17 +84,14 @@ class RetainMemory:
 
     size >= 0: how many gradients are kept. Each costs as much memory as the parameters that it belongs to: at m = 16 a
     ResNet-18 in float32 (11.2 M parameters) holds 0.7 GB of them.
-    `len(memory)` is the number held.  Raises TypeError or ValueError for a size below 0.
+    gradients: the deque of them, dicts by name.  Raises TypeError or ValueError for a size below 0.
     Source: ours.
     """
 
     @takes(size=boundary.Integer(0))
     def __init__(self, size):
         self.size = size
-        self._gradients = deque(maxlen=self.size)
-
-    def __len__(self):
-        return len(self._gradients)
+        self.gradients = deque(maxlen=size)
 
     def push(self, gradients):
         """Keep a copy of a gradient, the oldest makes room.
@@ -104,7 +101,7 @@ class RetainMemory:
         if not isinstance(gradients, dict) or not all(isinstance(g, torch.Tensor) for g in gradients.values()):
             raise TypeError("gradients must be a dict of tensors, by parameter name, e.g. dict(zip(names, grads))")
         # copies: what the caller gives an optimizer as .grad may be changed or cleared in place
-        self._gradients.append({name: g.detach().clone() for name, g in gradients.items()})
+        self.gradients.append({name: g.detach().clone() for name, g in gradients.items()})
 
     def history(self, parameters):
         """The gradients held, as `project_subspace` takes them: a list of lists of tensors, oldest first.
@@ -114,28 +111,24 @@ class RetainMemory:
         Raises ValueError for a parameter whose shape has changed: gradients of the old one say nothing about it.
         """
         for name, parameter in parameters.items():
-            for gradient in self._gradients:
+            for gradient in self.gradients:
                 if name in gradient and gradient[name].shape != parameter.shape:
                     raise ValueError(
                         f"parameters[{name!r}] must have the shape of its remembered gradients, "
-                        f"{tuple(gradient[name].shape)}, got {tuple(parameter.shape)}; forget them with clear()"
+                        f"{tuple(gradient[name].shape)}, got {tuple(parameter.shape)}; forget them: gradients.clear()"
                     )
         return [
             [gradient[name].to(p) if name in gradient else torch.zeros_like(p) for name, p in parameters.items()]
-            for gradient in self._gradients
+            for gradient in self.gradients
         ]
-
-    def clear(self):
-        """Forget all gradients."""
-        self._gradients.clear()
 
     def state_dict(self):
         """Size and gradients, oldest first, for `load_state_dict` of an object that goes on from there."""
-        return {"size": self.size, "gradients": [dict(gradient) for gradient in self._gradients]}
+        return {"size": self.size, "gradients": [dict(gradient) for gradient in self.gradients]}
 
     def load_state_dict(self, state):
         """Go on where the object stood whose `state_dict` this is; of a larger one the newest gradients that fit."""
-        self.clear()
+        self.gradients.clear()
         for gradient in state["gradients"]:
             self.push(gradient)
 
@@ -144,7 +137,7 @@ class SubspaceOEU(OEU):
     """OEU that projects off the span of this and the last steps' retain gradients.
 
     memory: m >= 1, how many retain gradients span the subspace, at the price of m - 1 copies of the gradients; all else
-    as `OEU`.  remembered: the `RetainMemory` of the m - 1 gradients before this step's.
+    as `OEU`.  remembered: the `RetainMemory` of the m - 1 gradients before this step's, to save with a run.
     With m = 1 it is `OEU`.  Raises as `OEU`, and TypeError or ValueError for a memory below 1.
     Source: ours; see `project_subspace`.
     """
@@ -163,11 +156,3 @@ class SubspaceOEU(OEU):
         """The optimizer's step; the plan's retain gradient is remembered from then on."""
         self.remembered.push(plan.retain_grads)
         return super().update(plan)
-
-    def state_dict(self):
-        """The gradients remembered, for `load_state_dict` of an object that goes on from there."""
-        return {"remembered": self.remembered.state_dict()}
-
-    def load_state_dict(self, state):
-        """Go on where the object stood whose `state_dict` this is."""
-        self.remembered.load_state_dict(state["remembered"])

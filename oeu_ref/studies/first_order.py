@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..beyond.curvature import loss_change
+from ..beyond.curvature_reference import loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
 from ..core.quantizer import owner

@@ -5,7 +5,8 @@ import copy
 import torch
 
 from .. import boundary
-from ..beyond.curvature import curvature, largest_learning_rate, loss_change
+from ..beyond.curvature import curvature
+from ..beyond.curvature_reference import largest_learning_rate, loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
 from ..core.quantizer import owner

@@ -3,8 +3,10 @@
 import copy
 import json
 import math
+import pathlib
 import pickle
 import random
+import re
 import warnings
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from oeu_ref import beyond
 from oeu_ref.beyond.monitor import SIGNATURES, Monitor, Monitored, Thresholds, UnlearningWarning
 from oeu_ref.core import OEU, NonFiniteError, QuantMLP
 from oeu_ref.lab.baselines import JointOEU
@@ -87,15 +90,14 @@ CHOICES = {
 
 @pytest.mark.parametrize("options", CHOICES.values(), ids=CHOICES)
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
-def test_a_monitored_run_is_the_unmonitored_one_to_the_last_bit(options, autocast, optimizer):
+def test_a_monitored_run_is_the_unmonitored_one_to_the_last_bit(options, autocast):
     """Weights, buffers, optimizer, modes and random generators end with the same bits, with dropout in the model."""
     ends = []
     for monitor in (None, options.get("monitor", True)):
         seeded()
         model = Noisy().eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            unlearner = run(model, 4, optimizer=optimizer(model.parameters(), 0.01), **{**options, "monitor": monitor})
+            unlearner = run(model, 4, **{**options, "monitor": monitor})
         ends.append(everything(unlearner))
     assert ends[0].keys() == ends[1].keys()
     for name, value in ends[0].items():
@@ -284,6 +286,16 @@ def test_records_are_plain_data_and_say_what_the_report_says():
         assert {name: layer["cosine"] for name, layer in record["layers"].items()} == report.layer_cosines
         assert {name: layer["residual"] for name, layer in record["layers"].items()} == report.layer_residuals
     assert json.loads(json.dumps(monitor.records, allow_nan=False)) == monitor.records
+
+
+def test_the_rooms_readme_names_each_key_of_a_record():
+    """And no other."""
+    torch.manual_seed(0)
+    record = run(QuantMLP((6, 16, 4)), 1, True).monitor.last
+    text = (pathlib.Path(beyond.monitor.__file__).parent / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("| key of a record") :].split("\n\n")[0]
+    named = [word for row in table.splitlines()[2:] for word in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(record)
 
 
 def test_changed_codes_and_steps_are_those_of_the_quantizers():

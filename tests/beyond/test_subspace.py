@@ -420,15 +420,15 @@ def values(memory, parameters):
 
 
 def test_the_memory_keeps_the_newest_gradients_oldest_first():
-    """At most `size` of them; clear() forgets all."""
+    """At most `size` of them; cleared, none."""
     memory, parameters = RetainMemory(3), gradient(0)
-    assert memory.history(parameters) == [] and len(memory) == 0
+    assert memory.history(parameters) == [] and len(memory.gradients) == 0
     for value in range(1, 6):
         memory.push(gradient(value))
-        assert len(memory) == min(value, 3)
+        assert len(memory.gradients) == min(value, 3)
     assert values(memory, parameters) == [[3.0, 3.0], [4.0, 4.0], [5.0, 5.0]]
-    memory.clear()
-    assert len(memory) == 0
+    memory.gradients.clear()
+    assert not memory.gradients
 
 
 def test_the_memory_holds_copies_without_a_graph():

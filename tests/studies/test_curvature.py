@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from oeu_ref import core
 from oeu_ref.beyond import curvature as core_curvature
+from oeu_ref.beyond import curvature_reference
 from oeu_ref.core import OEU, QuantMLP
 from oeu_ref.lab import engine
 from oeu_ref.lab.baselines import Settings
@@ -36,7 +37,7 @@ def test_on_the_staircase_the_prediction_bounds_nothing():
         with torch.no_grad():
             moved.weight -= share * eta * d[0]
             changes.append((functional.cross_entropy(moved(x), labels) - loss).item())
-    predicted = core_curvature.loss_change(eta, slope.detach(), bend).item()
+    predicted = curvature_reference.loss_change(eta, slope.detach(), bend).item()
     assert changes[0] == 0 < predicted
     assert changes[1] > 1.1 * predicted
 
@@ -148,7 +149,7 @@ def test_the_guard_of_the_update_shortens_momentums_memory_too(case):
         loss = functional.cross_entropy(probe(r.inputs), r.labels)
         graph = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
         slope, bend = step_bound.slope_and_curvature(leaves, graph, update)
-        predicted = core_curvature.loss_change(3.0 * record["share"], slope, bend).item()
+        predicted = curvature_reference.loss_change(3.0 * record["share"], slope, bend).item()
         assert record["predicted"] == pytest.approx(predicted, rel=1e-6)
         memory = [record["share"] * u for u in update]
         with torch.no_grad():

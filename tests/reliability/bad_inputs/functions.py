@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from oeu_ref.beyond import curvature, subspace
+from oeu_ref.beyond import curvature, curvature_reference, subspace
 from oeu_ref.core import entropy, projection, quantizer
 from oeu_ref.integer.packing import pack_codes, unpack_codes
 from oeu_ref.lab.images import augment, channel_statistics
@@ -188,7 +188,7 @@ FUNCTIONS = [
     ),
     *rows(
         "curvature.largest_learning_rate",
-        lambda w, **bad: curvature.largest_learning_rate(
+        lambda w, **bad: curvature_reference.largest_learning_rate(
             **{"learning_rate": 0.1, "slope": 1.0, "curvature": 1.0, "max_increase": 0.1, **bad}
         ),
         ("learning_rate", "negative", -0.1, ValueError, "-0.1", "at least 0"),
