@@ -8,12 +8,31 @@ slope stands for <g, d>, curvature for d'Hd. Theorem 4.3 of arXiv 2602.00567 mak
 for d = g_perp, alpha = 1; its O(eta^2) is eta^2 / 2 g_perp'H g_perp.
 """
 
+import functools
+
 import numpy as np
 
-from .. import boundary
-from ..reference.projection import norm
+from ..boundary import Positive, Rule
+from ..reference.projection import norm, takes
 
 
+def _real(name, value, library, low=-np.inf):
+    values = library.asarray(value)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+    values = values.astype(np.float64)
+    bad = ~(np.isfinite(values) & (values >= low))
+    if bad.any():
+        wanted = "finite" if low == -np.inf else f"finite and at least {low:g}"
+        raise ValueError(f"{name} must be {wanted}, got {values[bad].flat[0]}")
+    return values
+
+
+Real = functools.partial(Rule, _real)
+STEP = {"learning_rate": Real(0), "slope": Real(), "curvature": Real()}
+
+
+@takes(**STEP)
 def loss_change(learning_rate, slope, curvature):
     """Change of a loss that a step along minus d makes, to second order: -eta slope + eta^2 / 2 curvature.
 
@@ -22,12 +41,11 @@ def loss_change(learning_rate, slope, curvature):
     Raises TypeError or ValueError, naming the argument, for what is not real, not finite or below its range.
     Source: Taylor's theorem; for d = g_perp the second order of Theorem 4.3 of arXiv 2602.00567.
     """
-    eta, slope = _checked("learning_rate", learning_rate, 0), _checked("slope", slope)
-    curvature = _checked("curvature", curvature)
     # factored: the square of a small eta may underflow where the product does not
-    return (eta * (eta / 2 * curvature - slope))[()]
+    return (learning_rate * (learning_rate / 2 * curvature - slope))[()]
 
 
+@takes(**STEP, max_increase=Real(0))
 def largest_learning_rate(learning_rate, slope, curvature, max_increase):
     """Longest step, at most learning_rate, on the way to which `loss_change` never exceeds max_increase.
 
@@ -47,20 +65,19 @@ def largest_learning_rate(learning_rate, slope, curvature, max_increase):
     max_increase = 0 allows no step uphill, and along slope 0 none where the curvature is positive.
     Source: ours, from the second order of Theorem 4.3 of arXiv 2602.00567.
     """
-    eta, slope = _checked("learning_rate", learning_rate, 0), _checked("slope", slope)
-    curvature, most = _checked("curvature", curvature), _checked("max_increase", max_increase, 0)
     # sqrt(|D|) from its two parts in a common unit, so that no square overflows, underflows or cancels
-    bend = np.sqrt(np.abs(curvature)) * np.sqrt(most)
+    bend = np.sqrt(np.abs(curvature)) * np.sqrt(max_increase)
     size = np.maximum(np.abs(slope), bend)
     unit = np.where(size == 0, 1.0, size)
     a, b = np.abs(slope) / unit, np.sqrt(2) * (bend / unit)
     with np.errstate(all="ignore"):  # a root beyond the largest number is infinite; branches not taken may be anything
         root_of_d = np.where(curvature >= 0, np.hypot(a, b), np.sqrt(np.maximum(a - b, 0) * (a + b)))
-        uphill = np.where((curvature < 0) & (a <= b), np.inf, most / unit * (2 / (a + root_of_d)))
+        uphill = np.where((curvature < 0) & (a <= b), np.inf, max_increase / unit * (2 / (a + root_of_d)))
         downhill = np.where(curvature > 0, size / curvature * (a + root_of_d), np.inf)
-    return np.minimum(eta, np.where(slope < 0, uphill, downhill))[()]
+    return np.minimum(learning_rate, np.where(slope < 0, uphill, downhill))[()]
 
 
+@takes(distance=Positive(optional=True))
 def difference_hessian_vector_product(gradient_of, parameters, vector, distance=None):
     """Hessian times a vector, H v, from two gradients: (g(theta + h v) - g(theta - h v)) / (2 h).
 
@@ -79,18 +96,6 @@ def difference_hessian_vector_product(gradient_of, parameters, vector, distance=
         return [np.zeros_like(v) for v in vector]
     if distance is None:
         distance = np.cbrt(np.finfo(np.float64).eps) * max(1.0, size)
-    h = boundary.positive("distance", distance) / length
+    h = distance / length
     ahead, behind = (gradient_of([p + sign * h * v for p, v in zip(parameters, vector)]) for sign in (1, -1))
     return [(a - b) / (2 * h) for a, b in zip(ahead, behind)]
-
-
-def _checked(name, values, low=-np.inf):
-    values = np.asarray(values)
-    if values.dtype == bool or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
-        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
-    values = values.astype(np.float64)
-    bad = ~(np.isfinite(values) & (values >= low))
-    if bad.any():
-        wanted = "finite" if low == -np.inf else f"finite and at least {low:g}"
-        raise ValueError(f"{name} must be {wanted}, got {values[bad].flat[0]}")
-    return values

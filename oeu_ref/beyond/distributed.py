@@ -6,6 +6,7 @@ first, and what follows from them (projection, optimizer) each process computes 
 """
 
 import contextlib
+import itertools
 import os
 
 import torch
@@ -14,7 +15,7 @@ from torch import distributed, nn
 from ..core.quantizer import Quantizer
 from ..core.unlearner import OEU
 
-BUCKET = 1 << 20  # elements that are sent together: small ones alone would be all latency
+BUCKET = 1 << 20  # elements that are sent together, about: small ones alone would be all latency
 
 
 def size():
@@ -129,13 +130,10 @@ class _Sums:
     """
 
     def __init__(self, parameters):
-        self.parameters, self.buckets, self.there, self.sent, room = parameters, [], {}, [], 0
-        for i in reversed(range(len(parameters))):
-            if not self.buckets or parameters[i].numel() > room:
-                self.buckets.append([])
-                room = BUCKET
-            self.buckets[-1].append(i)
-            room -= parameters[i].numel()
+        self.parameters, self.there, self.sent = parameters, {}, []
+        order = list(reversed(range(len(parameters))))
+        ends = dict(zip(order, itertools.accumulate(parameters[i].numel() for i in order)))
+        self.buckets = [list(bucket) for _, bucket in itertools.groupby(order, lambda i: ends[i] // BUCKET)]
 
     def __enter__(self):
         self.hooks = [p.register_hook(lambda grad, i=i: self._arrived(i, grad)) for i, p in enumerate(self.parameters)]

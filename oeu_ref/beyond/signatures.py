@@ -18,40 +18,23 @@ class UnlearningWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When a `Monitor` warns. Entropies count as shares of log K, the entropy of a uniform prediction.
+    """When a `Monitor` warns; entropies are shares of log K.  Where the values come from: `README.md` beside this file.
 
-    window >= 1: measured steps that are averaged, since a single batch is noisy; patience >= window: measured steps
-    after which something must have moved.
-    uniform: entropy from which predictions are so uniform that they give the forget set away. On the digits an attacker
-    tells forget from test samples with an AUC of 78 to 92 % at 0.7, and healthy runs end below 0.4.
-    beyond_target: the same, counted from the target entropy: unseen data have 0.10 to 0.15 there, at which this is an
-    AUC of 67 to 75 %.
-    stuck: rise below which the entropy has not moved within the patience; healthy runs rise by 0.2 to 0.3.
-    retain_rise: factor by which the retain loss may grow, once above retain_floor (share of log K), which keeps a loss
-    that starts at almost nothing from counting; nor may it pass log K, that of guessing, from below. At the floor the
-    digits' retain accuracy is 85 % or less, from 95 to 100 %.
-    cosine: |cos| from which a layer's gradients are nearly collinear: less than a third of the forget gradient's length
-    survives. Medians over layers: 0.3 at most in healthy runs, above 0.98 where forget samples are in the retain batch.
-    climb: mean cosine between update and retain gradient from which the optimizer works against the projection, where
-    every update of the window climbs. Healthy runs have single climbs, up to a mean of 0.07 over five steps, but never
-    five in a row; with a weight decay of 0.1 there are five within 12 steps, before the retain loss is lost at 16.
-    step_factor: how many times smaller or larger than at the start a quantizer's step may become; 1.6 in healthy runs.
-    still: share of the weight codes that must change within the patience; about 1 in healthy runs, repeats counted.
     Raises TypeError or ValueError, naming the field, for a value out of range.
     Source: ours; chosen on seeds 11 to 13 and 21 to 24 of the digits, `python -m oeu_ref beyond monitor` has others.
     """
 
-    window: int = 5
-    patience: int = 20
-    uniform: float = 0.7
-    beyond_target: float = 0.3
-    stuck: float = 0.02
-    retain_rise: float = 3.0
-    retain_floor: float = 0.5
-    cosine: float = 0.95
-    climb: float = 0.02
-    step_factor: float = 10.0
-    still: float = 1e-4
+    window: int = 5  # >= 1, measured steps that are averaged, since a single batch is noisy
+    patience: int = 20  # >= window, measured steps after which something must have moved
+    uniform: float = 0.7  # entropy from which predictions are so uniform that they give the forget set away
+    beyond_target: float = 0.3  # the same, counted from the target entropy
+    stuck: float = 0.02  # rise below which the entropy has not moved within the patience
+    retain_rise: float = 3.0  # factor by which the retain loss may grow, once above the floor; nor may it pass log K
+    retain_floor: float = 0.5  # share of log K, which keeps a loss that starts at almost nothing from counting
+    cosine: float = 0.95  # |cos| from which a layer's gradients are nearly collinear
+    climb: float = 0.02  # mean cosine of update and retain gradient, where every update of the window climbs
+    step_factor: float = 10.0  # how many times smaller or larger than at the start a quantizer's step may become
+    still: float = 1e-4  # share of the weight codes that must change within the patience
 
     def __post_init__(self):
         boundary.integer("window", self.window, 1)

@@ -84,8 +84,8 @@ class RetainMemory:
 
     size >= 0: how many gradients are kept. Each costs as much memory as the parameters that it belongs to: at m = 16 a
     ResNet-18 in float32 (11.2 M parameters) holds 0.7 GB of them.
-    gradients: the deque of them, dicts by name.  Raises TypeError or ValueError for a size below 0.
-    Source: ours.
+    gradients: the deque of them, dicts by name, to save with a run, clear or extend.
+    Raises TypeError or ValueError for a size below 0.  Source: ours.
     """
 
     @takes(size=boundary.Integer(0))
@@ -122,22 +122,12 @@ class RetainMemory:
             for gradient in self.gradients
         ]
 
-    def state_dict(self):
-        """Size and gradients, oldest first, for `load_state_dict` of an object that goes on from there."""
-        return {"size": self.size, "gradients": [dict(gradient) for gradient in self.gradients]}
-
-    def load_state_dict(self, state):
-        """Go on where the object stood whose `state_dict` this is; of a larger one the newest gradients that fit."""
-        self.gradients.clear()
-        for gradient in state["gradients"]:
-            self.push(gradient)
-
 
 class SubspaceOEU(OEU):
     """OEU that projects off the span of this and the last steps' retain gradients.
 
     memory: m >= 1, how many retain gradients span the subspace, at the price of m - 1 copies of the gradients; all else
-    as `OEU`.  remembered: the `RetainMemory` of the m - 1 gradients before this step's, to save with a run.
+    as `OEU`.  remembered: the `RetainMemory` of the m - 1 gradients before this step's.
     With m = 1 it is `OEU`.  Raises as `OEU`, and TypeError or ValueError for a memory below 1.
     Source: ours; see `project_subspace`.
     """
