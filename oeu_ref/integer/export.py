@@ -17,7 +17,7 @@ from .. import boundary, files
 from ..core.quantizer import QuantConv2d, QuantLinear
 from .file import to_arrays
 from .fixed_point import Plan, Value
-from .network import INPUT, VALUE_TYPES, Input, IntegerNetwork
+from .network import INPUT, VALUE_TYPES, Input, IntegerNetwork, sides
 
 SUPPORTED = (
     "QuantConv2d and QuantLinear, BatchNorm right after one of them, ReLU, ReLU6, addition, average pooling to 1 x 1, "
@@ -37,21 +37,14 @@ _MODULES = {
     nn.MaxPool2d: ("maximum", ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
     nn.Flatten: ("flatten", ("start_dim", "end_dim")),
 }
-_FUNCTIONS = {
-    torch.relu: "relu",
-    functional.relu: "relu",
-    "relu": "relu",
-    "relu_": "relu",
-    functional.relu6: "relu6",
-    operator.add: "add",
-    operator.iadd: "add",
-    torch.add: "add",
-    "add": "add",
-    "add_": "add",
-    functional.adaptive_avg_pool2d: "average",
-    torch.flatten: "flatten",
-    "flatten": "flatten",
+_CALLED = {
+    "relu": (torch.relu, functional.relu, "relu", "relu_"),
+    "relu6": (functional.relu6,),
+    "add": (operator.add, operator.iadd, torch.add, "add", "add_"),
+    "average": (functional.adaptive_avg_pool2d,),
+    "flatten": (torch.flatten, "flatten"),
 }
+_FUNCTIONS = {function: method for method, functions in _CALLED.items() for function in functions}
 
 
 def export(model, input_shape, input_range=PIXELS, input_scale=None, input_offset=0.0, value_bits=64):
@@ -296,9 +289,7 @@ def _geometry(name, layer, shape):
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise ValueError(f"{name} must pad with zeros, by numbers, got {layer.padding_mode!r}, {layer.padding!r}")
     pairs = {key: tuple(getattr(layer, key)) for key in ("stride", "padding", "dilation")}
-    settings = zip(shape[1:], layer.kernel_size, *pairs.values())
-    sides = [(i + 2 * p - d * (k - 1) - 1) // s + 1 for i, k, s, p, d in settings]
-    return {**pairs, "groups": layer.groups}, (layer.out_channels, *sides)
+    return {**pairs, "groups": layer.groups}, (layer.out_channels, *sides(shape[1:], layer.kernel_size, **pairs))
 
 
 def _alone(node, name):

@@ -19,19 +19,7 @@ from .packing import pack_codes, unpack_codes
 
 SCHEMA = "oeu_ref integer network 1"
 # what may be damaged shows as one of these, from zip, JSON, NumPy's headers or our own checks
-_DAMAGE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    OverflowError,
-    RecursionError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-)
+_DAMAGE = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, SyntaxError, RuntimeError, MemoryError)
 
 
 def to_arrays(network):
@@ -73,7 +61,7 @@ def read(path):
         return _network(_entries(path))
     except OSError as error:
         raise ValueError(f"{path} must be a file that can be read: {error.strerror or error}") from None
-    except _DAMAGE as error:
+    except (*_DAMAGE, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{path} must be an {SCHEMA!r}: {reason}") from None
 
@@ -136,10 +124,8 @@ def _node(fields, value_bits, entries):
         if (full := f"{name}.{part}") not in entries:
             raise ValueError(f"array {full} is missing")
         array, shape = entries.pop(full), tuple(described["shape"])
-        if array.dtype != dtypes.get(part, VALUE_TYPES[value_bits]):
-            raise ValueError(
-                f"array {full} must have dtype {np.dtype(dtypes.get(part, VALUE_TYPES[value_bits]))}, got {array.dtype}"
-            )
+        if array.dtype != (dtype := np.dtype(dtypes.get(part, VALUE_TYPES[value_bits]))):
+            raise ValueError(f"array {full} must have dtype {dtype}, got {array.dtype}")
         if part == "weight":
             array = _unpacked(full, array, shape, described)
         if array.shape != shape:

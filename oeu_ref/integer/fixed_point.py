@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .network import VALUE_TYPES, Node, thresholds
+from .network import VALUE_TYPES, Node, sides, thresholds
 
 
 @dataclass
@@ -103,9 +103,9 @@ class Plan:
 
     def maximum(self, name, value, kernel, stride, padding):
         """Maximum over windows; kernel, stride, padding: pairs."""
-        sides = [(i + 2 * p - k) // s + 1 for i, k, s, p in zip(value.shape[1:], kernel, stride, padding)]
         attributes = {"kernel": kernel, "stride": stride, "padding": padding}
-        return self._like(name, "max_pool", value, (value.shape[0], *sides), lambda f, value_bits: (attributes, {}))
+        shape = (value.shape[0], *sides(value.shape[1:], **attributes))
+        return self._like(name, "max_pool", value, shape, lambda f, value_bits: (attributes, {}))
 
     def flatten(self, name, value):
         """All features of a sample in a row."""

@@ -5,8 +5,8 @@ Raw integers go in (pixels 0 to 255), integer logits come out. Between them stan
     values (int32 or int64)  --quantize-->  codes (int16)  --conv, linear-->  sums (int32)  --rescale-->  values
 
 A value v stands for the real number v * 2^-f / d: f fraction bits, chosen for each stream of values that residual
-connections join, and d the pixels that an average pool summed. `oeu_ref.integer.export` makes such networks of PyTorch's.
-Sources: Jacob et al., CVPR 2018; Umuroglu and Jahre, 2017; both in `integer_ops`.
+connections join, and d the pixels that an average pool summed. `oeu_ref.integer.export` makes such networks of
+PyTorch's.  Sources: Jacob et al., CVPR 2018; Umuroglu and Jahre, 2017; both in `arithmetic`.
 """
 
 import math
@@ -23,18 +23,6 @@ VALUE_TYPES = {32: np.int32, 64: np.int64}
 SUM_LIMIT, PRODUCT_LIMIT = 2**31, 2**63  # of 32-bit accumulators, and of the product that rescales them
 SIZE_LIMIT = 2**26  # numbers that one sample's output may hold: what a garbled file may ask for
 
-# operation -> kinds of its inputs (a rescale also takes raw integers), its attributes, its arrays, kind of its output
-OPERATIONS = {
-    "quantize": (("value",), ("q_min", "gap"), ("thresholds",), "code"),
-    "linear": (("code",), (), ("weight",), "sum"),
-    "conv": (("code",), ("stride", "padding", "dilation", "groups"), ("weight",), "sum"),
-    "rescale": (("sum",), ("shift", "fraction_bits"), ("multiplier", "offset"), "value"),
-    "clip": (("value",), ("high",), (), "value"),
-    "add": (("value", "value"), (), (), "value"),
-    "sum_pool": (("value",), (), (), "value"),
-    "max_pool": (("value",), ("kernel", "stride", "padding"), (), "value"),
-    "flatten": (("value",), (), (), "value"),
-}
 INPUT = "input"  # the name by which nodes refer to the raw integers
 
 
@@ -95,8 +83,7 @@ class IntegerNetwork:
 
     def __init__(self, nodes, input, value_bits=64):
         self.nodes, self.input = tuple(nodes), input
-        self.value_bits = boundary.integer("value_bits", value_bits, 32, 64)
-        boundary.one_of("value_bits", value_bits, tuple(VALUE_TYPES))
+        self.value_bits = boundary.one_of("value_bits", value_bits, tuple(VALUE_TYPES))
         self.facts = {INPUT: _checked_input(input)}
         for node in self.nodes:
             if node.name in self.facts:
@@ -175,16 +162,24 @@ def thresholds(step, q_min, q_max, unit, value_bits=64):
     return np.array([min(max(v, limits.min), limits.max) for v in first], limits.dtype)
 
 
+def sides(image, kernel, stride, padding, dilation=(1, 1)):
+    """Height and width of what a window that moves over an image gives; 0 where it does not fit.  All are pairs."""
+    return tuple(
+        (i + 2 * p - d * (k - 1) - 1) // s + 1 if i + 2 * p > d * (k - 1) else 0
+        for i, k, s, p, d in zip(image, kernel, stride, padding, dilation)
+    )
+
+
 def _fact(node, inputs, value_bits):
     """The `Fact` of a node's output.  Raises ValueError for what does not fit or could overflow."""
-    kinds, attributes, arrays, kind = OPERATIONS[node.op]
+    kinds, attributes, arrays, kind, rule = OPERATIONS[node.op]
     for what, wanted, found in (("attributes", attributes, node.attributes), ("arrays", arrays, node.arrays)):
         if set(wanted) != set(found):
             raise ValueError(f"{what} must be {list(wanted)}, got {sorted(found)}")
     found = tuple(fact.kind for fact in inputs)
     if found != kinds and not (node.op == "rescale" and found == ("raw",)):
         raise ValueError(f"inputs must be of kind {kinds}, got {found}")
-    shape, bound, unit = _RULES[node.op](node, *inputs, value_bits)
+    shape, bound, unit = rule(node, *inputs, value_bits)
     if min(shape) < 1 or math.prod(shape) > SIZE_LIMIT:
         raise ValueError(f"the output must have 1 to {SIZE_LIMIT} numbers a sample, got shape {shape}")
     if kind == "value" and bound >= 2 ** (value_bits - 1):
@@ -214,8 +209,8 @@ def _conv_fact(node, fact, value_bits):
     groups = boundary.integer("groups", node.attributes["groups"], 1)
     if len(fact.shape) != 3 or fact.shape[0] != weight.shape[1] * groups or len(weight) % groups:
         raise ValueError(f"weight {weight.shape} in {groups} groups does not fit inputs of shape {fact.shape}")
-    sides = _sides(fact.shape[1:], weight.shape[2:], stride, padding, dilation)
-    return (len(weight), *sides), _sum_bounds(weight, fact), None
+    image = sides(fact.shape[1:], weight.shape[2:], stride, padding, dilation)
+    return (len(weight), *image), _sum_bounds(weight, fact), None
 
 
 def _rescale_fact(node, fact, value_bits):
@@ -258,23 +253,25 @@ def _max_pool_fact(node, fact, value_bits):
     channels, *image = _image(fact)
     if any(2 * p > k for p, k in zip(padding, kernel)):
         raise ValueError(f"padding must be at most half of the kernel, got {padding} and {kernel}")
-    return (channels, *_sides(image, kernel, stride, padding, (1, 1))), fact.bound, fact.unit
+    return (channels, *sides(image, kernel, stride, padding)), fact.bound, fact.unit
 
 
 def _flatten_fact(node, fact, value_bits):
     return (math.prod(fact.shape),), fact.bound, fact.unit
 
 
-_RULES = {
-    "quantize": _quantize_fact,
-    "linear": _linear_fact,
-    "conv": _conv_fact,
-    "rescale": _rescale_fact,
-    "clip": _clip_fact,
-    "add": _add_fact,
-    "sum_pool": _sum_pool_fact,
-    "max_pool": _max_pool_fact,
-    "flatten": _flatten_fact,
+# operation -> kinds of its inputs (a rescale also takes raw integers), its attributes, its arrays, kind of its output,
+# and what finds shape, bound and unit of that
+OPERATIONS = {
+    "quantize": (("value",), ("q_min", "gap"), ("thresholds",), "code", _quantize_fact),
+    "linear": (("code",), (), ("weight",), "sum", _linear_fact),
+    "conv": (("code",), ("stride", "padding", "dilation", "groups"), ("weight",), "sum", _conv_fact),
+    "rescale": (("sum",), ("shift", "fraction_bits"), ("multiplier", "offset"), "value", _rescale_fact),
+    "clip": (("value",), ("high",), (), "value", _clip_fact),
+    "add": (("value", "value"), (), (), "value", _add_fact),
+    "sum_pool": (("value",), (), (), "value", _sum_pool_fact),
+    "max_pool": (("value",), ("kernel", "stride", "padding"), (), "value", _max_pool_fact),
+    "flatten": (("value",), (), (), "value", _flatten_fact),
 }
 
 
@@ -311,13 +308,6 @@ def _image(fact):
     if len(fact.shape) != 3:
         raise ValueError(f"inputs must have shape (C, H, W), got {fact.shape}")
     return fact.shape
-
-
-def _sides(image, kernel, stride, padding, dilation):
-    return tuple(
-        (i + 2 * p - d * (k - 1) - 1) // s + 1 if i + 2 * p > d * (k - 1) else 0
-        for i, k, s, p, d in zip(image, kernel, stride, padding, dilation)
-    )
 
 
 def _checked_input(raw):
