@@ -797,7 +797,7 @@ def test_a_kept_image_model_is_exported_and_checked(tmp_path):
     """The text says what was written and that it agrees."""
     torch.manual_seed(0)
     experiment = Experiment(width=8, stem_stride=2, image_size=12)
-    model = ImageClassifier(quantize_model(experiment.make_network(5)), [0.4, 0.5, 0.45], [0.2, 0.25, 0.3])
+    model = experiment.classifier(5, [0.4, 0.5, 0.45], [0.2, 0.25, 0.3])
     model = trained(model, lambda g: torch.randint(0, 256, (8, *SHAPE), generator=g).to(torch.uint8))
     kept = Checkpoint(tmp_path / "model.pt", {"experiment": dataclasses.asdict(experiment)})
     kept.notes = {"classes": list("abcde")}

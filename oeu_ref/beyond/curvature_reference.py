@@ -19,7 +19,8 @@ from ..reference.projection import norm, takes
 def _real(name, value, library, low=-np.inf):
     values = library.asarray(value)
     if values.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
+        got = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"{name} must be a number or an array of real numbers, got {got}")
     values = values.astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= low))
     if bad.any():
