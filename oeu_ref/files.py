@@ -24,8 +24,7 @@ def write_bytes(path, content):
 
     Returns the path as `pathlib.Path`.  Raises OSError where it cannot be written; an existing file is then as before.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (path := pathlib.Path(path)).parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
     file = open(temporary, "xb")  # "x": the file is new, and nobody has put a link in its place
     try:

@@ -16,9 +16,6 @@ vectors, the benchmark's inputs and the images on which an exported network is c
 puts it back.
 """
 
-import hashlib
-import re
-import warnings
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,7 +23,6 @@ import torch
 from torch import Tensor
 
 from .. import boundary
-from .archives import read_text
 
 
 @dataclass(frozen=True)
@@ -150,109 +146,6 @@ def class_indices(labels, classes):
         if not (labels == c).any():
             raise ValueError(f"classes must be classes of the training samples, got {c}, of which there is no sample")
     return torch.isin(labels, torch.tensor(classes, device=labels.device)).nonzero().flatten().cpu()
-
-
-def class_numbers(classes, names):
-    """Numbers of classes that are given by their names, or by their numbers where no class has that for a name.
-
-    classes: words or integers; names: of all classes, in order.  Returns a list of integers.
-    Raises ValueError, with the names that there are, for a word that is neither.
-    """
-    found = []
-    for c in classes:
-        if names.count(str(c)) == 1:
-            found.append(names.index(str(c)))
-        elif isinstance(c, str) and not re.fullmatch("[0-9]{1,9}", c):
-            listed = ", ".join(map(repr, names[:20])) + ", ..." * (len(names) > 20)
-            raise ValueError(f"forget_classes must be names or numbers of classes, got {c!r}; there are {listed}")
-        else:
-            found.append(int(c) if isinstance(c, str) else c)
-    return found
-
-
-def indices_of_file(path, count):
-    """Indices in a text file, apart by white space or commas; after a # a line says nothing.
-
-    path: of the file; count: of the samples that they are indices of.  Returns (M,) int64, M >= 1.
-    Raises ValueError, naming the file and the first word that is wrong.
-    """
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"forget_file must be a text file with one index in each line, {path}: {error}") from None
-    words = re.sub(r"#.*|,", " ", text).split()
-    wrong = [word for word in words if not re.fullmatch("0*[0-9]{1,18}", word) or int(word) >= count]
-    if wrong or not words:
-        raise ValueError(
-            f"forget_file must hold indices of training images, 0 to {count - 1}, one in each line, {path} holds "
-            f"{wrong[0][:40] if wrong else 'none'!r}"
-        )
-    return torch.tensor([int(word) for word in words])
-
-
-def held_out(order, validation_size, train_size, wanted=None):
-    """Positions of validation and of training samples, both ascending: in a random order the first and the next ones.
-
-    order: (N,) int64, a permutation; sizes: together at most N; wanted: positions of samples that are to be forgotten,
-    all of which are training samples then, whatever the order; None: there are none.
-    Returns two int64 tensors.  Raises ValueError for so many wanted that there is none to keep.
-    """
-    if wanted is not None:
-        first = torch.isin(order, wanted)
-        if int(first.sum()) >= train_size:
-            raise ValueError(
-                f"forget_file must leave images to keep, it names {int(first.sum())}, and {train_size} are for training"
-            )
-        # the wanted ones right behind those for validation: of what is drawn, all else is as it was
-        others = order[~first]
-        order = torch.cat([others[:validation_size], order[first], others[validation_size:]])
-    return order[:validation_size].sort().values, order[validation_size:][:train_size].sort().values
-
-
-def settle_copies(train, test, indices, forget_too):
-    """Exact copies of what is to be forgotten: forgotten too, or counted in a warning.
-
-    train, test: `Samples`, all that there are; indices: {"forget", "retain", "validation": positions in train, "test":
-    in test}; forget_too: whether copies in retain are forgotten too, and those in validation and test, which are not
-    unseen, left out.
-    Returns indices, changed if need be.  Raises ValueError where a part would be empty.
-    """
-    forgotten = set(_contents(train[indices["forget"]]))
-    copies = {}
-    for part in ("retain", "validation", "test"):
-        samples = (test if part == "test" else train)[indices[part]]
-        copies[part] = torch.tensor([content in forgotten for content in _contents(samples)], dtype=torch.bool)
-    if not any(int(found.sum()) for found in copies.values()):
-        return indices
-    if not forget_too:
-        counts = ", ".join(f"{int(found.sum())} in {part}" for part, found in copies.items())
-        warnings.warn(
-            f"exact copies of what is to be forgotten are not: {counts}, where they count as kept or as unseen; "
-            "--forget-copies forgets them too",
-            stacklevel=2,  # the same place for all callers: once a process is enough
-        )
-        return indices
-    settled = {part: indices[part][~found] for part, found in copies.items()}
-    if empty := [part for part, left in settled.items() if not len(left)]:
-        raise ValueError(f"forget_copies must leave images for {empty[0]}, all of them are copies of forgotten ones")
-    forget = torch.cat([indices["forget"], indices["retain"][copies["retain"]]]).sort().values
-    return {"forget": forget, **settled}
-
-
-def _contents(samples):
-    """What tells inputs apart, one by one: a digest of each one's bytes."""
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in samples.inputs.flatten(1).contiguous().numpy()]
-
-
-def forgotten(labels, total, names):
-    """One line that says what is forgotten: how many of how many samples, and of which classes.
-
-    labels: (N,) of what is forgotten; total: of all training samples; names: of the classes.
-    """
-    counts = torch.bincount(labels, minlength=len(names)).tolist()
-    parts = [f"{count} of class {name!r} ({i})" for i, (name, count) in enumerate(zip(names, counts)) if count]
-    listed = ", ".join(parts[:20]) + ", ..." * (len(parts) > 20)
-    return f"to be forgotten: {len(labels)} of {total} training images, {listed}"
 
 
 def split_at(train, indices):

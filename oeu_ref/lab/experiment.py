@@ -10,22 +10,11 @@ import torch
 from .. import boundary
 from ..core.network import QuantMLP, quantize_model
 from . import baselines
-from .data import (
-    Samples,
-    Splits,
-    class_indices,
-    class_numbers,
-    digits,
-    forget_split,
-    held_out,
-    indices_of_file,
-    settle_copies,
-    split_at,
-    stream,
-)
+from .data import Samples, Splits, class_indices, digits, forget_split, split_at, stream
 from .datasets import load_images
 from .images import PRECISIONS, ImageClassifier, augment, channel_statistics
 from .models import ARCHITECTURES, STANDARD_WIDTHS
+from .requests import class_numbers, held_out, indices_of_file, settle_copies
 from .training import TrainConfig
 
 
@@ -243,7 +232,7 @@ QUICK = Digits(train=TrainConfig(epochs=3), max_steps=4)
 
 @dataclasses.dataclass(frozen=True)
 class ForgettingCopies(Experiment):
-    """An experiment that forgets exact copies of what is to be forgotten, too, as `data.settle_copies` does."""
+    """An experiment that forgets exact copies of what is to be forgotten, too, as `requests.settle_copies` does."""
 
     forget_copies: bool = True
 

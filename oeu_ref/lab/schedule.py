@@ -15,8 +15,8 @@ import torch
 from .. import boundary, files
 from ..beyond import distributed
 from .cells import run_cell
-from .data import forgotten
 from .engine import one_thread, progress_bar
+from .requests import forgotten
 
 DETERMINISM = ("warn", "error", "off")
 
