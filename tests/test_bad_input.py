@@ -1,222 +1,462 @@
-"""Bad input, alike in reference and core: the same argument, the same exception type, the same remedy."""
+"""Bad input: the same argument, the same exception type, the same remedy, made from the rules of every function.
 
-import math
+Rows come from the rules that `boundary.taking` attaches: a new function has its own as soon as VALID has a call of it.
+By hand stands only what a rule cannot say.
+"""
+
+import copy
+import dataclasses
+import importlib
+import inspect
+import pathlib
+import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from oeu_ref import core, reference
-from oeu_ref.core import entropy as core_entropy
-from oeu_ref.core import projection as core_projection
-from oeu_ref.core import quantizer as core_quantizer
+import oeu_ref
+from oeu_ref import boundary, core, reference
 from oeu_ref.core.network import quantize_model
 from oeu_ref.integer import packing
-from oeu_ref.reference import entropy, metrics, network, projection, quantizer
+from oeu_ref.reference import metrics, network
 
-NUMPY, TORCH = "reference", "core"
-MODULES = {
-    NUMPY: {"entropy": entropy, "quantizer": quantizer, "projection": projection},
-    TORCH: {"entropy": core_entropy, "quantizer": core_quantizer, "projection": core_projection},
-}
-
-
-def make(twin, value):
-    """Nested lists of numbers as the twin's arrays; everything else as it is."""
-    if isinstance(value, np.ndarray):
-        return value.copy() if twin == NUMPY else torch.tensor(value)
-    if isinstance(value, list):
-        return [make(twin, item) for item in value]
-    return value
-
+from . import bad_values
 
 A = np.array
 Z = A([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]])
-F, G = [A([1.0, 2.0]), A([[1.0, 0.5]])], [A([0.5, -1.0]), A([[2.0, 1.0]])]
+P = A([[0.5, 0.25, 0.25], [0.125, 0.5, 0.375]])
+Y = A([0, 2])
 X = A([0.5, -1.5, 3.0])
-NAN, INF = math.nan, math.inf
-with_value = lambda array, value: np.concatenate([[value], array.ravel()[1:]]).reshape(array.shape)
-
-LOGITS = [
-    (Z[0], ValueError, "logits must have shape (N, K)"),
-    (Z[None], ValueError, "logits must have shape (N, K)"),
-    (with_value(Z, NAN), ValueError, "logits must be finite"),
-    (with_value(Z, INF), ValueError, "logits must be finite"),
-    (with_value(Z, -INF), ValueError, "logits must be finite"),
-    (Z.astype(np.int64), TypeError, "logits must be floating point"),
-    (Z[:, :1], ValueError, "K >= 2 classes"),
-    (Z[:0], ValueError, "N >= 1 samples"),
-    (Z[:, :0], ValueError, "K >= 2 classes"),
-]
-LABELS = [
-    (A([0.0, 1.0]), TypeError, "labels must be integers"),
-    (A([0, 3]), ValueError, "labels must lie in [0, 3)"),
-    (A([-1, 0]), ValueError, "labels must lie in [0, 3)"),
-    (A([0]), ValueError, "labels must have shape (2,)"),
-    (A([[0], [1]]), ValueError, "labels must have shape (2,)"),
-]
-PROBABILITIES = [
-    (Z, ValueError, "probabilities must be distributions"),
-    (A([[0.5, 0.6]]), ValueError, "rows that sum to 1"),
-    (A([[1.5, -0.5]]), ValueError, "entries in [0, 1]"),
-    (A([[0.5, NAN]]), ValueError, "probabilities must be finite"),
-    (A([0.5, 0.5]), ValueError, "probabilities must have shape (N, K)"),
-]
-QUANTIZER = [
-    (dict(x=with_value(X, NAN)), ValueError, "x must be finite"),
-    (dict(x=with_value(X, INF)), ValueError, "x must be finite"),
-    (dict(x=X.astype(np.int64)), TypeError, "x must be floating point"),
-    (dict(step=0.0), ValueError, "step must be greater than 0"),
-    (dict(step=-0.5), ValueError, "step must be greater than 0"),
-    (dict(step=NAN), ValueError, "step must be finite"),
-    (dict(step="0.5"), TypeError, "step must be a number"),
-    (dict(q_min=7, q_max=7), ValueError, "q_min must be smaller than q_max"),
-    (dict(q_min=8, q_max=-7), ValueError, "q_min must be smaller than q_max"),
-    (dict(q_min=-7.5), TypeError, "q_min must be a whole number"),
-    (dict(q_max="7"), TypeError, "q_max must be a whole number"),
-    (dict(q_max=True), TypeError, "q_max must be a whole number"),
-]
-BACKWARD = [
-    (dict(grad_out=X[:2]), ValueError, "grad_out must have the shape of x"),
-    (dict(grad_out=with_value(X, NAN)), ValueError, "grad_out must be finite"),
-    (dict(grad_out=X.astype(np.int64)), TypeError, "grad_out must be floating point"),
-    (dict(grad_scale=-1.0), ValueError, "grad_scale must be finite and at least 0"),
-    (dict(grad_scale=NAN), ValueError, "grad_scale must be finite and at least 0"),
-    (dict(mask="strict"), ValueError, "mask must be one of 'clip', 'round'"),
-]
-PROJECT = [
-    (dict(forget_grads=A([1.0, 2.0])), TypeError, "forget_grads must be a list"),
-    (dict(forget_grads=F[:1]), ValueError, "must be lists of the same length"),
-    (dict(forget_grads=[], retain_grads=[]), ValueError, "at least 1"),
-    (dict(retain_grads=[G[0], G[1][0]]), ValueError, "retain_grads[1] must have the shape of forget_grads[1]"),
-    (dict(forget_grads=[F[0], with_value(F[1], NAN)]), ValueError, "forget_grads[1] must be finite"),
-    (dict(retain_grads=[with_value(G[0], INF), G[1]]), ValueError, "retain_grads[0] must be finite"),
-    (dict(forget_grads=[F[0].astype(np.int64), F[1]]), TypeError, "forget_grads[0] must be floating point"),
-    (dict(alpha=1.5), ValueError, "alpha must lie in [0, 1]"),
-    (dict(alpha=-0.1), ValueError, "alpha must lie in [0, 1]"),
-    (dict(alpha=NAN), ValueError, "alpha must lie in [0, 1]"),
-    (dict(alpha="1"), TypeError, "alpha must be a number"),
-    (dict(alpha=True), TypeError, "alpha must be a number"),
-    (dict(alpha=None), TypeError, "alpha must be a number"),
-    (dict(granularity="layers"), ValueError, "granularity must be one of 'layer', 'global'"),
-    (dict(rescale=None), ValueError, "rescale must be one of 'undo', 'match'"),
-    (dict(normalization="l2"), ValueError, "normalization must be one of 'exact', 'additive'"),
-    (dict(normalization="additive", epsilon=0.0), ValueError, "epsilon must be greater than 0"),
-    (dict(layer_ids=[0]), ValueError, "layer_ids must name a layer for each tensor"),
-]
-BETA = [
-    (dict(beta=-1.0), ValueError, "beta must be finite and at least 0"),
-    (dict(beta=INF), ValueError, "beta must be finite and at least 0"),
-    (dict(beta="1"), TypeError, "beta must be a number"),
-]
-BITS = [(0, ValueError), (9, ValueError), (-4, ValueError), (2.5, TypeError), (True, TypeError), ("4", TypeError)]
+F, G = [A([1.0, 2.0]), A([[1.0, 0.5]])], [A([0.5, -1.0]), A([[2.0, 1.0]])]
+INPUTS = A([[0.5, 0.25, 1.0, 0.0], [0.125, 1.0, 0.0, 0.5]])
+MLP = network.QuantizedMLP((4, 3)).calibrate(INPUTS)
+SGD = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+GAPS = dict.fromkeys(metrics.METRICS, 50.0)
+CODES = {"x": X, "step": 0.5, "q_min": -8, "q_max": 7}
+BITS = {"weight_bits": 4, "activation_bits": 4, "first_last_bits": 8}
+OEU_OPTIONS = {"alpha": 1.0, "beta": 1.0, "granularity": "layer", "rescale": "undo", "layer": "module"}
+PROJECT = {"forget_grads": F, "retain_grads": G, "alpha": 1.0, "granularity": "layer", "rescale": "undo"}
+PROJECT |= {"normalization": "additive", "epsilon": 1e-8, "layer_ids": ["a", "b"]}
 
 
-def cases():
-    """(file, function, keyword arguments, exception type, part of the message) for both twins."""
-    for function in ("entropy_loss", "kl_to_uniform", "entropy", "softmax", "log_softmax"):
-        for logits, error, message in LOGITS:
-            yield "entropy", function, {"logits": logits}, error, message
-    for logits, error, message in LOGITS:
-        yield "entropy", "cross_entropy", {"logits": logits, "labels": A([0, 1])}, error, message
-    for labels, error, message in LABELS:
-        yield "entropy", "cross_entropy", {"logits": Z, "labels": labels}, error, message
-    for probabilities, error, message in PROBABILITIES:
-        yield "entropy", "entropy_of_probabilities", {"probabilities": probabilities}, error, message
-    for change, message in (
-        ({"num_classes": 1}, "num_classes must be at least 2"),
-        ({}, "wrong_labels must lie in [0, 2)"),
-    ):
-        arguments = {"wrong_labels": A([0, 5]), "num_classes": 2, **change}
-        yield "entropy", "label_manipulation_optimum", arguments, ValueError, message
-    quantizer_arguments = {"x": X, "step": 0.5, "q_min": -8, "q_max": 7}
-    for function in ("fake_quantize", "integer_codes", "fake_quantize_backward"):
-        backward = {"grad_out": X} if function.endswith("backward") else {}
-        for change, error, message in QUANTIZER + (BACKWARD if backward else []):
-            yield "quantizer", function, {**backward, **quantizer_arguments, **change}, error, message
-    yield "quantizer", "initial_step", {"x": X[:0], "q_max": 7}, ValueError, "x must not be empty"
-    yield "quantizer", "initial_step", {"x": with_value(X, NAN), "q_max": 7}, ValueError, "x must be finite"
-    yield "quantizer", "dequantize", {"codes": X, "step": 0.5}, TypeError, "codes must be integers"
-    yield "quantizer", "dequantize", {"codes": A([1, 2]), "step": 0.0}, ValueError, "step must be greater than 0"
-    yield "quantizer", "step_gradient_scale", {"count": 0, "q_max": 7}, ValueError, "count must be at least 1"
-    for bits, error in BITS:
-        yield "quantizer", "integer_range", {"bits": bits}, error, "bits must be"
-    for function, changes in (("project", PROJECT), ("oeu_direction", PROJECT + BETA)):
-        for change, error, message in changes:
-            yield "projection", function, {"forget_grads": F, "retain_grads": G, **change}, error, message
-    yield "projection", "cosines", {"first_grads": F, "second_grads": G[:1]}, ValueError, "first_grads and second_grads"
+def model():
+    """A model in PyTorch."""
+    return core.QuantMLP((4, 3)).double()
 
 
-CASES = list(cases())
+def optimizer(net):
+    return torch.optim.SGD(net.parameters(), 0.1)
 
 
-@pytest.mark.parametrize("twin", [NUMPY, TORCH])
+# one right call of each function, its arrays as NumPy's: what bad values are put into; a function makes it anew
+VALID = {
+    **{f"entropy.{f}": {"logits": Z} for f in ("log_softmax", "softmax", "entropy", "entropy_loss", "kl_to_uniform")},
+    "entropy.cross_entropy": {"logits": Z, "labels": Y},
+    "entropy.label_manipulation_optimum": {"num_classes": 3, "wrong_labels": Y},
+    "entropy.entropy_of_probabilities": {"probabilities": P},
+    "quantizer.integer_range": {"bits": 4, "signed": True},
+    "quantizer.fake_quantize": {**CODES, "grad_scale": 1.0, "mask": "clip"},
+    "quantizer.fake_quantize_backward": {"grad_out": X, **CODES, "grad_scale": 1.0, "mask": "clip"},
+    "quantizer.integer_codes": CODES,
+    "quantizer.dequantize": {"codes": Y, "step": 0.5},
+    "quantizer.binarize": {"x": X, "step": 0.5, "grad_scale": 1.0},
+    "quantizer.binarize_backward": {"grad_out": X, "x": X, "step": 0.5, "grad_scale": 1.0},
+    "quantizer.binary_codes": {"x": X},
+    "quantizer.initial_step": {"x": X, "q_max": 7},
+    "quantizer.initial_binary_step": {"x": X},
+    "quantizer.step_gradient_scale": {"count": 4, "q_max": 7},
+    "quantizer.Quantizer.__init__": lambda: {
+        "self": core.Quantizer.__new__(core.Quantizer),
+        **{"bits": 4, "signed": None, "mask": "clip", "per_sample": True},
+    },
+    "quantizer.QuantLinear.__init__": lambda: _layer(core.QuantLinear, in_features=4, out_features=3),
+    "quantizer.QuantConv2d.__init__": lambda: _layer(core.QuantConv2d, in_channels=4, out_channels=3, kernel_size=1),
+    "projection.project": PROJECT,
+    "projection.oeu_direction": {**PROJECT, "beta": 1.0},
+    "projection.projected": lambda: {
+        **{name: PROJECT[name] for name in ("forget_grads", "retain_grads", "alpha", "rescale")},
+        **{"layers": core.projection.Layers(None, tensors(F)), "normalization": "exact", "epsilon": 1e-8},
+    },
+    "projection.cosines": {"first_grads": F, "second_grads": G, "granularity": "layer", "layer_ids": None},
+    "projection.Layers.__init__": lambda: {
+        "self": core.projection.Layers.__new__(core.projection.Layers),
+        **{"layer_ids": [0, 1], "tensors": tensors(F), "granularity": "layer"},
+    },
+    "network.QuantizedMLP.__init__": lambda: {"self": copy.deepcopy(MLP), "sizes": (4, 3), **BITS, "seed": 0},
+    "network.QuantizedMLP.calibrate": lambda: {"self": copy.deepcopy(MLP), "inputs": INPUTS},
+    "network.QuantizedMLP.forward": {"self": MLP, "inputs": INPUTS},
+    "network.QuantizedMLP.probabilities": {"self": MLP, "inputs": INPUTS},
+    "network.QuantizedMLP.backward": {"self": MLP, "cache": MLP.forward(INPUTS)[1], "grad_logits": Z},
+    "network.sgd_step": {"parameters": MLP.parameters, "grads": MLP.parameters, **SGD, "velocity": None},
+    "network.train": lambda: {
+        **{"network": copy.deepcopy(MLP), "inputs": INPUTS, "labels": Y, "epochs": 1, "batch_size": 2},
+        **{**SGD, "seed": 0},
+    },
+    "network.QuantMLP.__init__": lambda: {
+        "self": core.QuantMLP.__new__(core.QuantMLP),
+        **{"sizes": (4, 3), **BITS, "batch_norm": True},
+    },
+    "network.QuantMLP.load_reference": lambda: {"self": model(), "network": MLP},
+    "network.quantize_model": lambda: {"model": nn.Linear(4, 3), **BITS, "mask": "clip"},
+    "unlearner.oeu_step": {
+        **{"network": MLP, "forget_inputs": INPUTS, "retain_inputs": INPUTS, "retain_labels": Y},
+        **{**OEU_OPTIONS, **SGD, "velocity": None},
+    },
+    "unlearner.OEU.__init__": lambda: {
+        "self": core.OEU.__new__(core.OEU),
+        **(lambda net: {"model": net, "optimizer": optimizer(net)})(model()),
+        **{**OEU_OPTIONS, "mode": "train", "forget_loss": None},
+    },
+    "unlearner.OEU.plan": lambda: {
+        "self": (lambda net: core.OEU(net, optimizer(net)))(model()),
+        **{"forget_inputs": INPUTS, "retain_inputs": INPUTS, "retain_labels": Y},
+    },
+    "stop_rule.EntropyStop.__init__": lambda: {
+        "self": core.EntropyStop.__new__(core.EntropyStop),
+        **{"model": model(), "forget_inputs": INPUTS, "unseen_inputs": INPUTS, "batch_size": 2, "every": 1},
+    },
+    "stop_rule.mean_entropy": lambda: {"model": model(), "inputs": INPUTS, "batch_size": 2},
+    **{f"metrics.{f}": {"probabilities": P, "labels": Y} for f in ("accuracy", "confidence", "modified_entropy")},
+    "metrics.threshold_attack": {"members": [0.5], "non_members": [0.25], "targets": [0.5, 0.75]},
+    "metrics.membership_inference": {
+        "retain": (P, Y),
+        "test": (P, Y),
+        "forget": (P, Y),
+        "attack": metrics.threshold_attack,
+    },
+    "metrics.unlearning_metrics": {
+        "retain": (P, Y),
+        "test": (P, Y),
+        "forget": (P, Y),
+        "attack": metrics.threshold_attack,
+    },
+    "metrics.average_gap": {"metrics": GAPS, "retrain_metrics": GAPS},
+    "metrics.forget_vs_test_auc": {"forget_probabilities": P, "test_probabilities": P},
+    "metrics.auc": {"positives": [0.5], "negatives": [0.25, 0.5]},
+    "packing.pack_codes": {"codes": Y, "bits": 4, "signed": True},
+    "packing.unpack_codes": {"packed": A([255], np.uint8), "bits": 4, "shape": (2,), "signed": False},
+    **{
+        f"{file}.project_subspace": {
+            **{name: PROJECT[name] for name in ("forget_grads", "alpha", "granularity", "rescale", "layer_ids")},
+            "retain_history": [G, F],
+        }
+        for file in ("subspace", "subspace_reference")
+    },
+    "subspace.projected": lambda: {
+        **{"forget_grads": F, "retain_history": [G], "layers": core.projection.Layers(None, tensors(F))},
+        **{"alpha": 1.0, "rescale": "undo"},
+    },
+    "subspace.RetainMemory.__init__": lambda: {"self": object.__new__(_memory()), "size": 2},
+    "curvature_reference.loss_change": {"learning_rate": 0.1, "slope": 1.0, "curvature": 1.0},
+    "curvature_reference.largest_learning_rate": {
+        **{"learning_rate": 0.1, "slope": 1.0, "curvature": 1.0, "max_increase": 0.1},
+    },
+    "curvature_reference.difference_hessian_vector_product": lambda: {
+        **{"gradient_of": _gradients_of, "parameters": [X], "vector": [X], "distance": 0.1},
+    },
+    "curvature.hessian_vector_product": lambda: _second_order("vector"),
+    "curvature.curvature": lambda: {**_second_order("direction"), "granularity": "global", "layer_ids": None},
+    "attacks.SupportVectorAttack.__call__": lambda: {
+        "self": importlib.import_module("oeu_ref.lab.attacks").SupportVectorAttack(),
+        **{"members": [0.5, 0.75], "non_members": [0.25], "targets": [0.5, 0.75]},
+    },
+}
+# arguments without a rule, and why
+UNRULED = {
+    "layers": "a `Layers`, made by the caller for these tensors",
+    "tensors": "for their number, device and dtype",
+    "self": "the object",
+    "forget_grads of projection.projected": "without the checks that wait for the device",
+    "retain_grads of projection.projected": "without the checks that wait for the device",
+    "forget_grads of subspace.projected": "without the checks of tensors",
+    "retain_history of subspace.projected": "without the checks of tensors",
+    "shape of packing.unpack_codes": "held against the bytes: rows by hand below",
+    "retain_labels of unlearner.OEU.plan": "held against the logits, once there are any: rows by hand",
+    "gradient_of": "a function",
+    "parameters of curvature_reference.difference_hessian_vector_product": "lists for tests of the core: any floats",
+    "vector of curvature_reference.difference_hessian_vector_product": "held against parameters in the function",
+    "gradient of curvature.hessian_vector_product": "held against its graph: rows by hand",
+    "gradient of curvature.curvature": "held against its graph: rows by hand",
+}
+# public functions with arguments but without rules, and why
+UNCHECKED = {
+    "reference.projection.project_vector": "one layer of `project`, which checks",
+    "reference.projection.unit": "plain arithmetic on vectors",
+    "reference.projection.norm": "plain arithmetic on vectors",
+    "reference.projection.layer_numbers": "of labels that have been checked",
+    "reference.metrics.scores": "itself a check",
+    "reference.metrics.pair": "itself a check",
+    "reference.metrics.percents": "itself a check",
+    "reference.network.for_each_parameter": "itself a check",
+    "core.projection.alike": "itself a check",
+    "core.projection.wide": "plain arithmetic",
+    "core.projection.Layers": "sums over lists that the boundary has passed",
+    "core.quantizer.owner": "asks a model",
+    "core.quantizer.is_quantizer": "asks a module",
+    "core.quantizer.Quantizer": "in a model's forward nothing may wait; what it can tell is in rows by hand",
+    "core.fast": "the arithmetic of `projection`, whose checks it calls",
+    "core.contract": "the contract: what it calls checks",
+    "core.undo": "puts back what it is given, whatever that is",
+    "core.unlearner.layers_of": "of a model and its own parameters",
+    "core.unlearner.OEU": "parts of `plan`, which checks; `take` takes what it made",
+    "core.stop_rule.EntropyStop.load_state_dict": "the state of another object",
+}
+
+
+def tensors(value):
+    """NumPy's arrays as tensors, also in lists."""
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value)
+    return [tensors(item) for item in value] if isinstance(value, list) else value
+
+
+def _layer(kind, **shape):
+    return {"self": kind.__new__(kind), **shape, "weight_bits": 4, "activation_bits": 4, "mask": "clip"}
+
+
+def _memory():
+    return importlib.import_module("oeu_ref.beyond.subspace").RetainMemory
+
+
+def _gradients_of(parameters):
+    return parameters
+
+
+def _second_order(last):
+    p = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    gradient = torch.autograd.grad(p.pow(3).sum(), [p], create_graph=True)
+    return {"gradient": list(gradient), "parameters": [p], last: [torch.ones(3, dtype=torch.float64)]}
+
+
+def modules(room=""):
+    """All modules of the package, or of one room."""
+    package = pathlib.Path(oeu_ref.__file__).parent
+    for path in sorted((package / room).rglob("*.py")):
+        if path.stem not in ("__main__", "__init__"):
+            yield importlib.import_module(".".join(["oeu_ref", *path.relative_to(package).with_suffix("").parts]))
+
+
+def functions(module):
+    """(name in the module, function) of all that a module defines in public: functions, and methods of classes."""
+    for name, value in list(vars(module).items()):
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value) and not dataclasses.is_dataclass(value):  # which hold results
+            for method, function in list(vars(value).items()):
+                if inspect.isfunction(function) and (method in ("__init__", "__call__") or not method.startswith("_")):
+                    yield f"{name}.{method}", function
+
+
+def ruled():
+    """(key in VALID, function, library is torch) of every function with rules."""
+    for module in modules():
+        torch_side = "torch" in vars(module)
+        for name, function in functions(module):
+            if hasattr(function, "rules"):
+                yield f"{module.__name__.rpartition('.')[2]}.{name}", function, torch_side
+
+
+def valid_call(key, function, torch_side):
+    """The right call of a function, with arrays of its library."""
+    call = VALID[key]() if callable(VALID[key]) else dict(VALID[key])
+    names = inspect.signature(function).parameters
+    call = {name: value for name, value in call.items() if name in names or "kwargs" in names or "options" in names}
+    return {name: tensors(value) if torch_side else value for name, value in call.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One bad value of one argument, made from its rule.  key: in VALID; words: what the message must hold."""
+
+    name: str
+    key: str
+    function: object
+    torch_side: bool
+    argument: str
+    bad: object
+    error: type
+    words: tuple
+
+
+def rows():
+    """Every bad input that the rules tell of."""
+    for key, function, torch_side in ruled():
+        where, given = function.__module__.removeprefix("oeu_ref."), valid_call(key, function, torch_side)
+        for argument, rule in function.rules.items():
+            for kind, *row in bad_values.bad_values(argument, rule, given[argument], given):
+                name = f"{where}.{function.__qualname__}/{argument}: {kind}"
+                yield Row(name, key, function, torch_side, argument, *row)
+
+
+ROWS = list(rows())
+
+
+def state(call):
+    """Everything that a call was given, as bytes."""
+    return pickle.dumps({name: _plain(value) for name, value in call.items()})
+
+
+def _plain(value):
+    if isinstance(value, torch.Tensor):
+        return _plain(value.detach().numpy())
+    if isinstance(value, nn.Module):
+        return [(name, _plain(t)) for name, t in value.state_dict().items()] if hasattr(value, "_parameters") else None
+    if isinstance(value, network.QuantizedMLP) or type(value).__module__.startswith("oeu_ref."):
+        return {name: _plain(item) for name, item in vars(value).items()}
+    if isinstance(value, torch.optim.Optimizer):
+        return _plain(value.state_dict())
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def wrong_with(function, call, argument, bad, error, words):
+    """What is wrong with the answer to one bad input, "" if nothing is."""
+    before = state(call)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(**{**call, argument: bad})
+        return "nothing was raised"
+    except Exception as caught:
+        if type(caught) is not error:
+            return f"{type(caught).__name__} in place of {error.__name__}: {caught}"
+        missing = [word for word in words if word not in str(caught)]
+        if missing:
+            return f"{missing} not named: {caught}"
+    return "" if state(call) == before else "the arguments were changed"
+
+
+def judge_generated(row):
+    """Try one row: "" if all is as it must be, else what is not."""
+    call = valid_call(row.key, row.function, row.torch_side)
+    return wrong_with(row.function, call, row.argument, row.bad, row.error, row.words)
+
+
+@pytest.mark.parametrize("key", sorted({(key, torch_side) for key, _, torch_side in ruled()}), ids=str)
+def test_a_right_call_is_accepted(key):
+    """Else its bad ones would be refused for something else."""
+    for name, function, torch_side in ruled():
+        if (name, torch_side) == key:
+            function(**valid_call(name, function, torch_side))
+
+
+@pytest.mark.parametrize("where", sorted({row.name.partition("/")[0] for row in ROWS}))
+def test_bad_input_names_argument_and_remedy(where):
+    """Exact type; argument, value and remedy in the message; nothing changed."""
+    found = {row.name: judge_generated(row) for row in ROWS if row.name.partition("/")[0] == where}
+    assert not any(found.values()), "\n".join(f"{name}: {wrong}" for name, wrong in found.items() if wrong)
+
+
+def test_no_public_function_of_reference_and_core_lacks_rules():
+    """Each has rules for all its arguments, or a reason."""
+    lacking, used = [], set()
+    for room in ("reference", "core"):
+        for module in modules(room):
+            for name, function in functions(module):
+                where = f"{module.__name__.removeprefix('oeu_ref.')}.{name}"
+                reason = next((key for key in UNCHECKED if where == key or where.startswith(f"{key}.")), None)
+                arguments = [p for p in inspect.signature(function).parameters if p != "self"]
+                if not hasattr(function, "rules") and arguments and name.split(".")[-1] != "forward":
+                    used.add(reason)
+                    lacking += [] if reason else [where]
+    assert not lacking
+    assert not set(UNCHECKED) - used, "these have rules now"
+
+
+def test_no_argument_lacks_a_rule():
+    """Every argument of a function with rules has one, or a reason."""
+    lacking, used = [], set()
+    for key, function, _ in ruled():
+        for name, parameter in inspect.signature(function).parameters.items():
+            reason = {name, f"{name} of {key}"} & set(UNRULED)
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name in function.rules:
+                continue
+            used |= reason
+            lacking += [] if reason else [f"{name} of {key}"]
+    assert not lacking
+    assert not set(UNRULED) - used, "these have rules now"
+
+
+def test_there_are_enough_rows():
+    """As many as were tried by hand, and more; each with a name of its own."""
+    names = [row.name for row in ROWS]
+    assert len(names) >= 2500 and len(set(names)) == len(names)
+    assert {name.partition(".")[0] for name in names} >= {"reference", "core", "beyond", "integer"}
+
+
 @pytest.mark.parametrize(
-    ("file", "function", "arguments", "error", "message"),
-    CASES,
-    ids=[f"{function}-{message}-{i}" for i, (_, function, _, _, message) in enumerate(CASES)],
+    ("rule", "good", "body", "wrong"),
+    [
+        (boundary.ALPHA, 1.0, lambda alpha: None, "nothing was raised"),
+        (boundary.ALPHA, 1.0, lambda alpha: float(alpha) + None, "TypeError in place of ValueError"),
+        (boundary.Floats(), X, lambda alpha: alpha.fill(0), "nothing was raised"),
+    ],
 )
-def test_bad_input_names_argument_and_remedy(twin, file, function, arguments, error, message):
-    """Both twins raise the same type with the same words, and leave every array as it was."""
-    given = {name: make(twin, value) for name, value in arguments.items()}
-    with pytest.raises(error) as caught:
-        getattr(MODULES[twin][file], function)(**given)
-    assert type(caught.value) is error
-    assert message in str(caught.value)
-    for name, value in given.items():
-        pairs = zip(value, arguments[name]) if isinstance(value, list) else [(value, arguments[name])]
-        for now, then in pairs:
-            if isinstance(then, np.ndarray):
-                np.testing.assert_array_equal(np.asarray(now), then)
+def test_a_missing_check_is_seen(rule, good, body, wrong):
+    """A function that does not check what its rule says."""
+    found = [
+        wrong_with(body, {"alpha": good}, "alpha", *row[1:]) for row in bad_values.bad_values("alpha", rule, good, {})
+    ]
+    assert any(wrong in what for what in found)
 
 
-def test_there_are_enough_cases():
-    """The table covers the public functions of all three twin files."""
-    assert len(CASES) >= 120
-    assert {file for file, *_ in CASES} == {"entropy", "quantizer", "projection"}
+def test_what_is_changed_before_it_is_refused_is_seen():
+    def clears(x, other):
+        other.fill(0)
+        raise ValueError("x must be finite, got nan")
+
+    assert wrong_with(clears, {"x": X, "other": X.copy()}, "x", X, ValueError, ["x"]) == "the arguments were changed"
+
+
+def test_python_refuses_a_wrong_call_in_its_own_words():
+    """Arguments that are missing, unknown, given twice or too many are no affair of the rules."""
+    call = reference.fake_quantize
+    for args, kwargs, message in (
+        ((X, 0.5, -8), {}, "missing 1 required positional argument: 'q_max'"),
+        ((X, 0.5, -8, 7, 9), {}, "takes 4 positional arguments but 5 were given"),
+        ((X, 0.5, -8, 7), {"step": 1.0}, "multiple values for argument 'step'"),
+        ((X, 0.5, -8, 7), {"bits": 4}, "unexpected keyword argument 'bits'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call(*args, **kwargs)
+
+
+def test_a_decorated_function_is_itself_to_those_who_look():
+    """Signature, docstring and pickle are the function's; the mathematics behind it checks nothing."""
+    assert list(inspect.signature(core.project).parameters)[:2] == ["forget_grads", "retain_grads"]
+    assert core.project.__doc__.startswith("Take the retain direction out")
+    assert pickle.loads(pickle.dumps(core.project)) is core.project
+    assert np.isnan(reference.kl_to_uniform.unchecked(A([[np.nan, 0.0]]))).all()
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: packing.pack_codes(A([8]), 4), ValueError, "codes must lie in [-8, 7]"),
-        (lambda: packing.pack_codes(A([0.5]), 4), TypeError, "codes must be integers"),
         (lambda: packing.unpack_codes(A([1, 2], np.uint8), 4, (5,)), ValueError, "packed must hold 3 bytes"),
         (lambda: packing.unpack_codes(A([1, 2]), 4, (4,)), TypeError, "packed must be uint8"),
-        (lambda: metrics.accuracy(Z, A([0, 1])), ValueError, "probabilities must be distributions"),
-        (lambda: metrics.accuracy(A([[0.5, 0.5]]), A([2])), ValueError, "labels must lie in [0, 2)"),
-        (lambda: metrics.auc([], [1.0]), ValueError, "positives must"),
-        (lambda: metrics.auc([NAN], [1.0]), ValueError, "positives must"),
-        (lambda: metrics.threshold_attack([0.5], [[0.5]], [0.5]), ValueError, "non_members must"),
-        (lambda: metrics.average_gap({"FA": 1}, {}), ValueError, "metrics must hold a finite RA"),
-        (lambda: metrics.average_gap(dict.fromkeys(metrics.METRICS, 1), {"FA": NAN}), ValueError, "retrain_metrics"),
-        (lambda: network.QuantizedMLP((4,)), ValueError, "sizes must name at least input and output"),
-        (lambda: network.QuantizedMLP((4, 0)), ValueError, "sizes[1] must be at least 1"),
-        (lambda: network.QuantizedMLP((4, 3), weight_bits=9), ValueError, "weight_bits must be 1 to 8, or 32"),
         (lambda: network.QuantizedMLP((4, 3)).forward(np.ones((2, 4))), ValueError, "call calibrate(inputs) first"),
-        (lambda: network.QuantizedMLP((4, 3)).calibrate(np.ones((2, 5))), ValueError, "inputs must have shape (N, 4)"),
-        (lambda: network.QuantizedMLP((4, 3)).calibrate(np.ones((2, 4), int)), TypeError, "inputs must be floating"),
-        (lambda: network.QuantizedMLP((4, 3)).calibrate(A([[NAN] * 4])), ValueError, "inputs must be finite"),
-        (lambda: network.sgd_step({}, {}, 0), ValueError, "learning_rate must be greater than 0"),
-        (lambda: network.sgd_step({}, {}, 1, momentum=1.5), ValueError, "momentum must lie in [0, 1]"),
-        (
-            lambda: network.sgd_step({}, {}, 1, weight_decay=-1),
-            ValueError,
-            "weight_decay must be finite and at least 0",
-        ),
-        (lambda: core.QuantMLP((4,)), ValueError, "sizes must name at least input and output"),
-        (lambda: core.QuantMLP((4, 3), activation_bits=0), ValueError, "activation_bits must be 1 to 8, or 32"),
-        (lambda: core.QuantLinear(4, 3, mask="all"), ValueError, "mask must be one of 'clip', 'round'"),
-        (lambda: core.QuantConv2d(4, 3, 1, weight_bits=16), ValueError, "weight_bits must be 1 to 8, or 32"),
-        (lambda: core.Quantizer(32), ValueError, "bits must be in [1, 8]"),
+        (lambda: core.Quantizer("binary", mask="round"), ValueError, "mask must be 'clip' for binary codes"),
+        (lambda: core.Quantizer(4).codes(torch.ones(2)), ValueError, "pass a batch first"),
         (lambda: quantize_model(torch.nn.ReLU()), ValueError, "at least one Conv2d or Linear layer"),
-        (lambda: quantize_model("resnet18"), TypeError, "model must be a torch.nn.Module"),
-        (lambda: core_quantizer.fake_quantize(torch.ones(2), torch.ones(2), 0, 1), ValueError, "a 0-d tensor"),
-        (lambda: core.entropy_loss([[1.0, 2.0]]), TypeError, "logits must be a tensor"),
+        (lambda: core.fake_quantize(torch.ones(2), torch.ones(2), 0, 1), ValueError, "a 0-d tensor"),
+        (lambda: core.fake_quantize(torch.ones(2), torch.tensor(0.0), 0, 1), ValueError, "step must be greater than 0"),
+        (lambda: core.project(tensors(F), [g.float() for g in tensors(G)]), TypeError, "have one dtype"),
+        (
+            lambda: reference.entropy.label_manipulation_optimum([0, 1], 10**12),
+            ValueError,
+            "num_classes must give fewer than",
+        ),
     ],
 )
-def test_bad_input_elsewhere_is_named_too(call, error, message):
-    """Packing, metrics, networks and layers explain bad input in the same manner."""
+def test_what_no_rule_can_say_is_named_too(call, error, message):
+    """What depends on several arguments, or on the state of an object."""
     with pytest.raises(error) as caught:
         call()
     assert message in str(caught.value)

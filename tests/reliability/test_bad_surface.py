@@ -3,7 +3,7 @@
 import pytest
 
 from . import bad_inputs
-from .bad_inputs import ROWS, Row, World, judge
+from .bad_inputs import GENERATED, ROWS, Row, World, judge
 from .bad_inputs.row import Refusal
 
 
@@ -20,11 +20,12 @@ def test_bad_input_is_answered_in_words_and_changes_nothing(world, row):
 
 
 def test_the_table_covers_the_surface():
-    """At least 200 rows, each with a name of its own, and each kind of surface with its share."""
-    assert len(ROWS) >= 600 and len({row.name for row in ROWS}) == len(ROWS)
-    names = ("FUNCTIONS", "METHODS", "NETWORKS", "FILES", "STUDIES", "COMMANDS")
-    shares = [getattr(bad_inputs, name) for name in names]
-    assert sum(map(len, shares)) == len(ROWS)
+    """Thousands of rows, each with a name of its own, and each kind of surface with its share."""
+    assert len(ROWS) + len(GENERATED) >= 3000
+    assert len({row.name for row in (*ROWS, *GENERATED)}) == len(ROWS) + len(GENERATED)
+    assert len(GENERATED) + len(bad_inputs.FUNCTIONS) >= 2000
+    shares = [getattr(bad_inputs, name) for name in ("METHODS", "NETWORKS", "FILES", "STUDIES", "COMMANDS")]
+    assert sum(map(len, shares)) + len(bad_inputs.FUNCTIONS) == len(ROWS)
     assert min(map(len, shares)) >= 60
     assert {"OEU.step/forget_inputs: NaN", "table, the command/forget_file: empty"} <= {row.name for row in ROWS}
 
@@ -89,4 +90,5 @@ def test_run_counts(monkeypatch):
     """What the table of figures calls: passed, total, and the failures by name."""
     bad = Row("control", "alpha", "accepted", _raise(None), ValueError, "2", "[0, 1]")
     monkeypatch.setattr(bad_inputs, "ROWS", (*ROWS[:3], bad))
-    assert bad_inputs.run() == (3, 4, {"control/alpha: accepted": "nothing was raised"})
+    monkeypatch.setattr(bad_inputs, "GENERATED", GENERATED[:2])
+    assert bad_inputs.run() == (5, 6, {"control/alpha: accepted": "nothing was raised"})

@@ -104,23 +104,7 @@ METHODS = [
     *rows(
         "OEU",
         _oeu,
-        ("model", "text", "resnet18", TypeError, "str", "torch.nn.Module"),
-        ("model", "a class", lambda w: nn.Linear, TypeError, "type", "torch.nn.Module"),
-        ("model", "a function", lambda w: lambda x: x, TypeError, "function", "torch.nn.Module"),
-        ("optimizer", "none", None, TypeError, "NoneType", "torch.optim.Optimizer"),
-        ("optimizer", "parameters", lambda w: list(w.model.parameters()), TypeError, "list", "torch.optim.Optimizer"),
         ("optimizer", "of another model", _foreign, ValueError, "1 of something else", "only parameters of the model"),
-        ("alpha", "text", "1", TypeError, "str", "a number"),
-        ("alpha", "above 1", 1.5, ValueError, "1.5", "[0, 1]"),
-        ("alpha", "NaN", NAN, ValueError, "nan", "[0, 1]"),
-        ("alpha", "a boolean", True, TypeError, "bool", "a number"),
-        ("beta", "negative", -1, ValueError, "-1", "at least 0"),
-        ("beta", "infinity", INF, ValueError, "inf", "finite"),
-        ("beta", "none", None, TypeError, "NoneType", "a number"),
-        ("granularity", "word", "block", ValueError, "'block'", "'layer', 'global'"),
-        ("rescale", "a boolean", True, ValueError, "True", "'undo', 'match'"),
-        ("layer", "word", "block", ValueError, "'block'", "'module', 'tensor'"),
-        ("mode", "word", "eval", ValueError, "'eval'", "'train', 'keep'"),
     ),
     *rows(
         "SubspaceOEU",
@@ -207,16 +191,6 @@ METHODS = [
         "OEU.step of a model with two outputs",
         _step(_answering(lambda z: (z, z))),
         ("forget_inputs", "their logits", lambda w: w.forget, TypeError, "tuple", "a tensor"),
-    ),
-    *rows(
-        "EntropyStop",
-        lambda w, **bad: core.EntropyStop(
-            **{"model": w.model, "forget_inputs": w.forget, "unseen_inputs": w.retain, **bad}
-        ),
-        ("forget_inputs", "a list", [1.0], TypeError, "list", "a tensor"),
-        ("unseen_inputs", "none at all", lambda w: w.retain[:0], ValueError, "(0, 6)", "at least one sample"),
-        ("batch_size", "zero", 0, ValueError, "0", "at least 1"),
-        ("every", "half", 0.5, TypeError, "0.5", "an integer"),
     ),
     *rows(
         "mean_entropy",

@@ -2,15 +2,12 @@
 
 import math
 
-import numpy as np
 import torch
 
 from oeu_ref import core
-from oeu_ref.core.network import quantize_model
 from oeu_ref.integer.agreement import compare
 from oeu_ref.integer.export import export
 from oeu_ref.lab import data, images, models
-from oeu_ref.reference import network, unlearner
 
 from .row import rows
 from .world import with_first
@@ -107,15 +104,6 @@ NETWORKS = [
         ("images", "a single one", lambda w: w.images[0], ValueError, "(3, 8, 8)", "(N, C, H, W)"),
     ),
     *rows(
-        "quantize_model",
-        lambda w, **bad: quantize_model(**{"model": w.linear, **bad}),
-        ("model", "a dict", {}, TypeError, "dict", "torch.nn.Module"),
-        ("weight_bits", "sixteen", 16, ValueError, "16", "1 to 8, or 32"),
-        ("activation_bits", "word", "half", ValueError, "'half'", "'binary', 'ternary'"),
-        ("first_last_bits", "zero", 0, ValueError, "0", "1 to 8, or 32"),
-        ("mask", "word", "all", ValueError, "'all'", "'clip', 'round'"),
-    ),
-    *rows(
         "resnet18",
         lambda w, **bad: models.resnet18(**{"num_classes": 3, **bad}),
         ("num_classes", "one", 1, ValueError, "1", "at least 2"),
@@ -128,22 +116,6 @@ NETWORKS = [
         ("num_classes", "text", "10", TypeError, "'10'", "an integer"),
         ("width", "half", 0.5, TypeError, "0.5", "an integer"),
         ("stem_stride", "zero", 0, ValueError, "0", "[1, 2]"),
-    ),
-    *rows(
-        "QuantMLP",
-        lambda w, **bad: core.QuantMLP(**{"sizes": (6, 3), **bad}),
-        ("sizes", "one", (6,), ValueError, "(6,)", "at least input and output"),
-        ("sizes[1]", "zero", (6, 0), ValueError, "0", "at least 1"),
-        ("sizes[0]", "text", ("6", 3), TypeError, "'6'", "an integer"),
-        ("weight_bits", "nine", 9, ValueError, "9", "1 to 8, or 32"),
-    ),
-    *rows(
-        "Quantizer",
-        lambda w, **bad: core.Quantizer(**{"bits": 4, **bad}),
-        ("bits", "none", None, TypeError, "NoneType", "an integer"),
-        ("bits", "32", 32, ValueError, "32", "[1, 8]"),
-        ("bits", "a boolean", True, TypeError, "True", "an integer"),
-        ("mask", "word", "ste", ValueError, "'ste'", "'clip', 'round'"),
     ),
     *rows(
         "Quantizer of binary codes",
@@ -176,72 +148,5 @@ NETWORKS = [
         lambda w, **bad: compare(**{"model": w.model, "network": None, "inputs": w.images, **bad}),
         ("precision", "word", "float16", ValueError, "'float16'", "'float64', 'float32'"),
         ("network", "a model", lambda w: w.model, TypeError, "QuantMLP", "an IntegerNetwork"),
-    ),
-    *rows(
-        "QuantizedMLP",
-        lambda w, **bad: network.QuantizedMLP(**{"sizes": (6, 3), **bad}),
-        ("sizes", "a number", 6, TypeError, "int", "a sequence"),
-        ("sizes", "text", "63", TypeError, "str", "a sequence"),
-        ("sizes", "huge", (HUGE, HUGE), ValueError, str(HUGE * HUGE), "fewer"),
-        ("weight_bits", "three and a half", 3.5, TypeError, "3.5", "an integer"),
-        ("seed", "negative", -1, ValueError, "-1", "at least 0"),
-        ("seed", "text", "a", TypeError, "'a'", "an integer"),
-    ),
-    *rows(
-        "QuantizedMLP.forward",
-        lambda w, inputs: w.mlp.forward(inputs),
-        ("inputs", "width", np.zeros((2, 5)), ValueError, "(2, 5)", "(N, 6)"),
-        ("inputs", "infinity", np.full((2, 6), INF), ValueError, "inf", "finite"),
-        ("inputs", "ragged", [[1.0], [1.0, 2.0]], TypeError, "list", "rows of one length"),
-        ("inputs", "none at all", np.zeros((0, 6)), ValueError, "(0, 6)", "N >= 1"),
-    ),
-    *rows(
-        "QuantizedMLP.backward",
-        lambda w, **bad: w.mlp.backward(w.mlp.forward(np.zeros((2, 6)))[1], **bad),
-        ("grad_logits", "shape", np.zeros((2, 4)), ValueError, "(2, 4)", "(2, 3)"),
-        ("grad_logits", "NaN", np.full((2, 3), NAN), ValueError, "nan", "finite"),
-    ),
-    *rows(
-        "reference.oeu_step",
-        lambda w, **bad: unlearner.oeu_step(
-            **{
-                "network": w.mlp,
-                "forget_inputs": w.forget.double().numpy(),
-                "retain_inputs": w.retain.double().numpy(),
-                "retain_labels": w.labels.numpy(),
-                "learning_rate": 0.1,
-                **bad,
-            }
-        ),
-        ("network", "a torch model", lambda w: w.model, TypeError, "QuantMLP", "a QuantizedMLP"),
-        ("retain_labels", "floats", np.zeros(7), TypeError, "float64", "integers"),
-        ("learning_rate", "zero", 0, ValueError, "0", "greater than 0"),
-        ("layer", "word", "block", ValueError, "'block'", "'module', 'tensor'"),
-        ("momentum", "above 1", 2, ValueError, "2", "[0, 1]"),
-        ("velocity", "of others", {"a": np.zeros(1)}, ValueError, "layers.0.weight", "each parameter"),
-    ),
-    *rows(
-        "sgd_step",
-        lambda w, **bad: network.sgd_step(
-            **{"parameters": {"a": np.ones(2)}, "grads": {"a": np.ones(2)}, "learning_rate": 0.1, **bad}
-        ),
-        ("grads", "of others", {"b": np.ones(2)}, ValueError, "lacks a", "each parameter"),
-        ("grads", "shape", {"a": np.ones(3)}, ValueError, "(3,)", "(2,)"),
-        ("weight_decay", "NaN", NAN, ValueError, "nan", "finite"),
-    ),
-    *rows(
-        "reference.train",
-        lambda w, **bad: network.train(
-            **{"network": w.mlp, "inputs": np.zeros((2, 6)), "labels": np.array([0, 1]), "epochs": 1, **bad}
-        ),
-        ("inputs", "none at all", np.zeros((0, 6)), ValueError, "(0, 6)", "N >= 1"),
-        ("inputs", "NaN in the last row", np.array([[0.0] * 6, [NAN] * 6]), ValueError, "nan", "finite"),
-        ("labels", "too few", np.array([0]), ValueError, "(1,)", "(2,)"),
-        ("labels", "too large", np.array([0, 3]), ValueError, "3", "[0, 3)"),
-        ("epochs", "zero", 0, ValueError, "0", "at least 1"),
-        ("batch_size", "half", 0.5, TypeError, "0.5", "an integer"),
-        ("learning_rate", "negative", -1, ValueError, "-1", "greater than 0"),
-        ("momentum", "text", "0.9", TypeError, "str", "a number"),
-        ("seed", "negative", -1, ValueError, "-1", "at least 0"),
     ),
 ]
