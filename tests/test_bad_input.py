@@ -440,6 +440,16 @@ def test_python_refuses_a_wrong_call_in_its_own_words():
             call(*args, **kwargs)
 
 
+def test_the_reference_computes_in_float64_and_returns_nothing_of_its_arguments():
+    """NumPy arrays are copied and widened at the boundary; tensors pass as they are."""
+    single = X.astype(np.float32)
+    assert reference.fake_quantize(single, 0.5, -8, 7).dtype == np.float64
+    for grad in (reference.project([X], [0 * X])[0], boundary.floats("x", X, np)):
+        assert not np.shares_memory(grad, X)
+    tensor = torch.tensor(single)
+    assert boundary.floats("x", tensor, torch) is tensor
+
+
 def test_a_decorated_function_is_itself_to_those_who_look():
     """Signature, docstring and pickle are the function's; the mathematics behind it checks nothing."""
     assert list(inspect.signature(core.project).parameters)[:2] == ["forget_grads", "retain_grads"]
