@@ -294,7 +294,7 @@ METHODS = {
     "ga": MethodInfo("GA (gradient ascent)", baselines.GradientAscent),
     "rl": MethodInfo("RL (random labels)", baselines.RandomLabels),
     "salun": MethodInfo("SalUn", baselines.SalUn),
-    "qmul": MethodInfo("Q-MUL (similar labels)", baselines.SimilarLabels),
+    "qmul": MethodInfo("Q-MUL (our reading)", baselines.SimilarLabels),
     "l1": MethodInfo("l1-sparse", baselines.L1Sparse),
     "oeu_stop": MethodInfo("OEU + stop rule", baselines.OrthogonalEntropy, stops=True),
     "oeu_no_projection": MethodInfo("OEU without projection", _oeu(alpha=0.0)),

@@ -354,8 +354,8 @@ def test_a_method_that_diverges_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(engine, "forget", sometimes)
     written = RUN(tmp_path, seeds=(1, 2))
     assert json.loads(written["json"].read_text())["values"]["ternary"]["qmul"] == [None, None]
-    assert "binary: Q-MUL (similar labels) diverged on 1 of 2 seeds" in written["table"]
-    assert "ternary: Q-MUL (similar labels) diverged on 2 of 2 seeds" in written["table"]
+    assert "binary: Q-MUL (our reading) diverged on 1 of 2 seeds" in written["table"]
+    assert "ternary: Q-MUL (our reading) diverged on 2 of 2 seeds" in written["table"]
 
 
 def test_a_run_that_collapses_is_named(written):
