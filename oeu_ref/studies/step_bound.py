@@ -1,16 +1,15 @@
 """OEU steps of which the predicted rise of the retain loss is bounded: the loop behind a part of `first_order`."""
 
 import copy
+import functools
 
 import torch
 
 from .. import boundary
-from ..beyond.curvature import curvature
+from ..beyond.curvature import BoundedOEU, curvature
 from ..beyond.curvature_reference import largest_learning_rate, loss_change
-from ..core.entropy import cross_entropy, entropy_loss
-from ..core.projection import project
-from ..core.quantizer import owner
-from ..core.unlearner import NonFiniteError
+from ..core.entropy import cross_entropy
+from ..core.unlearner import OEU, NonFiniteError
 from ..lab.data import Batches, stream
 from ..lab.training import probabilities
 
@@ -34,27 +33,27 @@ def unlearned(case, settings, guard, max_increase, steps, on_step=None):
     boundary.one_of("guard", guard, GUARDS)
     splits, config, records = case.splits, case.experiment, []
     model = copy.deepcopy(case.original)
-    parameters = dict(model.named_parameters())
-    tensors = list(parameters.values())
+    optimizer = torch.optim.SGD(
+        model.parameters(), settings.learning_rate
+    )  # holds the parameters; steps are taken here
+    bounded = guard in ("direction", "update")
+    make = functools.partial(BoundedOEU, max_retain_increase=max_increase) if bounded else OEU
+    unlearner = make(model, optimizer, beta=settings.weight)
+    tensors = list(model.parameters())
     velocity = [torch.zeros_like(p) for p in tensors]
     forget_source = Batches(splits.forget, config.forget_batch, stream(case.seed, "forget batches"))
     retain_source = Batches(splits.retain, config.retain_batch, stream(case.seed, "retain batches"))
     for step in range(1, steps + 1):
         forget, retain = next(forget_source), next(retain_source)
-        model.train()
-        g_f = torch.autograd.grad(entropy_loss(model(forget.inputs)), tensors)
-        loss = cross_entropy(model(retain.inputs), retain.labels)
-        graph = torch.autograd.grad(loss, tensors, create_graph=guard in ("direction", "update"))
-        g_r = [g.detach() for g in graph]
-        _check_finite([*g_f, *g_r])
-        g_perp = project(list(g_f), g_r, layer_ids=[owner(model, name) for name in parameters])
-        direction = torch._foreach_add(g_r, g_perp, alpha=settings.weight)
+        plan = unlearner.plan(forget.inputs, retain.inputs, retain.labels)
+        plan.after.put_back()
+        direction, loss = [d.detach() for d in plan.direction.values()], plan.report.retain_loss
         # PyTorch's SGD: momentum gathers directions, and the update is what it has gathered
         update = torch._foreach_add(direction, velocity, alpha=settings.momentum)
         share, predicted = 1.0, None
-        if guard in ("direction", "update"):
+        if bounded:
             along = direction if guard == "direction" else update
-            slope, bend = slope_and_curvature(parameters, graph, along)
+            slope, bend = slope_and_curvature(plan.copies, list(plan.retain_grads.values()), along)
             _check_finite([slope, bend])
             eta = largest_learning_rate(settings.learning_rate, slope, bend, max_increase)
             share, predicted = eta.item() / settings.learning_rate, loss_change(eta, slope, bend).item()
@@ -63,11 +62,11 @@ def unlearned(case, settings, guard, max_increase, steps, on_step=None):
         start = [p.detach().clone() for p in tensors]
         taken = 1.0 if guard == "direction" else share
         _move(tensors, start, update, settings.learning_rate * taken)
-        increase = _batch_loss(model, retain) - loss.item()
+        increase = _batch_loss(model, retain) - loss
         while guard == "measured" and not increase <= max_increase and taken > SHORTEST:
             taken = share = taken / 2
             _move(tensors, start, update, settings.learning_rate * taken)
-            increase = _batch_loss(model, retain) - loss.item()
+            increase = _batch_loss(model, retain) - loss
         velocity = torch._foreach_mul(update, taken)
         whole = set_loss(model, splits.retain)
         records.append({"share": share, "predicted": predicted, "increase": increase, "retain_loss": whole})

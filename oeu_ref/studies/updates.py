@@ -14,8 +14,7 @@ import torch
 from torch.nn import functional
 
 from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
-from ..core.projection import Layers, cosines, project
-from ..core.quantizer import owner
+from ..core.projection import cosines
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, results, search
 from ..lab.data import Batches, stream
@@ -172,27 +171,19 @@ def _one_run(case, variant, settings):
 def _forget_only(case, optimizer, word, steps):
     """Steps along -g_perp on a copy of the original: angles, and the retain loss after each on that step's batch."""
     model = copy.deepcopy(case.original).train()
-    named = dict(model.named_parameters())
-    parameters = list(named.values())
-    layer_ids = [owner(model, name) for name in named]
-    layers = Layers(layer_ids, parameters)
     kind, options, _, rate = OPTIMIZERS[optimizer]
-    watched = Watched(kind(parameters, rate, **options), word)
+    watched = Watched(kind(model.parameters(), rate, **options), word)
+    unlearner = ProtectedOEU(model, watched)
     forget = Batches(case.splits.forget, case.experiment.forget_batch, stream(case.seed, "forget batches"))
     retain = Batches(case.splits.retain, case.experiment.retain_batch, stream(case.seed, "retain batches"))
     changes = []
     for _ in range(steps):
-        logits, batch = model(next(forget).inputs), next(retain)
-        log_p = logits.log_softmax(1)
-        g_f = torch.autograd.grad((log_p.exp() * log_p).sum(1).mean(), parameters)
-        loss = functional.cross_entropy(model(batch.inputs), batch.labels)
-        g_r = torch.autograd.grad(loss, parameters)
-        for parameter, g in zip(parameters, project(g_f, g_r, layer_ids=layer_ids)):
-            parameter.grad = g
-        watched.protect(parameters, g_r, layers)
-        watched.step()
+        inputs, batch = next(forget).inputs, next(retain)
+        plan = unlearner.plan(inputs, batch.inputs, batch.labels)
+        plan.direction = plan.projected_grads
+        report = unlearner.take(plan)
         with torch.no_grad():
-            changes.append(float(functional.cross_entropy(model(batch.inputs), batch.labels) - loss))
+            changes.append(float(functional.cross_entropy(model(batch.inputs), batch.labels) - report.retain_loss))
     sizes = {kind: np.abs([step[kind] for step in watched.measured]) for kind in ("layers", "tensors")}
     return {
         "layers mean": float(sizes["layers"].mean()),
@@ -201,7 +192,7 @@ def _forget_only(case, optimizer, word, steps):
         "tensors max": float(sizes["tensors"].max()),
         "first order": float(np.sum([step["first order"] for step in watched.measured])),
         "change": float(np.sum(changes)),
-        "entropy": -float((log_p.exp() * log_p).detach().sum(1).mean()),
+        "entropy": report.forget_entropy,
     }
 
 
