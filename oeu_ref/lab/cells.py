@@ -196,6 +196,8 @@ def load_model(path, device="cpu"):
     if "classes" not in saved["notes"] or "experiment" not in saved["identity"]:
         raise ValueError(f"{path} must be the checkpoint of a finished cell, it is of an interrupted run")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["identity"]["experiment"].items()}
+    if "dataset" not in fields:
+        raise ValueError(f"{path} must hold a model of images, it is of the digits")
     fields.pop("forget_copies", None)  # of `ForgettingCopies`: the network is the same
     classifier = Experiment(**fields).classifier(len(saved["notes"]["classes"]), torch.zeros(3), torch.ones(3))
     classifier.load_state_dict(saved["state"]["model"])
@@ -296,7 +298,7 @@ class Clock:
 
 
 def measure(model, splits, seed):
-    """Everything that a table, a tuning rule or a figure asks of a model: `engine.measure`'s dict with "proxy" in it."""
+    """Everything that a table, a tuning rule or a figure asks of a model: what `engine.measure` finds, and "proxy"."""
     outputs = engine.outputs(model, splits, (*engine.MEASURED, "validation"))
     return {**engine.measure(outputs, seed), "proxy": engine.proxy(outputs, seed)}
 

@@ -129,11 +129,9 @@ def markdown(data):
     """The table with its caption, from the contents of demo.json alone."""
     summary = {name: {**values, **data["seconds"]["summary"][name]} for name, values in data["summary"].items()}
     config = data["config"]
-    n = len(data["seeds"])
-    spread = f"mean ± standard deviation over seeds {', '.join(map(str, data['seeds']))}" if n > 1 else "one seed"
     caption = (
         f"Digits, {config['bits']}-bit network, {config['label_noise']:.0%} label noise, "
-        f"{config['forget_share']:.0%} of the training samples to forget; {spread}.\n"
+        f"{config['forget_share']:.0%} of the training samples to forget; {results.over(data['seeds'])}.\n"
         f"FA, RA, TA: accuracy on forget, retain, test set; MIA: share of forget samples taken for unseen by a "
         f"{data['attack']}; AG: mean gap to Retrain over these four (lower is better). All in percent.\n"
         f"forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen samples. s: seconds.\n"

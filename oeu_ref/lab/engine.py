@@ -135,7 +135,7 @@ def proxy_average_gap(proxy, original):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What all methods of one seed start from, in memory: the data, the original, Retrain, and the seconds each took."""
+    """What all methods of one seed start from, in memory: data, original, Retrain, and the seconds each took."""
 
     seed: int
     experiment: object

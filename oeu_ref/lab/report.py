@@ -184,8 +184,7 @@ def about(document):
         widths.get(e[f"{part}_bits"], f"{e[f'{part}_bits']}-bit") for part in ("weight", "activation")
     )
     bits = f"{weights} weights and {activations} activations"
-    seeds = document["seeds"]
-    spread = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
+    spread = results.over(document["seeds"])
     size = f"{e['train_size']} training images" if e["train_size"] else "all training images"
     origin = document["settings"]
     moved = ", their steps scaled to as many passes over the forget set, and not searched anew for this experiment"

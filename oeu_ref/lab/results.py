@@ -16,10 +16,12 @@ __all__ = [
     "COLUMNS",
     "aligned",
     "escaped",
+    "finished",
     "format_value",
     "inside",
     "mean_and_spread",
     "output_directory",
+    "over",
     "plain",
     "read_json",
     "summarize",
@@ -121,6 +123,17 @@ def summarize(runs):
         method: {metric: mean_and_spread([run[method][metric] for run in runs if method in run]) for metric in metrics}
         for method, metrics in first.items()
     }
+
+
+def over(seeds):
+    """What figures of these seeds are, in words for a caption."""
+    return f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
+
+
+def finished(runs):
+    """(runs that are not None, " (2 diverged)" or nothing): for the mean, and to be said beside it."""
+    left = [run for run in runs if run is not None]
+    return left, f" ({len(runs) - len(left)} diverged)" if len(left) < len(runs) else ""
 
 
 def format_value(value, digits=1):

@@ -55,11 +55,11 @@ def make(
 ):
     """Make all cells of a table, an ablation, a sweep or a single run, and the document that lists them.
 
-    kind: one of KINDS, the document's name; runner, experiment: as in `schedule.run_cells`; methods: names; seeds: distinct integers >= 0; rules: by which rules settings were chosen, a
-    group of rows for each; settings: contents of a tuning.json, or {method: (`Settings`, steps)} for settings of your
-    own, None: those that come with the package; options: for each variant of every method the further arguments, such
-    as ((("alpha", 0.5),), (("alpha", 1.0),)); name: the experiment's, for the paper's figures; keep: whether unlearned
-    models are kept, for `cells.load_model`.
+    kind: one of KINDS, the document's name; runner, experiment: as in `schedule.run_cells`; methods: names; seeds:
+    distinct integers >= 0; rules: by which rules settings were chosen, a group of rows for each; settings: contents of
+    a tuning.json, or {method: (`Settings`, steps)} for settings of your own, None: those that come with the package;
+    options: for each variant of every method the further arguments, such as ((("alpha", 0.5),), (("alpha", 1.0),));
+    name: the experiment's, for the paper's figures; keep: whether unlearned models are kept, for `cells.load_model`.
     Returns the path of the document.  Raises as `run_cells`; ValueError for settings that lack a method.
     """
     boundary.one_of("kind", kind, KINDS)

@@ -32,9 +32,10 @@ AXES = tuple(GRID)
 def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=1):
     """Try every point of the grid with every method, and choose each one's best by either rule.
 
-    runner, experiment: as in `schedule.run_cells`; methods: names, None: all; seeds: distinct integers >= 0, not those that a table reports; grid: {"learning_rate", "weight",
-    "steps"}, None: GRID; widen >= 0: how often learning rate and weight are extended beyond an end that some method's
-    best lies on, for all methods alike. The steps are a budget and stay.
+    runner, experiment: as in `schedule.run_cells`; methods: names, None: all; seeds: distinct integers >= 0, not those
+    that a table reports; grid: {"learning_rate", "weight", "steps"}, None: GRID; widen >= 0: how often learning rate
+    and weight are extended beyond an end that some method's best lies on, for all methods alike. The steps are a budget
+    and stay.
     Returns the contents of OUT/tuning.json: for each rule and method the best point, whether it lies on an end of the
     grid, and the median and the worst AG over the grid.  Restartable.  Raises as `run_cells`, and TypeError or
     ValueError for other methods, seeds or grids.

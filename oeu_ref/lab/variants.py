@@ -74,8 +74,7 @@ def markdown(data):
 
 
 def _cell(values):
-    finite = [value for value in values if value is not None]
-    lost = f" ({len(values) - len(finite)} diverged)" if len(finite) < len(values) else ""
+    finite, lost = results.finished(values)
     return (results.format_value(results.mean_and_spread(finite)) if finite else "–") + lost
 
 

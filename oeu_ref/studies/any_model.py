@@ -221,10 +221,9 @@ def markdown(data):
     """A table for each kind of network and the caption, from the contents of any-model.json alone."""
     parts = []
     for kind, runs in data["runs"].items():
-        finished, best = [one for one in runs if one is not None], data["best"][kind]
-        lost = f", {len(runs) - len(finished)} diverged" if len(finished) < len(runs) else ""
-        setting = f"learning rate {best['learning_rate']:g}, weight {best['weight']:g}, {best['steps']} steps{lost}"
-        parts += [f"**{KINDS[kind][0]}** ({setting})", ""]
+        (finished, lost), best = results.finished(runs), data["best"][kind]
+        setting = f"learning rate {best['learning_rate']:g}, weight {best['weight']:g}, {best['steps']} steps"
+        parts += [f"**{KINDS[kind][0]}** ({setting}){lost}", ""]
         if finished:
             labels = {name: label for name, label in LABELS.items() if name in finished[0]}
             parts += [results.table(results.summarize(finished), labels, COLUMNS), ""]

@@ -125,7 +125,7 @@ def changed_codes(before, after):
 
 
 def images(runner, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SEEDS, rules=("true",), **how):
-    """An image experiment at several widths: a folder `bits-<width>` for each in `runner.out`, one document of them all.
+    """An image experiment at several widths: a folder `bits-<width>` in `runner.out` for each, a document of them all.
 
     runner: `cells.Runner`, whose folder is made if need be; what is finished there is not made again; experiment:
     `Experiment`; widths: 1 to 8, "ternary", "binary" or 32, of weights and activations; methods, seeds, rules, how: as
@@ -290,8 +290,7 @@ def _line(name):
 
 
 def _caption(config, seeds, searched):
-    n = len(seeds)
-    spread = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if n > 1 else "one seed"
+    spread = results.over(seeds)
     points = math.prod(len(axis) for axis in searched["grid"].values())
     shape = " - ".join(map(str, (64, *config.hidden, 10)))
     ends = [f"{title(w)} {LABELS[m]}" for w, f in searched["widths"].items() for m in f if f[m]["best_at_end_of"]]

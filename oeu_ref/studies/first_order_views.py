@@ -154,12 +154,8 @@ def _draw_codes(ax, data):
         share = np.mean([100 * np.array(run["flipped"]["projected"]) / run["codes"] for run in runs], axis=0)
         share[share == 0] = np.nan  # a logarithmic axis has no zero
         ax.plot(etas, share, color=color, linestyle=line, linewidth=1.6, label=f"{bits} bits")
-    ax.set_xscale("log"), ax.set_yscale("log")
-    ax.set_xlim(etas[0], etas[-1])
-    _demo_band(ax)
-    ax.set_xlabel("η, weights moved along the projected gradient")
+    _against_eta(ax, etas, "Below the first step no code flips", "weights moved along the projected gradient")
     ax.set_ylabel("weight codes flipped (%)")
-    figures.clean(ax, "Below the first step no code flips", grid="both")
 
 
 def _draw_staircase(ax, data):
@@ -171,19 +167,13 @@ def _draw_staircase(ax, data):
             change = np.mean([np.abs(run["retain"][way]) for run in runs], axis=0)
             label = f"{'not quantized' if bits == 32 else f'{bits} bits'}, {way}"
             ax.plot(etas, np.where(change > 0, change, np.nan), color=color, linestyle=line, linewidth=1.7, label=label)
-    ax.set_xscale("log"), ax.set_yscale("log")
-    ax.set_xlim(etas[0], etas[-1])
+    _against_eta(ax, etas, "What projection is worth, by step", "weights moved")
     ax.set_ylim(1e-13, 1)
-    _demo_band(ax)
-    ax.set_xlabel("η, weights moved")
-    ax.set_ylabel("|change of the retain loss| (nats)")
-    figures.clean(ax, "What projection is worth, by step", grid="both")
 
 
 def _draw_smooth(ax, data):
-    etas, activation = np.array(data["config"]["smooth_etas"]), data["smooth"][-1]["activation"]
-    kinds = {run["activation"] for run in data["smooth"]}
-    activation = "GELU" if "GELU" in kinds else activation
+    etas, kinds = np.array(data["config"]["smooth_etas"]), [run["activation"] for run in data["smooth"]]
+    activation = "GELU" if "GELU" in kinds else kinds[-1]
     runs, blue = _pick(data["smooth"], activation=activation), figures.STYLES["retain"]["color"]
     mean = {
         "predicted": np.mean([np.abs(run["predicted"]["projected"]) for run in runs], axis=0),
@@ -199,12 +189,7 @@ def _draw_smooth(ax, data):
     k = _index(etas, 1e-2)
     guide = mean["error"][k] * (etas / etas[k]) ** 3
     ax.plot(etas, guide, color=figures.SIDE, linewidth=0.8, label="∝ η³")
-    ax.set_xscale("log"), ax.set_yscale("log")
-    ax.set_xlim(etas[0], etas[-1])
-    _demo_band(ax)
-    ax.set_xlabel("η, all parameters moved")
-    ax.set_ylabel("|change of the retain loss| (nats)")
-    figures.clean(ax, f"Beyond first order: {activation}, not quantized", grid="both")
+    _against_eta(ax, etas, f"Beyond first order: {activation}, not quantized", "all parameters moved")
 
 
 def _draw_bound(ax, data):
@@ -228,7 +213,12 @@ def _draw_bound(ax, data):
     figures.clean(ax, f"The step bound: {network}, learning rate {rate:g}", grid="both")
 
 
-def _demo_band(ax):
+def _against_eta(ax, etas, title, moved):
+    ax.set_xscale("log"), ax.set_yscale("log")
+    ax.set_xlim(etas[0], etas[-1])
+    ax.set_xlabel(f"η, {moved}")
+    ax.set_ylabel("|change of the retain loss| (nats)")
+    figures.clean(ax, title, grid="both")
     # learning rate 0.1 times weight 0.3, and ten times that, to which momentum 0.9 amounts
     ax.axvspan(0.03, 0.3, color=figures.BAR, alpha=0.5, linewidth=0, label="the demo's steps")
 

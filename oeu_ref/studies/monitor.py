@@ -185,7 +185,6 @@ def _cost(model, pair, steps, demo, rounds):
 
 def markdown(data):
     """The three tables with their caption, from the contents of monitor.json alone."""
-    seeds = len(data["seeds"])
     watched = [["run", "warnings, at step", "entropy / log K", "most climb", "turned back", *HEADS]]
     for name in data["config"]["runs"]:
         runs = [run for run in data["runs"] if run["run"] == name]
@@ -201,17 +200,16 @@ def markdown(data):
     for name, ratio in data["time_ratios"].items():
         times.append([name, f"{ratio['median']:.2f}", "{:.2f} to {:.2f}".format(*ratio["quartiles"])])
     tables = [results.aligned(watched, left=2), results.aligned(order), results.aligned(times)]
-    return "\n\n".join([*tables, "\n".join(_caption(data, seeds))])
+    return "\n\n".join([*tables, "\n".join(_caption(data))])
 
 
 HEADS = [results.TITLES.get(name, name) for name in ENDS]
 
 
-def _caption(data, seeds):
+def _caption(data):
     demo = data["config"]["demo"]
-    over = f"mean ± standard deviation over seeds {', '.join(map(str, data['seeds']))}" if seeds > 1 else "one seed"
     lines = [
-        f"Digits, {over}. Healthy is the demo's OEU setting: SGD, learning rate",
+        f"Digits, {results.over(data['seeds'])}. Healthy is the demo's OEU setting: SGD, learning rate",
         f"{demo['learning_rate']:g}, beta {demo['beta']:g}, {demo['steps']} steps, momentum {demo['momentum']:g}, "
         f"weight decay {demo['weight_decay']:g}. The others differ from it on purpose:",
     ]

@@ -100,7 +100,6 @@ def markdown(data):
 
 def _caption(data):
     config, seeds, grid = data["config"], data["seeds"], data["search"]["grid"]
-    spread = f"mean ± standard deviation over seeds {_listed(seeds)}" if len(seeds) > 1 else "one seed"
     points, most_steps = np.prod([len(values) for values in grid.values()]), max(grid["steps"])
     repeated = sum(len(set(run["repeated"])) for run in data["runs"])
     chosen = [
@@ -113,7 +112,7 @@ def _caption(data):
     ]
     lines = [
         f"Digits, {config['base']['bits']}-bit network, {config['base']['label_noise']:.0%} label noise; "
-        f"{config['requests']} disjoint requests of {config['request_size']} samples; {spread}. All in percent or "
+        f"{config['requests']} disjoint requests of {config['request_size']} samples; {results.over(seeds)}. All in percent or "
         "percentage points.",
         "FA, MIA, AG, AUC: over all samples requested so far; newest: over the last request alone. AG: mean gap to the "
         f"stage's own Retrain over FA, RA, TA, MIA (lower is better). MIA: {data['attack']}.",

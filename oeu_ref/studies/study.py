@@ -1,4 +1,4 @@
-"""What all studies share: the frame around what one collects, the document, the three files, and ways to show figures."""
+"""What all studies share: the frame around what one collects, the document, and the three files."""
 
 from ..lab import engine, figures, results
 from ..lab.experiment import QUICK, Digits

@@ -75,8 +75,7 @@ def _thousandths(value):
 
 def _run_cells(name, data):
     many, best = data["runs"][name], data["best"][name]
-    finished = [one for one in many if one is not None]
-    lost = f" ({len(many) - len(finished)} diverged)" if len(finished) < len(many) else ""
+    finished, lost = results.finished(many)
     cells = {"rate, weight, steps": f"{best['rate']:g}, {best['weight']:g}, {best['steps']}{lost}"}
     for key, (title, decimals) in COLUMNS.items() if finished else ():
         cells[title] = results.format_value(results.mean_and_spread([one[key] for one in finished]), decimals)
