@@ -31,7 +31,7 @@ def test_only_what_was_asked_for_is_measured(tmp_path):
 
 def test_an_unknown_figure_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert main(["bench", "--only", "step,magic", "--out", str(tmp_path)]) == 2
-    assert re.fullmatch(r"oeu_ref bench: only must be one of 'step', .+ got 'magic'\n", capsys.readouterr().err)
+    assert re.fullmatch(r"oeu_ref bench: --only must be one of 'step', .+ got 'magic'\n", capsys.readouterr().err)
 
 
 def test_a_row_is_the_median_of_ratios_taken_round_by_round():

@@ -1,16 +1,26 @@
 """The command line as a stranger uses it: what it prints, what it writes, and its exit codes."""
 
+import ast
+import dataclasses
+import importlib.metadata
+import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from dataclasses import MISSING
 
 import pytest
 
-from oeu_ref.__main__ import main
+import oeu_ref
+from oeu_ref.__main__ import COMMANDS, GROUPS, main
+from oeu_ref.lab.command_line import flag_of, in_words_of, read
+from oeu_ref.lab.options import Setup
 
 ROOT = pathlib.Path(__file__).parent.parent
+SETUP = {field.name for field in dataclasses.fields(Setup)}
 RIGHT, WRONG = (
     """
 import numpy as np
@@ -54,24 +64,173 @@ def wrong(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["", "demo", "variants", "check", "template", "vectors", "check-vectors"])
-def test_every_command_explains_itself(command, capsys):
-    """--help exits with 0 and says what the command does."""
+@pytest.mark.parametrize("word", COMMANDS)
+def test_every_command_explains_itself(word, capsys):
+    """--help says what a command does, with an example; each option its meaning, its default, and a value to follow."""
+    command = COMMANDS[word]
     with pytest.raises(SystemExit) as exit_info:
-        main([*command.split(), "--help"])
+        main([word, "--help"])
     assert exit_info.value.code == 0
-    assert len(capsys.readouterr().out) > 150
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(command.__doc__.split()) in shown and f"example: python -m oeu_ref {word}" in shown
+    assert read(command, sample(command), "")
+    for field in command.options():
+        said, default = field.metadata, field.default
+        assert flag_of(field) in shown and " ".join(said["meaning"].split()) in shown
+        assert default not in (None, ()) or said["unset"] or field.name in SETUP, f"{field.name} has no default to show"
+        concrete = default not in (None, "auto", MISSING) and (field.name not in SETUP or field.type is bool)
+        followed = concrete or said["example"] is not None or said["words"] or not flag_of(field).startswith("--")
+        assert followed, f"{field.name} has no value to follow"
+
+
+def sample(command):
+    """Words that give each option of a command the value that its help names."""
+    words = []
+    for field in command.options():
+        flag, said = flag_of(field), field.metadata
+        value = said["example"] if said["example"] is not None else said["words"][0] if said["words"] else field.default
+        value = value if field.default is MISSING or not isinstance(value, tuple) else ",".join(map(str, value))
+        words += [flag] if field.type is bool else [flag, str(value)] if flag.startswith("--") else [str(value)]
+    return words
+
+
+def test_values_arrive_as_they_are_meant():
+    """Numbers, lists, bit widths and words get the types of their fields, wherever arguments without a name stand."""
+    given = read(COMMANDS["run"], sample(COMMANDS["run"]), "")
+    assert (given.train_size, given.forget_ratio, given.forget_classes) == (10000, 0.1, ("cat", 5))
+    assert (given.weight_bits, given.activation_bits, given.unlearning_rate) == (2, "ternary", 0.03)
+    assert (given.rules, given.redo, given.compiled, given.learning_rate) == (("true",), True, True, None)
+    given = read(COMMANDS["bits"], ["--preset", "cpu", "svhn-10", "--widths", "2,binary", "--methods=oeu, ft"], "")
+    assert (given.name, given.preset, given.widths, given.methods) == ("svhn-10", "cpu", (2, "binary"), ("oeu", "ft"))
+    assert given.where() == "results/svhn-10-cpu-bits" and given.bits is given.epochs is None and given.redo is False
+    given = read(COMMANDS["check"], ["a.py", "--require", "project, all", "b:c"], "")
+    assert given.implementation == ["a.py", "b:c"] and given.require == ("project", "all") and given.cases == 50
+
+
+def test_help_lists_each_command_once_by_what_one_came_for(capsys):
+    """Every class of a command stands in one group, and --help shows the groups in their order."""
+    for words in (["--help"], ["-h"]):
+        with pytest.raises(SystemExit) as exit_info:
+            main(words)
+        assert exit_info.value.code == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line in GROUPS] == 2 * list(GROUPS)
+    assert all(out.count(f"\n  {word} ") == 2 and command.line for word, command in COMMANDS.items())
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_no_command_is_answered_with_all_of_them(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([])
+    captured = capsys.readouterr()
+    assert exit_info.value.code == 2 and "COMMAND is missing" in captured.err and "see it work" in captured.out
+
+
+def test_version_and_script():
+    """--version says the package's; `oeu-ref`, which an installation makes, calls the same function."""
+    code, out, _ = run("-m", "oeu_ref", "--version")
+    assert (code, out) == (0, f"oeu_ref {oeu_ref.__version__}\n")
+    scripts = re.search(
+        r"^\[project\.scripts\]\noeu-ref = \"(.*)\"$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    entry = importlib.metadata.EntryPoint("oeu-ref", scripts[1], "console_scripts")
+    assert entry.load() is main
 
 
 def test_help_and_import_do_not_wait_for_torch():
-    """Neither `import oeu_ref` nor --help imports PyTorch or NumPy."""
-    code, out, _ = run(
+    """Neither `import oeu_ref` nor the --help of any command imports PyTorch, NumPy or anything else that is large."""
+    code, out, err = run(
         "-c",
         "import sys, oeu_ref, oeu_ref.__main__ as m\n"
-        "try: m.main(['--help'])\nexcept SystemExit: pass\n"
-        "print([name for name in ('torch', 'numpy', 'hypothesis') if name in sys.modules])",
+        "for words in (['--help'], *([word, '--help'] for word in m.COMMANDS)):\n"
+        "    try: m.main(words)\n    except SystemExit: pass\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)))",
     )
-    assert code == 0 and out.splitlines()[-1] == "[]"
+    assert code == 0, err
+    assert set(ast.literal_eval(out.splitlines()[-1])) <= {"__main__", "__mp_main__", "oeu_ref", "_distutils_hack"}
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong", "meant"),
+    [
+        (["chek", "a.py"], "COMMAND must be one of", "'check'"),
+        (["demo", "--sead", "1"], "unrecognized argument '--sead'", "'--seeds'"),
+        (["table", "--metods=oeu"], "unrecognized argument '--metods=oeu'", "'--methods'"),
+        (["table", "cifar10"], "NAME must be one of", "'cifar10-10'"),
+        (["table", "--methods", "oeu,salum"], "--methods must be one of", "'salun'"),
+        (["table", "--rules", "proxi"], "--rules must be one of", "'proxy'"),
+        (["run", "--method", "retain"], "--method must be one of", "'retrain'"),
+        (["tune", "--preset", "cpus"], "--preset must be one of", "'cpu'"),
+        (["sweep", "--arch", "resnet"], "--arch must be one of", "'resnet18'"),
+        (["beyond", "sequentiel"], "STUDY must be one of", "'sequential'"),
+        (["bench", "--only", "quantiser"], "--only must be one of", "'quantizer'"),
+    ],
+)
+def test_what_was_meant_is_suggested(words, wrong, meant, capsys):
+    """A word that is nearly a command, an option or a value: one line, exit code 2, and the nearest one."""
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code
+    err = capsys.readouterr().err
+    assert code == 2 and err.count("\n") == 1 and wrong in err and f"did you mean {meant}?" in err
+
+
+def test_nothing_is_suggested_where_nothing_is_near(capsys):
+    with pytest.raises(SystemExit):
+        main(["zzz"])
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "message", "said"),
+    [
+        ("table", "train_size and validation_size must together", "--train-size and --validation-size must together"),
+        ("table", "name must be a word", "--dataset must be a word"),
+        ("run", "learning_rate must be greater", "--learning-rate must be greater"),
+        ("demo", "out_dir must be\n a directory", "--out must be a directory"),
+        ("vectors", "out_dir must be a directory", "OUT_DIR must be a directory"),
+        ("table", "width of a thing must be", "width of a thing must be"),
+        ("table", "/a/out/seed must be of this plan", "/a/out/seed must be of this plan"),
+        ("table", "no more memory", "no more memory"),
+    ],
+)
+def test_errors_call_options_as_they_were_typed(word, message, said):
+    """What the code calls an argument is called as its user knows it, and nothing else is changed."""
+    assert in_words_of(COMMANDS[word], message) == said
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "+- - ? ?"), ("cp1252", "± – ? ?"), ("utf-8", "± – α ?")])
+def test_a_console_that_lacks_a_character_shows_another(encoding, shown, monkeypatch):
+    """A table's signs, and names of files that are no text, never end a run on a narrow console."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr("oeu_ref.__main__.DESCRIPTION", "± – α \udcff")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert shown in console.buffer.getvalue().decode(encoding)
+
+
+def test_a_reader_who_leaves_costs_no_result(wrong, tmp_path):
+    """With a closed pipe for its output, as after `| head`, a check ends with its report written and its own code."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = ["-m", "oeu_ref", "check", str(wrong), "--cases", "1", "--json", str(tmp_path / "report.json")]
+    process = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (1, "")
+    assert json.loads((tmp_path / "report.json").read_text())
+
+
+def test_long_work_says_where_its_results_go(tmp_path, monkeypatch, capsys):
+    """On a terminal, at once; the last line of what is printed is a path that was written."""
+    made = {"table": "a table", "json": tmp_path / "a.json", "markdown": tmp_path / "a.md", "picture": None}
+    monkeypatch.setattr("oeu_ref.lab.demo.run", lambda *_: made)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == f"oeu_ref demo: results go to {tmp_path}\n"
+    assert captured.out.splitlines()[-1] == str(tmp_path / "a.md")
 
 
 def test_check_of_a_right_file_exits_with_0(right, capsys):

@@ -15,7 +15,8 @@ from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from . import engine, figures, results
 from .attacks import SupportVectorAttack
-from .experiment import DEMO, LABELS, QUICK, Digits
+from .experiment import DEMO, QUICK, Digits
+from .options import LABELS
 from .search import SETTINGS_FILE, load_settings, search
 
 __all__ = ["REPORTED_SEEDS", "markdown", "redraw", "run", "search"]

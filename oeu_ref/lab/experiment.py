@@ -9,57 +9,25 @@ import torch
 
 from .. import boundary
 from ..core.network import QuantMLP, quantize_model
-from . import baselines
+from . import baselines, options
 from .data import Samples, Splits, class_indices, digits, forget_split, split_at, stream
 from .datasets import load_images
-from .images import PRECISIONS, ImageClassifier, augment, channel_statistics
-from .models import ARCHITECTURES, STANDARD_WIDTHS
+from .images import ImageClassifier, augment, channel_statistics
+from .models import ARCHITECTURES
+from .options import PRECISIONS, STANDARD_WIDTHS
 from .requests import class_numbers, held_out, indices_of_file, settle_copies
 from .training import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(options.Setup):
     """All that a result depends on, but for the seed, a method's settings, and the kind of device.
 
-    dataset, image_size: as in `oeu_ref.lab.datasets.load_images`.
-    forget_ratio in (0, 1), or forget_classes (names, or numbers where no class has such a name), or forget_file (a text
-    file with one index of a training image in each line, before any subset is drawn): what is to be forgotten; exactly
-    one of the three.
-    train_size, test_size: images drawn at random from those that there are, None: all (but for the validation images);
-    validation_size: images held out of the training images, for the stop rule, the proxy and nothing else.
-    arch: "resnet18" or "mobilenet_v2"; width, stem_stride: as in `oeu_ref.lab.models`, None: the standard width;
-    weight_bits, activation_bits: 1 to 8, "ternary", "binary", 32: not quantized; first_last_bits: of the first and the
-    last layer.
-    epochs, batch_size, learning_rate, weight_decay: of original and Retrain; augmented: whether images are shifted and
-    mirrored, in training and in unlearning; forget_batch, retain_batch: images in each unlearning step's two batches.
-    precision: "float32" or "bfloat16"; compiled: whether `torch.compile` is tried.
+    Its fields, and what each means, are those of `options.Setup`; exactly one of forget_ratio, forget_classes and
+    forget_file is given. dataset, image_size: as in `oeu_ref.lab.datasets.load_images`; train_size, test_size: None for
+    all images that there are, but for the validation images; width: None for the standard width.
     Raises TypeError or ValueError, naming the field, for a value out of range.
     """
-
-    dataset: str = "cifar10"
-    image_size: int | None = None
-    forget_ratio: float | None = 0.1
-    forget_classes: tuple | None = None
-    forget_file: str | None = None
-    train_size: int | None = None
-    validation_size: int = 5000
-    test_size: int | None = None
-    arch: str = "resnet18"
-    width: int | None = None
-    stem_stride: int = 1
-    weight_bits: int | str = 4
-    activation_bits: int | str = 4
-    first_last_bits: int | str = 8
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-    augmented: bool = True
-    forget_batch: int = 128
-    retain_batch: int = 128
-    precision: str = "float32"
-    compiled: bool = False
 
     forget_copies = False  # no field: results of before there were `ForgettingCopies` are still of this experiment
 
@@ -237,31 +205,8 @@ class ForgettingCopies(Experiment):
     forget_copies: bool = True
 
 
-# Data sets, networks and bits are the paper's, and so are the shares of CIFAR-10 and CIFAR-100; the other two shares and
-# the schedule are ours.
-TABLES = {
-    "cifar10-10": Experiment(dataset="cifar10", forget_ratio=0.1),
-    "cifar100-30": Experiment(dataset="cifar100", forget_ratio=0.3),
-    "svhn-10": Experiment(dataset="svhn", forget_ratio=0.1),
-    # 64 x 64 pixels: a stem of stride 2 gives the stages the sizes that they have on CIFAR
-    "tinyimagenet-10": Experiment(dataset="tinyimagenet", forget_ratio=0.1, stem_stride=2, validation_size=10000),
-}
+TABLES = {name: Experiment(**fields) for name, fields in options.TABLES.items()}
 
-# A size that a laptop carries: the whole table in ten minutes on four cores. Without augmentation, since with it so
-# short a training memorizes next to nothing, and there would be nothing to forget.
-PRESETS = {
-    "full": {},
-    "cpu": {
-        "train_size": 10000,
-        "validation_size": 2000,
-        "test_size": 2000,
-        "width": 16,
-        "stem_stride": 2,
-        "epochs": 12,
-        "learning_rate": 0.2,
-        "augmented": False,
-    },
-}
 
 # What the paper reports: {table: {method: {metric: percent}}}.
 PAPER = {
@@ -288,23 +233,21 @@ def _oeu(**options):
     return functools.partial(baselines.OrthogonalEntropy, **options)
 
 
-METHODS = {
-    "oeu": MethodInfo("OEU", baselines.OrthogonalEntropy),
-    "ft": MethodInfo("FT (fine-tuning)", baselines.FineTuning),
-    "ga": MethodInfo("GA (gradient ascent)", baselines.GradientAscent),
-    "rl": MethodInfo("RL (random labels)", baselines.RandomLabels),
-    "salun": MethodInfo("SalUn", baselines.SalUn),
-    "qmul": MethodInfo("Q-MUL (our reading)", baselines.SimilarLabels),
-    "l1": MethodInfo("l1-sparse", baselines.L1Sparse),
-    "oeu_stop": MethodInfo("OEU + stop rule", baselines.OrthogonalEntropy, stops=True),
-    "oeu_no_projection": MethodInfo("OEU without projection", _oeu(alpha=0.0)),
-    "oeu_global": MethodInfo("OEU, global projection", _oeu(granularity="global")),
-    "oeu_random_labels": MethodInfo("OEU, random labels for entropy", baselines.OrthogonalRandomLabels),
+_MAKE = {
+    "oeu": baselines.OrthogonalEntropy,
+    "ft": baselines.FineTuning,
+    "ga": baselines.GradientAscent,
+    "rl": baselines.RandomLabels,
+    "salun": baselines.SalUn,
+    "qmul": baselines.SimilarLabels,
+    "l1": baselines.L1Sparse,
+    "oeu_stop": baselines.OrthogonalEntropy,
+    "oeu_no_projection": _oeu(alpha=0.0),
+    "oeu_global": _oeu(granularity="global"),
+    "oeu_random_labels": baselines.OrthogonalRandomLabels,
 }
+METHODS = {name: MethodInfo(label, _MAKE[name], name == "oeu_stop") for name, label in options.METHODS.items()}
 DEMO = ("oeu", "oeu_stop", "ft", "ga", "rl", "salun", "qmul")
-BASELINES = ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")
-ABLATIONS = ("oeu", "oeu_stop", "oeu_no_projection", "oeu_global", "oeu_random_labels")
-LABELS = {"original": "original", "retrain": "Retrain", **{name: info.label for name, info in METHODS.items()}}
 # OEU with one option changed: what the paper leaves open, and what is left without its parts
 VARIANTS = {
     "module, undo": {},

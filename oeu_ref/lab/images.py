@@ -7,8 +7,7 @@ from torch import nn
 
 from .. import boundary
 from ..core.quantizer import Quantizer
-
-PRECISIONS = ("float32", "bfloat16")
+from .options import PRECISIONS
 
 
 def augment(images, generator, padding=4):

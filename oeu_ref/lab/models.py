@@ -60,7 +60,6 @@ def mobilenet_v2(num_classes, width=32, stem_stride=1):
 
 
 ARCHITECTURES = {"resnet18": resnet18, "mobilenet_v2": mobilenet_v2}
-STANDARD_WIDTHS = {"resnet18": 64, "mobilenet_v2": 32}
 
 
 def _image_network(num_classes, width, stem_stride):

@@ -9,9 +9,9 @@ import numpy as np
 from .. import boundary
 from ..reference import metrics
 from . import report_figures, results
-from .experiment import LABELS, METHODS, PAPER, PAPER_SOURCE
+from .experiment import METHODS, PAPER, PAPER_SOURCE
+from .options import LABELS, RULES
 from .tables import KINDS
-from .tuning import RULES
 
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "time")
 RULE_TITLES = {

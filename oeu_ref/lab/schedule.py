@@ -16,9 +16,8 @@ from .. import boundary, files
 from ..beyond import distributed
 from .cells import run_cell
 from .engine import one_thread, progress_bar
+from .options import DETERMINISM
 from .requests import forgotten
-
-DETERMINISM = ("warn", "error", "off")
 
 
 def run_cells(runner, experiment, cells):

@@ -12,12 +12,13 @@ from ..beyond import distributed
 from . import results
 from .cells import Cell
 from .engine import checked_seeds
-from .experiment import ABLATIONS, BASELINES, PRESETS, TABLES, Experiment, ForgettingCopies
+from .experiment import TABLES, Experiment, ForgettingCopies
+from .options import PRESETS, RULES, SEEDS
 from .schedule import run_cells
-from .tuning import RULES, checked_methods, chosen
+from .tuning import checked_methods, chosen
 
 SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")
-REPORTED_SEEDS = (1, 2, 3, 4, 5)
+REPORTED_SEEDS = SEEDS["cpu"]
 KINDS = ("table", "ablation", "sweep", "run")
 CURVE_POINTS = 5  # measurements along a run, for the trade-off figure
 
@@ -147,6 +148,3 @@ def _scale(tuning, experiment, source):
     """Steps here for each step there: as many passes over the forget set."""
     here = len(experiment.split(experiment.load(source), 0).forget) / experiment.forget_batch
     return here / (tuning["forget_size"] / tuning["experiment"]["forget_batch"])
-
-
-DEFAULT_METHODS = {"table": BASELINES, "ablation": ABLATIONS, "sweep": ("oeu",), "run": ("oeu",)}

@@ -16,6 +16,7 @@ from . import baselines, results
 from .cells import Cell
 from .engine import checked_seeds, proxy_average_gap
 from .experiment import METHODS, checked_method
+from .options import RULES, TUNING_SEEDS
 from .schedule import run_cells
 from .search import checked_grid, searched, setting
 
@@ -24,8 +25,6 @@ GRID = {
     "weight": (0.1, 0.3, 1.0, 3.0),
     "steps": (10, 20, 40, 80),
 }
-TUNING_SEEDS = (101, 102)
-RULES = ("true", "proxy")
 AXES = tuple(GRID)
 
 

@@ -21,7 +21,8 @@ from ..core.unlearner import NonFiniteError
 from ..lab import engine, figures, report, results, tables
 from ..lab import search as searches
 from ..lab.engine import checked_seeds
-from ..lab.experiment import LABELS, Digits, checked_method
+from ..lab.experiment import Digits, checked_method
+from ..lab.options import LABELS
 from ..lab.report_figures import LINES
 from .study import document, write
 
