@@ -100,7 +100,7 @@ def gradients(loss, parameters, keep_graph=False):
     with sums or contextlib.nullcontext():
         if loss.requires_grad:
             grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
-    grads = [_dense(g) for g in grads]
+    grads = [g if g is None else g.to_dense() for g in grads]
     return sums.of(grads) if sums else grads
 
 
@@ -110,13 +110,8 @@ class ParallelOEU(OEU):
     Arguments as `OEU`; the model is one that `synchronized` went over.  Where there is one process it is `OEU`.
     """
 
-    def part(self, loss, count):
-        """What this process's mean loss contributes to the mean over all processes' samples."""
-        return part(loss, count)
-
-    def differentiate(self, loss, parameters, keep_graph=False):
-        """Gradient of the sum of all processes' losses."""
-        return gradients(loss, parameters, keep_graph)
+    # a loss counts as this process's part of all, and its gradient is that of the sum of all parts
+    part, differentiate = staticmethod(part), staticmethod(gradients)
 
     def over_all(self, finite, losses):
         """Inputs are finite where they are so on all processes; losses are sums of the parts."""
@@ -143,7 +138,7 @@ class _Sums:
             hook.remove()
 
     def _arrived(self, i, grad):
-        self.there[i] = _dense(grad)
+        self.there[i] = grad.to_dense()
         self._send()
 
     def _send(self):
@@ -170,10 +165,6 @@ class _Sums:
                 if processes:
                     result[i] = values.view(self.parameters[i].shape).to(self.parameters[i].dtype)
         return result
-
-
-def _dense(grad):
-    return grad.to_dense() if grad is not None and grad.is_sparse else grad
 
 
 def backward(loss, parameters):

@@ -79,7 +79,8 @@ class OrthogonalUpdates(torch.optim.Optimizer):
         elif len(layers.ids) != len(parameters):
             raise ValueError(f"layers must be of {len(parameters)} tensors like parameters, got {len(layers.ids)}")
         retain_grads = [g.detach() for g in retain_grads]
-        self._protected = parameters, retain_grads, layers, _versions(parameters + retain_grads)
+        # PyTorch counts the changes of each tensor in place
+        self._protected = parameters, retain_grads, layers, [t._version for t in parameters + retain_grads]
 
     def step(self, closure=None):
         """Let the inner optimizer step, then correct its update.
@@ -95,7 +96,7 @@ class OrthogonalUpdates(torch.optim.Optimizer):
         if protected is None:
             raise RuntimeError("protect(parameters, retain_grads, layers) must be called before each step: none was")
         parameters, retain_grads, layers, versions = protected
-        if _versions(parameters + retain_grads) != versions:
+        if [t._version for t in parameters + retain_grads] != versions:
             raise RuntimeError("protect must be called anew: parameters or retain gradients have changed since")
         given = None
         if self.component == "given":
@@ -145,11 +146,6 @@ class OrthogonalUpdates(torch.optim.Optimizer):
 # one set of groups, state, defaults and hooks, the inner optimizer's, whichever of the two is asked or changed
 for _name in ("param_groups", "state", "defaults", "add_param_group", "zero_grad", "state_dict", *STATE_DICT_HOOKS):
     setattr(OrthogonalUpdates, _name, property(operator.attrgetter(f"optimizer.{_name}")))
-
-
-def _versions(tensors):
-    # PyTorch counts the changes of each tensor in place
-    return [t._version for t in tensors]
 
 
 class ProtectedOEU(OEU):

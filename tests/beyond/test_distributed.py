@@ -277,6 +277,7 @@ def test_synchronized_keeps_names_values_and_modes():
     assert torch.equal(again(inputs), other(inputs)) and torch.equal(flat(again), flat(other))
 
 
+@pytest.mark.reliability
 def test_torchrun_makes_a_cell_as_one_process_does(tmp_path):
     """The command line under `torchrun`: one set of files, with the figures of a plain run up to rounding."""
     rng = np.random.default_rng(0)
