@@ -62,9 +62,9 @@ def taking(library=None):
 
 
 class Rule:
-    """What a check accepts: `Rule(number, 0, 1)` is `number(name, value, 0, 1)`; a setting may be `of` another argument.
+    """What a check accepts: `Rule(number, 0, 1)` is `number(name, value, 0, 1)`; a setting may be `of` an argument.
 
-    optional: whether None is right too.
+    optional: whether None is right as well.
     """
 
     def __init__(self, accept, *settings, optional=False, **options):
@@ -72,15 +72,14 @@ class Rule:
 
     def check_of(self, name, library):
         """The check of one argument: maps (value, all arguments by name) to the value, converted, or raises."""
-        accept, optional = self.accept, self.optional
-        before = (library,) if "library" in inspect.signature(accept).parameters else ()
-        if not any(isinstance(s, of) for s in (*self.settings, *self.options.values())):
-            settings, options = (*before, *self.settings), self.options
-            return lambda value, _: None if optional and value is None else accept(name, value, *settings, **options)
+        before = (library,) if "library" in inspect.signature(self.accept).parameters else ()
+        depends = any(isinstance(s, of) for s in (*self.settings, *self.options.values()))
 
         def check(value, given):
-            settings, options = self.resolved(given)
-            return None if optional and value is None else accept(name, value, *before, *settings, **options)
+            if self.optional and value is None:
+                return None
+            settings, options = self.resolved(given) if depends else (self.settings, self.options)
+            return self.accept(name, value, *before, *settings, **options)
 
         return check
 
@@ -116,10 +115,7 @@ def one_of(name, value, known):
 
 
 def number(name, value, low=-math.inf, high=math.inf, meaning=""):
-    """Return `value` as float if it is a finite number in [low, high].
-
-    Raises TypeError for what is no number (booleans included), ValueError outside the range, explained by `meaning`.
-    """
+    """Return `value` as float; raise TypeError for what is no number, ValueError unless finite and in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not (_is_finite(value) and low <= value <= high):
@@ -156,9 +152,9 @@ def integer(name, value, low, high=None):
 
 
 def whole(name, value, low=-math.inf, low_name=None):
-    """Return `value` as int; raise TypeError unless it is a whole number (8.0 is), ValueError below the least one.
+    """Return `value` as int; raise TypeError unless it is a whole number (8.0 is), ValueError below `low`.
 
-    low: that one, or with its argument's name low_name the one that it must exceed.
+    low_name: of the argument that `low` is, which the value must exceed.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (_is_finite(value) and value % 1 == 0):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
@@ -170,18 +166,13 @@ def whole(name, value, low=-math.inf, low_name=None):
 
 
 def width(name, value, wanted="in [1, 8]"):
-    """Return the width of a quantizer: an integer from 1 to 8, its bits, or one of the words WIDTHS.
-
-    wanted: what a number should have been, for the message.  Raises TypeError for what is no integer (a number in
-    quotes included), ValueError for another integer or word.
-    """
-    if isinstance(value, str) and (value in WIDTHS or not value.isdigit()):
-        known = value in WIDTHS
-    else:
-        known = 1 <= integer(name, value, -math.inf) <= 8
-    if not known:
+    """Return the width of a quantizer, an integer from 1 to 8 or one of the words WIDTHS; wanted: in the message."""
+    if isinstance(value, str) and value in WIDTHS:
+        return value
+    # a number in quotes is no integer, any other word no word that is known
+    if isinstance(value, str) and not value.isdigit() or not 1 <= integer(name, value, -math.inf) <= 8:
         raise ValueError(f"{name} must be {wanted}, or one of {', '.join(map(repr, WIDTHS))}, got {value!r}")
-    return value if isinstance(value, str) else int(value)
+    return int(value)
 
 
 def bits(name, value):
@@ -252,8 +243,8 @@ def array(name, value, library, wanted="a tensor"):
         try:
             return library.asarray(value)
         except ValueError:
-            kind = type(value).__name__
-            raise TypeError(f"{name} must be an array, rows of one length, got a ragged {kind}") from None
+            wanted = "an array, rows of one length"
+            raise TypeError(f"{name} must be {wanted}, got a ragged {type(value).__name__}") from None
     if not isinstance(value, library.Tensor):
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
     if value.layout != library.strided:
@@ -274,8 +265,7 @@ def samples(name, value, library):
 def floats(name, value, library, *axes, check_finite=True, empty=True):
     """Return an array of floating point numbers, NumPy's as a float64 copy; raise TypeError or ValueError otherwise.
 
-    axes: as in `shaped`, none for any shape; check_finite: False where it must not wait for the device; empty: whether
-    there may be no numbers at all.
+    axes: as in `shaped`, none for any shape; check_finite: False never waits for the device; empty: may there be none.
     """
     values = array(name, value, library)
     copied = library.__name__ == "numpy"
@@ -315,10 +305,14 @@ def shaped(name, values, *axes):
 
 def like(name, value, library, other, what):
     """Return `floats` of the shape of another array, called what; raise TypeError or ValueError otherwise."""
-    values = floats(name, value, library)
-    if values.shape != other.shape:
-        shapes = f"{tuple(other.shape)}, got {tuple(values.shape)}"
-        raise ValueError(f"{name} must have the shape of {what}, {shapes}")
+    return alike(name, floats(name, value, library), other, what)
+
+
+def alike(name, values, other, what):
+    """Return `values` if they have the shape of another array, called what; raise ValueError otherwise."""
+    found, wanted = tuple(values.shape), tuple(other.shape)
+    if found != wanted:
+        raise ValueError(f"{name} must have the shape of {what}, {wanted}, got {found}")
     return values
 
 
@@ -370,21 +364,18 @@ def step(name, value, library):
 def gradients(name, value, library, other=None, other_name=None, check_finite=True):
     """Return a list of at least one array of `floats`; raise TypeError or ValueError otherwise.
 
-    other: such a list, called other_name, whose shapes, dtype and device it must have.
+    other: such a list, called other_name, whose shapes it must have.
     """
     if not isinstance(value, (list, tuple)):
         arrays = "arrays" if library.__name__ == "numpy" else "tensors"
         raise TypeError(f"{name} must be a list of {arrays}, got {type(value).__name__}")
     if not value:
         raise ValueError(f"{name} must be a list of at least 1 array, got an empty one")
-    if other and len(value) != len(other):
-        lengths = f"{len(other)} and {len(value)}"
-        raise ValueError(f"{other_name} and {name} must be lists of the same length, got {lengths}")
+    if (n := len(value)) != (m := len(other or value)):
+        raise ValueError(f"{other_name} and {name} must be lists of the same length, got {m} and {n}")
     values = [floats(f"{name}[{i}]", g, library, check_finite=check_finite) for i, g in enumerate(value)]
     for i, (a, b) in enumerate(zip(other or (), values)):
-        if a.shape != b.shape:
-            shapes = f"{tuple(a.shape)}, got {tuple(b.shape)}"
-            raise ValueError(f"{name}[{i}] must have the shape of {other_name}[{i}], {shapes}")
+        alike(f"{name}[{i}]", b, a, f"{other_name}[{i}]")
     return values
 
 
@@ -414,13 +405,3 @@ def Gradients(argument=None, check_finite=True):
 def LayerIds(argument):
     """Rule of a label for each tensor of another argument, or None."""
     return Rule(layer_ids, of(argument), optional=True)
-
-
-def alpha(value):
-    """Return the projection strength as float; raise unless it is a number in [0, 1]."""
-    return ALPHA.check_of("alpha", None)(value, {})
-
-
-def beta(value):
-    """Return the weight of the projected forget gradient as float; raise unless it is a finite number >= 0."""
-    return BETA.check_of("beta", None)(value, {})

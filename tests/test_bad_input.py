@@ -80,6 +80,7 @@ VALID = {
         **{name: PROJECT[name] for name in ("forget_grads", "retain_grads", "alpha", "rescale")},
         **{"layers": core.projection.Layers(None, tensors(F)), "normalization": "exact", "epsilon": 1e-8},
     },
+    "fast.projected": lambda: {**VALID["projection.projected"](), "overwrite": False, "small": 0},
     "projection.cosines": {"first_grads": F, "second_grads": G, "granularity": "layer", "layer_ids": None},
     "projection.Layers.__init__": lambda: {
         "self": core.projection.Layers.__new__(core.projection.Layers),
@@ -170,6 +171,10 @@ UNRULED = {
     "layers": "a `Layers`, made by the caller for these tensors",
     "tensors": "for their number, device and dtype",
     "self": "the object",
+    "overwrite": "saves memory",
+    "small": "saves time",
+    "forget_grads of fast.projected": "without the checks that wait for the device",
+    "retain_grads of fast.projected": "without the checks that wait for the device",
     "forget_grads of projection.projected": "without the checks that wait for the device",
     "retain_grads of projection.projected": "without the checks that wait for the device",
     "forget_grads of subspace.projected": "without the checks of tensors",

@@ -15,7 +15,6 @@ import math
 
 import torch
 
-from .. import boundary
 from . import projection
 from .projection import Layers, wide
 
@@ -26,6 +25,7 @@ SMALL = 1 << 20  # elements up to which the careful way takes no time that a ste
 SQUARES = {torch.float64: (1e-200, 1e200), torch.float32: (1e-20, 1e30)}
 
 
+@projection.takes(**projection.projected.rules)
 def projected(
     forget_grads,
     retain_grads,
@@ -47,7 +47,6 @@ def projected(
     if not _worthwhile(forget_grads, small) or normalization != "exact":
         options = alpha, rescale, normalization, epsilon
         return projection.projected(forget_grads, retain_grads, layers, *options)
-    alpha, rescale = boundary.alpha(alpha), boundary.one_of("rescale", rescale, boundary.RESCALES)
     g_f, g_r = wide(forget_grads), wide(retain_grads)
     ids = layers.ids.tolist()
     ff, rr, fr = _products(g_f, g_r, ids, layers.count)

@@ -7,7 +7,7 @@ carry the names that `oeu_ref.core.network.QuantMLP` gives them, so that weights
 import numpy as np
 
 from .. import boundary
-from ..boundary import array, instance, of, taking
+from ..boundary import alike, array, instance, of, taking
 from .entropy import cross_entropy, softmax
 from .quantizer import (
     binarize,
@@ -29,9 +29,9 @@ def for_each_parameter(name, value, library, parameters):
     for key, parameter in parameters.items():
         if key not in value:
             raise ValueError(f"{name} must hold an array for each parameter, lacks {key}")
-        found, wanted = array(f"{name}[{key!r}]", value[key], library).shape, np.shape(parameter)
-        if found != wanted:
-            raise ValueError(f"{name}[{key!r}] must have the shape of its parameter, {wanted}, got {found}")
+        alike(
+            f"{name}[{key!r}]", array(f"{name}[{key!r}]", value[key], library), np.asarray(parameter), "its parameter"
+        )
     return value
 
 
@@ -107,9 +107,9 @@ class QuantizedMLP:
         """
         self.signed_inputs = bool((inputs < 0).any())
         for i in range(self.num_layers):
-            if self.activation_bits[i] != 32:
-                step = _first_step(inputs, self.activation_bits[i], self._signed(i))
-                self.parameters[f"layers.{i}.activation_quantizer.step"] = step
+            bits, signed, name = self._quantizer(i, "activation")
+            if bits != 32:
+                self.parameters[name] = _first_step(inputs, bits, signed)
             inputs = np.maximum(self._layer_forward(i, inputs)["outputs"], 0)
         return self
 
@@ -144,23 +144,17 @@ class QuantizedMLP:
         """
         grads, grad_outputs = {}, grad_logits
         for i in reversed(range(self.num_layers)):
-            saved = cache[i]
-            grads[f"layers.{i}.weight"], grads[f"layers.{i}.weight_quantizer.step"] = self._quantizer_backward(
-                f"layers.{i}.weight_quantizer.step",
+            saved, weight = cache[i], self.parameters[f"layers.{i}.weight"]
+            grad_weight, grad_inputs = (
                 grad_outputs.T @ saved["quantized_inputs"],
-                self.parameters[f"layers.{i}.weight"],
-                self.weight_bits[i],
-                signed=True,
-                count=self.parameters[f"layers.{i}.weight"].size,
+                grad_outputs @ saved["quantized_weight"],
+            )
+            grads[f"layers.{i}.weight"], grads[f"layers.{i}.weight_quantizer.step"] = self._quantizer_backward(
+                i, "weight", grad_weight, weight, weight.size
             )
             grads[f"layers.{i}.bias"] = grad_outputs.sum(axis=0)
             grad_inputs, grads[f"layers.{i}.activation_quantizer.step"] = self._quantizer_backward(
-                f"layers.{i}.activation_quantizer.step",
-                grad_outputs @ saved["quantized_weight"],
-                saved["inputs"],
-                self.activation_bits[i],
-                signed=self._signed(i),
-                count=saved["inputs"].shape[1],
+                i, "activation", grad_inputs, saved["inputs"], saved["inputs"].shape[1]
             )
             if i > 0:
                 grad_outputs = grad_inputs * (cache[i - 1]["outputs"] > 0)  # derivative of the ReLU in between
@@ -173,37 +167,36 @@ class QuantizedMLP:
 
     def _layer_forward(self, i, values):
         weight, bias = self.parameters[f"layers.{i}.weight"], self.parameters[f"layers.{i}.bias"]
-        activation_step, weight_step = (f"layers.{i}.{kind}_quantizer.step" for kind in ("activation", "weight"))
-        quantized_inputs = self._quantize(activation_step, values, self.activation_bits[i], self._signed(i))
-        quantized_weight = self._quantize(weight_step, weight, self.weight_bits[i], signed=True)
-        return {
-            "inputs": values,
-            "quantized_inputs": quantized_inputs,
-            "quantized_weight": quantized_weight,
-            "outputs": quantized_inputs @ quantized_weight.T + bias,
-        }
+        inputs, weight = self._quantize(i, "activation", values), self._quantize(i, "weight", weight)
+        outputs = inputs @ weight.T + bias
+        return {"inputs": values, "quantized_inputs": inputs, "quantized_weight": weight, "outputs": outputs}
 
-    def _quantize(self, step_name, x, bits, signed):
+    def _quantize(self, i, kind, x):
+        bits, signed, name = self._quantizer(i, kind)
         if bits == 32:
             return x
         if bits == "binary" and signed:
-            return binarize(x, self._step(step_name))
-        return fake_quantize(x, self._step(step_name), *integer_range(bits, signed))
+            return binarize(x, self._step(name))
+        return fake_quantize(x, self._step(name), *integer_range(bits, signed))
 
-    def _quantizer_backward(self, step_name, grad_out, x, bits, signed, count):
+    def _quantizer_backward(self, i, kind, grad_out, x, count):
+        bits, signed, name = self._quantizer(i, kind)
         if bits == 32:
             return grad_out, None
         q_min, q_max = integer_range(bits, signed)
-        step, scale = self._step(step_name), step_gradient_scale(count, q_max)
+        step, scale = self._step(name), step_gradient_scale(count, q_max)
         if bits == "binary" and signed:
             grad_x, grad_step = binarize_backward(grad_out, x, step, scale)
         else:
             grad_x, grad_step = fake_quantize_backward(grad_out, x, step, q_min, q_max, scale)
-        return grad_x, np.array(grad_step * np.sign(self.parameters[step_name]))
+        return grad_x, np.array(grad_step * np.sign(self.parameters[name]))
 
-    def _signed(self, i):
-        """Whether the codes of a layer's inputs take both signs; after a ReLU they do not."""
-        return i == 0 and bool(self.signed_inputs)
+    def _quantizer(self, i, kind):
+        """(bits, whether codes take both signs, name of the step) of a layer's "weight" or "activation" quantizer."""
+        bits = self.weight_bits if kind == "weight" else self.activation_bits
+        # after a ReLU no value is negative
+        signed = kind == "weight" or (i == 0 and bool(self.signed_inputs))
+        return bits[i], signed, f"layers.{i}.{kind}_quantizer.step"
 
     def _step(self, name):
         # a step that training pushed below zero counts by its magnitude; at zero it must stay a divisor

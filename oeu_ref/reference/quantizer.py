@@ -58,10 +58,8 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
     Source: LSQ, equations 3 (step) and 5 (STE).
     """
     v = x / step
-    tested = v if mask == "clip" else np.round(v)
-    below, above = tested < q_min, tested > q_max
-    slope_of_step = np.where(below, q_min, np.where(above, q_max, np.round(v) - v))
-    return np.where(below | above, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
+    codes = np.round(v)
+    return _gradients(grad_out, v, codes, v if mask == "clip" else codes, q_min, q_max, grad_scale)
 
 
 @takes(x=X, step=Step(), **RANGE)
@@ -110,9 +108,7 @@ def binarize_backward(grad_out, x, step, grad_scale=1.0):
     al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
     """
     v = x / step
-    outside = np.abs(v) > 1
-    slope_of_step = np.where(v >= 0, 1.0, -1.0) - np.where(outside, 0.0, v)
-    return np.where(outside, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
+    return _gradients(grad_out, v, np.where(v >= 0, 1.0, -1.0), v, -1, 1, grad_scale)
 
 
 @takes(x=X)
@@ -160,3 +156,10 @@ def step_gradient_scale(count, q_max):
     Returns a float > 0.  Raises TypeError or ValueError for a count below 1.  Source: LSQ, section 2.2.
     """
     return 1 / math.sqrt(count * max(q_max, 1))
+
+
+def _gradients(grad_out, v, codes, tested, q_min, q_max, grad_scale):
+    """Of x and of the step; tested: what must lie in the range for x to be inside."""
+    below, above = tested < q_min, tested > q_max
+    slope_of_step = np.where(below, q_min, np.where(above, q_max, codes - v))
+    return np.where(below | above, 0.0, grad_out), float(grad_scale * (grad_out * slope_of_step).sum())
