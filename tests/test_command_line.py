@@ -294,7 +294,7 @@ def test_a_file_that_raises_on_import_is_explained(tmp_path, capsys):
     assert "No module named 'no_such_package_here'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("constant", ["DTYPE = 'float16'", "QUANTIZER_MASK = 'none'"])
+@pytest.mark.parametrize("constant", ["DTYPE = 'float16'", "QUANTIZER_MASK = 'soft'"])
 def test_an_unknown_declaration_is_explained(right, constant, capsys):
     """DTYPE and QUANTIZER_MASK have known values."""
     right.write_text(constant + RIGHT)

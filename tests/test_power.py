@@ -62,15 +62,6 @@ def test_the_mask_convention_is_told_apart():
         assert not check(Implementation(liar, "liar"), cases=5).ok
 
 
-def test_a_declared_convention_selects_its_laws():
-    """Whoever claims the round mask is judged by its law, and skips that of the clip mask by name; and vice versa."""
-    for path, claimed, other in (("right.py", "clip", "round"), ("alternatives/round_mask.py", "round", "clip")):
-        status = {r.law: r for r in check(load(str(HERE / path)), cases=1).results}
-        laws = {"clip": "clip mask blocks what clipping moves", "round": "round mask passes what rounds into the range"}
-        assert status[laws[claimed]].status == "holds"
-        assert status[laws[other]].status == "skipped" and repr(other) in status[laws[other]].message
-
-
 def test_there_are_enough_mutants_each_one_edit_away():
     """At least 200 mutants, names and edits all different, each edit at exactly one place."""
     assert len(MUTANTS) >= 200

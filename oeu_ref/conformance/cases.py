@@ -10,6 +10,27 @@ import numpy as np
 from hypothesis import strategies as st
 
 SEEDS = st.integers(0, 999)
+# what a failure on a kind of input says: wrong on ordinary inputs ("definition"), unless the kind stands here
+CLASSES = {
+    "edge": "zero_forget zero_retain both_zero one_layer_zero parallel antiparallel below_threshold one_element "
+    "one_hot huge two_way one_sample",
+    "numerics": "nearly_parallel nearly_antiparallel mixed_scales extreme_scales near_uniform barely_inside "
+    "barely_outside near_ties",
+}
+CLASSES = {kind: name for name, kinds in CLASSES.items() for kind in kinds.split()}
+
+
+def kind_of(case):
+    """The kind of input that a case is, as reports name it: a key of CLASSES or another word; "" for a mere seed."""
+    kind, shapes = getattr(case, "kind", ""), getattr(case, "shapes", [getattr(case, "shape", (2,))])
+    if kind in CLASSES or not kind:
+        return kind
+    if getattr(case, "n", 2) == 1:
+        return "one_sample"
+    if all(np.prod(shape) == 1 for shape in shapes):
+        return "one_element"
+    scales = (getattr(case, "forget_scale", 1.0), getattr(case, "retain_scale", 1.0))
+    return kind if all(1e-3 <= scale <= 1e3 for scale in scales) else "extreme_scales"
 
 
 @dataclass(frozen=True)
@@ -20,22 +41,11 @@ class Cases:
     fixed: Sequence
 
 
-GRADIENT_KINDS = (
-    "typical",
-    "agreeing",
-    "conflicting",
-    "orthogonal",
-    "parallel",
-    "antiparallel",
-    "nearly_parallel",
-    "nearly_antiparallel",
-    "below_threshold",
-    "zero_forget",
-    "zero_retain",
-    "both_zero",
-    "one_layer_zero",
-    "mixed_scales",
-    "sparse",
+GRADIENT_KINDS = tuple(
+    (
+        "typical agreeing conflicting orthogonal parallel antiparallel nearly_parallel nearly_antiparallel "
+        "below_threshold zero_forget zero_retain both_zero one_layer_zero mixed_scales sparse"
+    ).split()
 )
 # The contract's collinear thresholds for the sine of the angle are 1e-12 and 1e-6. Nearly parallel means a sine between
 # NARROWEST and WIDEST, below_threshold one of BELOW: both keep a factor from the threshold, so that rounding does not
@@ -88,27 +98,23 @@ class GradientCase:
 
 
 def _related(kind, retain, noise, factor, rng, dtype):
-    if kind in ("zero_forget", "both_zero"):
-        return np.zeros_like(noise)
-    if kind == "zero_retain":
-        return noise
-    if kind in ("parallel", "antiparallel"):
-        return (factor if kind == "parallel" else -factor) * retain
     length = np.linalg.norm(retain)
     across = noise - (noise * retain).sum() / (length**2 or 1.0) * retain
-    if retain.size < 2:
-        across = np.zeros_like(noise)  # a one-element layer has no direction across
-    across = across / (np.linalg.norm(across) or 1.0) * length
-    if kind == "orthogonal":
-        return across if retain.size > 1 else noise
-    if kind == "agreeing":
-        return factor * (retain + across)
-    if kind == "conflicting":
-        return factor * (across - retain)
-    if kind == "below_threshold":
-        return factor * (retain + BELOW[dtype] * across)
+    across = across / (np.linalg.norm(across) or 1.0) * length * (retain.size > 1)  # one element has none across
     sine = 10 ** rng.uniform(np.log10(NARROWEST[dtype]), np.log10(WIDEST))
-    return factor * ((1 if kind == "nearly_parallel" else -1) * retain + sine * across)
+    return {
+        "zero_forget": 0 * noise,
+        "both_zero": 0 * noise,
+        "zero_retain": noise,
+        "parallel": factor * retain,
+        "antiparallel": -factor * retain,
+        "orthogonal": across if retain.size > 1 else noise,
+        "agreeing": factor * (retain + across),
+        "conflicting": factor * (across - retain),
+        "below_threshold": factor * (retain + BELOW[dtype] * across),
+        "nearly_parallel": factor * (sine * across + retain),
+        "nearly_antiparallel": factor * (sine * across - retain),
+    }[kind]
 
 
 def layer_shapes(max_layers=4):
@@ -118,12 +124,24 @@ def layer_shapes(max_layers=4):
     return st.lists(st.one_of(vector, other), min_size=1, max_size=max_layers).map(tuple)
 
 
+# large, a convolution's, many layers, 0-d and one element: what must not depend on the luck of the draw
+GRADIENT_SIZES = (
+    ((5000,),),
+    ((4, 3, 3, 3), (6, 6)),
+    ((2, 2, 2),) + ((3, 2),) * 11,
+    ((), (1,), (1, 4)),
+    ((40, 30), (64,)),
+)
+
+
 def gradients(*kinds, layers=4, extra=()):
     """`GradientCase`s of these kinds (none: all): up to so many layers, scales from 1e-6 to 1e6."""
     kinds, scale = kinds or GRADIENT_KINDS, st.sampled_from([1.0, 1e-6, 1e-3, 1e3, 1e6])
     drawn = st.builds(GradientCase, st.sampled_from(kinds), layer_shapes(layers), scale, scale, SEEDS)
     shapes = ((8,), (3, 4), (2, 2))[-layers:]
-    return Cases(drawn, [*(GradientCase(kind, shapes, seed=7) for kind in kinds), *extra])
+    fixed = [GradientCase(kind, shapes, seed=7) for kind in kinds]
+    sizes = [GradientCase(kinds[i % len(kinds)], shapes[:layers], seed=11) for i, shapes in enumerate(GRADIENT_SIZES)]
+    return Cases(drawn, [*fixed, *sizes, *extra])
 
 
 LOGIT_KINDS = ("typical", "uniform", "near_uniform", "confident", "huge", "one_hot", "two_way")
@@ -141,89 +159,97 @@ class LogitsCase:
     def array(self, implementation):
         """(n, k) float64 array whose values the implementation's dtype can hold."""
         rng = np.random.default_rng(self.seed)
-        z = rng.normal(size=(self.n, self.k))
-        if self.kind == "uniform":
-            z = np.repeat(z[:, :1] * 10, self.k, axis=1)
-        elif self.kind == "near_uniform":
-            z = z * 10.0 ** rng.integers(-6, -1)
-        elif self.kind == "confident":
-            z = z * 20
-        elif self.kind == "huge":
-            z = rng.uniform(-1e4, 1e4, size=(self.n, self.k))
-        elif self.kind == "one_hot":
-            z = np.where(np.arange(self.k) == rng.integers(self.k, size=(self.n, 1)), 1e4, -1e4)
-        elif self.kind == "two_way":
+        z, classes = rng.normal(size=(self.n, self.k)), np.arange(self.k)
+        far = rng.choice([-9e3, 9e3], size=(self.n, 1))
+        z = {
+            "typical": z,
+            "uniform": np.repeat(z[:, :1] * 10, self.k, axis=1),
+            "near_uniform": z * 10.0 ** rng.integers(-6, -1),
+            "confident": z * 20,
+            "huge": rng.uniform(-1e4, 1e4, size=z.shape),
+            "one_hot": np.where(classes == rng.integers(self.k, size=(self.n, 1)), 1e4, -1e4),
             # two classes share the probability, far above the rest: neither certain nor uniform at a huge offset
-            z = rng.choice([-9e3, 9e3], size=(self.n, 1)) - 500.0 * (np.arange(self.k) > 1) + z
+            "two_way": far - 500.0 * (classes > 1) + z,
+        }[self.kind]
         return implementation.cast(z)
 
 
-def logits(*kinds, max_classes=100, extra=()):
-    """`LogitsCase`s of these kinds (none: all): 1 to 9 samples, 2 to max_classes classes; fixed ones of 5 and 3."""
+def logits(*kinds, max_classes=130, extra=()):
+    """`LogitsCase`s of these kinds (none: all): 1 to 9 samples, 2 to max_classes classes."""
     kinds = kinds or LOGIT_KINDS
     classes = st.one_of(st.integers(2, min(10, max_classes)), st.integers(2, max_classes))
     drawn = st.builds(LogitsCase, st.sampled_from(kinds), st.integers(1, 9), classes, SEEDS)
-    return Cases(drawn, [*(LogitsCase(kind, 5, 3, seed=3) for kind in kinds), *extra])
+    sizes = [LogitsCase(kinds[0], n, min(k, max_classes), seed=3) for n, k in ((1, 4), (70, 5), (3, 130))]
+    return Cases(drawn, [*(LogitsCase(kind, 5, 3, seed=3) for kind in kinds), *sizes, *extra])
 
 
-QUANTIZER_KINDS = ("inside", "outside", "just_outside", "mixed", "ties", "ends")
+QUANTIZER_KINDS = tuple("inside outside just_outside barely_outside barely_inside mixed ties near_ties ends".split())
+STANDARD = tuple((-(2 ** (b - 1)), 2 ** (b - 1) - 1) for b in range(1, 9)) + tuple((0, 2**b - 1) for b in range(1, 9))
+UNUSUAL = ((-7, 7), (-1, 1), (3, 10), (-10, -3), (0, 1000), (-2048, 2047))  # narrow, ternary, without zero, wide
+# a range and a shape: what must not depend on the luck of the draw, beside 4 bits and a matrix
+SHAPES = ((7,), (2, 3, 4), (2, 2, 3, 3), (), (1,), (5,), (1100,))
+QUANTIZER_SIZES = tuple(zip(((-2, 1), (-128, 127), (0, 255), (-7, 7), (-1, 1), (3, 10), (-2048, 2047)), SHAPES))
+BARELY = {"float64": 1e-9, "float32": 1e-3}  # of a step: what the dtype can tell from nothing, at 2,048 steps
 
 
 @dataclass(frozen=True)
 class QuantizerCase:
-    """Values for a quantizer of `bits` bits: v = x / step of the kind named, kept off the ties unless it is "ties"."""
+    """Values for a quantizer whose codes are q_range[0] to q_range[1]: v = x / step of the kind named, off the ties
+    unless it is "ties"."""
 
     kind: str
-    bits: int
-    signed: bool
+    q_range: tuple
     step_exponent: int
-    size: int
+    shape: tuple
     seed: int = 0
 
-    @property
-    def q_min(self):
-        """Smallest code."""
-        return -(2 ** (self.bits - 1)) if self.signed else 0
+    def arguments(self, implementation):
+        """(grad_out, x, step, q_min, q_max) of the backward pass: arrays of `shape`, float64 that the dtype can hold.
 
-    @property
-    def q_max(self):
-        """Largest code."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
-
-    def arrays(self, implementation):
-        """(x, step, grad_out): x and grad_out of shape (size,) or (2, size / 2), float64 that the dtype can hold."""
+        An implementation that declares RANGES gets one of them instead of another range.
+        """
+        ranges = implementation.declared["RANGES"] or [self.q_range]
+        low, high = self.q_range if self.q_range in ranges else ranges[self.seed % len(ranges)]
         rng = np.random.default_rng(self.seed)
-        exact = self.kind in ("ties", "ends")
         # a power of two as step makes v = x / step exact, so that ties and ends are where they should be
-        step = 2.0**self.step_exponent * (1.0 if exact else rng.uniform(1, 2))
-        x = implementation.cast(self._values(rng) * float(implementation.cast(step)))
-        shape = (2, self.size // 2) if self.size % 2 == 0 else (self.size,)
-        grad_out = implementation.cast(rng.normal(size=self.size))
-        return x.reshape(shape), float(implementation.cast(step)), grad_out.reshape(shape)
+        exact = self.kind in ("ties", "ends", "near_ties", "barely_outside", "barely_inside")
+        step = float(implementation.cast(2.0**self.step_exponent * (1.0 if exact else rng.uniform(1, 2))))
+        size = int(np.prod(self.shape))
+        x = implementation.cast(self._values(rng, low, high, size, BARELY[str(implementation.dtype)]) * step)
+        grad_out = implementation.cast(rng.normal(size=size))
+        return grad_out.reshape(self.shape), x.reshape(self.shape), step, low, high
 
-    def _values(self, rng):
-        low, high, n = self.q_min, self.q_max, self.size
+    def _values(self, rng, low, high, n, barely):
         side = rng.random(n) < 0.5
+        ends = np.where(side, low, high).astype(float)
+        outward = np.where(side, -1, 1)
         if self.kind == "ends":
-            return np.where(side, low, high).astype(float)
-        if self.kind == "ties":
-            return rng.integers(low, high, n) + 0.5
+            return ends
         if self.kind == "just_outside":
-            return np.where(side, low - rng.uniform(0.05, 0.45, n), high + rng.uniform(0.05, 0.45, n))
+            return ends + outward * rng.uniform(0.05, 0.45, n)
         if self.kind == "outside":
-            return np.where(side, low - rng.uniform(0.55, 20, n), high + rng.uniform(0.55, 20, n))
+            return ends + outward * rng.uniform(0.55, 20, n)
+        small = barely * (0.03 / barely) ** rng.random(n)
+        if self.kind in ("barely_outside", "barely_inside"):
+            return ends + outward * small * (1 if self.kind == "barely_outside" else -1)
+        if self.kind in ("ties", "near_ties"):
+            return rng.integers(low, high, n) + 0.5 + (self.kind == "near_ties") * outward * small
         low, high = (low, high) if self.kind == "inside" else (low - 3, high + 3)
         codes = rng.integers(low, high + 1, n)
-        offset = rng.uniform(0.05, 0.45, n) * np.where(side, -1, 1)
+        offset = rng.uniform(0.05, 0.45, n) * outward
         if self.kind == "inside":
             offset = np.where(codes == low, abs(offset), np.where(codes == high, -abs(offset), offset))
         return codes + offset
 
 
 def quantizers(*kinds, extra=()):
-    """`QuantizerCase`s of these kinds (none: all): 1 to 8 bits, steps from 2^-20 to 2^20; fixed ones of 4 bits."""
-    kinds, signs = kinds or QUANTIZER_KINDS, (True, False)
-    exponents, sizes = st.integers(-20, 20), st.sampled_from([1, 2, 7, 24])
-    bits = st.integers(1, 8)
-    drawn = st.builds(QuantizerCase, st.sampled_from(kinds), bits, st.booleans(), exponents, sizes, SEEDS)
-    return Cases(drawn, [*(QuantizerCase(kind, 4, sign, -3, 24, seed=5) for kind in kinds for sign in signs), *extra])
+    """`QuantizerCase`s of these kinds (none: all): 1 to 8 bits and unusual ranges, steps from 2^-20 to 2^20."""
+    kinds, ranges = kinds or QUANTIZER_KINDS, st.sampled_from(STANDARD + STANDARD + UNUSUAL)
+    shapes = st.sampled_from([(), (1,), (2,), (7,), (2, 12), (2, 3, 4)])
+    drawn = st.builds(QuantizerCase, st.sampled_from(kinds), ranges, st.integers(-20, 20), shapes, SEEDS)
+    fixed = [
+        QuantizerCase(kind, q_range, -3, shape, seed=5)
+        for i, kind in enumerate(kinds)
+        for q_range, shape in (((-8, 7), (2, 12)), ((0, 15), (2, 12)), *QUANTIZER_SIZES[i :: len(kinds)])
+    ]
+    return Cases(drawn, [*fixed, *extra])

@@ -6,7 +6,6 @@ import itertools
 import numpy as np
 from hypothesis import strategies as st
 
-from ..boundary import GRANULARITIES, RESCALES
 from .cases import Cases, GradientCase, LogitsCase, QuantizerCase
 from .implementation import SIGNATURES
 from .law import about, require
@@ -18,7 +17,8 @@ LAYERS = (((4,), (2, 3), ()), ((3,),), ((2, 2), (2, 2), (2, 1, 2, 2)))
 
 
 def _operation_calls(implementation, operation, seed):
-    """(arguments, size) for one operation, built to tempt it to hand back or overwrite an input, or to keep a buffer.
+    """(arguments, size) for one operation, built to tempt it to hand back or overwrite an input, or to keep a buffer;
+    options stand in a dict at the end.
 
     size: of the largest terms that the operation adds up, in the unit of its results.
     """
@@ -29,35 +29,31 @@ def _operation_calls(implementation, operation, seed):
             yield [z], 1 + np.abs(z).max()
     elif operation in ("fake_quantize", "fake_quantize_backward"):
         for kind, shape in itertools.product(("inside", "ends", "outside"), X_SHAPES):
-            case = QuantizerCase(kind, 4, True, 0, 8, seed)
-            x, step, grad_out = case.arrays(implementation)
-            arrays = [own(np.resize(a, shape)) for a in (grad_out, x)][operation == "fake_quantize" :]
+            grad_out, x, step, *ends = QuantizerCase(kind, (-8, 7), 0, shape, seed).arguments(implementation)
             largest = np.abs(x).max() + np.abs(grad_out).sum() * (8 + np.abs(x / step).max())
-            yield [*arrays, step, case.q_min, case.q_max], largest
+            yield [*map(own, (grad_out, x)), step, *ends][operation == "fake_quantize" :], largest
     else:
-        options = (
-            [(0.0,), (0.5,), (1.0,)] if operation == "project" else [(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 2.0)]
-        )
+        declared, betas = implementation.declared, [{}] if operation == "project" else [{"beta": 0.0}, {"beta": 2.0}]
+        alphas = declared["ALPHAS"] or (1.0, 0.0, 0.5)
         kinds = ("typical", "typical", "typical", "zero_retain", "zero_forget", "orthogonal")
         for kind, shapes in zip(kinds, LAYERS * 2):
-            for numbers, granularity, rescale in itertools.product(options, GRANULARITIES, RESCALES):
+            for *words, beta in itertools.product(alphas, declared["GRANULARITIES"], declared["RESCALES"], betas):
                 lists = GradientCase(kind, shapes, seed=seed).arrays(implementation)
-                size = sum(np.linalg.norm(g) for grads in lists for g in grads)
-                yield [*([own(g) for g in grads] for grads in lists), *numbers, granularity, rescale], size
+                size = 2 * sum(np.linalg.norm(g) for grads in lists for g in grads)
+                options = {**dict(zip(("alpha", "granularity", "rescale"), words)), **beta}
+                yield [*([own(g) for g in grads] for grads in lists), options], size
 
 
-def _values_in(result):
-    """All arrays and numbers in nested lists and tuples, as arrays."""
+def _call(implementation, operation, args):
+    options = args[-1] if isinstance(args[-1], dict) else {}
+    return implementation.raw(operation, *(arg for arg in args if arg is not options), **options)
+
+
+def _arrays_in(result, numbers=()):
+    """All arrays, and numbers of these types as arrays, in nested lists and tuples."""
     if isinstance(result, (list, tuple)):
-        return [value for item in result for value in _values_in(item)]
-    return [np.asarray(result)] if isinstance(result, (np.ndarray, np.number, float)) else []
-
-
-def _arrays_in(result):
-    """All arrays in nested lists and tuples: what has memory that could be shared."""
-    if isinstance(result, (list, tuple)):
-        return [array for item in result for array in _arrays_in(item)]
-    return [result] if isinstance(result, np.ndarray) else []
+        return [array for item in result for array in _arrays_in(item, numbers)]
+    return [np.asarray(result)] if isinstance(result, (np.ndarray, *numbers)) else []
 
 
 def _in_another_layout(value):
@@ -72,7 +68,7 @@ def _in_another_layout(value):
 
 def _require_same(implementation, first, second, size, what):
     """Raise `Violation` unless two results agree up to the order in which sums run; NaN equals NaN."""
-    first, second = _values_in(first), _values_in(second)
+    first, second = (_arrays_in(result, (np.number, float)) for result in (first, second))
     require([a.shape for a in first] == [b.shape for b in second], f"{what}: other shapes")
     for a, b in zip(first, second):
         same = np.isclose(a, b, rtol=0, atol=32 * implementation.eps * size, equal_nan=True)
@@ -88,7 +84,7 @@ def leaves_its_inputs_alone_and_returns_new_arrays(implementation, operation, se
     for args, _ in _operation_calls(implementation, operation, seed):
         inputs = _arrays_in(args)
         before = [a.copy() for a in inputs]
-        result = _arrays_in(implementation.raw(operation, *args))
+        result = _arrays_in(_call(implementation, operation, args))
         for i, (now, then) in enumerate(zip(inputs, before)):
             require(np.array_equal(now, then), f"{operation} changed its input array {i} in place")
         shared = any(np.shares_memory(r, a) for r in result for a in inputs)
@@ -106,7 +102,7 @@ def gives_the_same_result_when_called_again(implementation, operation, seed):
 
     State kept between calls, or a random draw."""
     for args, size in _operation_calls(implementation, operation, seed):
-        first, second = (implementation.raw(operation, *args) for _ in range(2))
+        first, second = (_call(implementation, operation, args) for _ in range(2))
         _require_same(implementation, first, second, size, f"{operation} gave two results for the same input")
 
 
@@ -115,13 +111,13 @@ def does_not_depend_on_memory_layout(implementation, operation, seed):
 
     Raw memory, or ravel and reshape in memory order, instead of logical order."""
     for args, size in _operation_calls(implementation, operation, seed):
-        expected = implementation.raw(operation, *args)
+        expected = _call(implementation, operation, args)
         arrays = [i for i, arg in enumerate(args) if isinstance(arg, (list, np.ndarray))]
         # each alone, so that the layouts of two arrays that meet differ, and all together
         for moved in {(i,) for i in arrays} | {tuple(arrays)}:
             again = [_in_another_layout(arg) if i in moved else arg for i, arg in enumerate(args)]
             try:
-                result = implementation.raw(operation, *again)
+                result = _call(implementation, operation, again)
             except Exception:
                 continue  # a refusal is seen by whoever calls; numbers read in the wrong order are not
             _require_same(implementation, expected, result, size, f"{operation}: the result changes with the layout")
@@ -136,10 +132,10 @@ def _enter(check, operation):
     about(operation)(CONTRACT, SEEDS, weight=0.01)(for_operation)
 
 
-for _check in (
+GENERAL = (
     leaves_its_inputs_alone_and_returns_new_arrays,
     gives_the_same_result_when_called_again,
     does_not_depend_on_memory_layout,
-):
-    for _operation in SIGNATURES:
-        _enter(_check, _operation)
+)
+for _pair in itertools.product(GENERAL, SIGNATURES):
+    _enter(*_pair)

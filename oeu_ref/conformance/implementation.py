@@ -1,5 +1,6 @@
 """An implementation under test: any module or object with some of the contract's functions, NumPy in and out."""
 
+import copy
 import importlib
 import importlib.util
 import numbers
@@ -22,13 +23,41 @@ SIGNATURES = {
     'granularity="layer", rescale="undo") -> list of float arrays, shapes of forget_grads',
 }
 STEP = "OEU"  # a class OEU(model, optimizer, ...).step(forget_inputs, retain_inputs, retain_labels), on PyTorch models
-DTYPES = ("float64", "float32")
-# conventions that an implementation may declare, the first word where it declares none; some laws are about one alone
-DECLARATIONS = {"QUANTIZER_MASK": boundary.MASKS}
+
+
+def _one_of(*words):
+    return words[0], lambda value: value in words, f"one of {', '.join(map(repr, words))}"
+
+
+def _some_of(default, right, example):
+    is_right = lambda values: isinstance(values, tuple) and len(values) > 0 and all(map(right, values))
+    return default, is_right, f"a tuple such as {example!r}"
+
+
+# what an implementation may declare: what holds where it does not, whether a value is right, and what would be right
+DECLARATIONS = {
+    "DTYPE": _one_of("float64", "float32"),
+    "QUANTIZER_MASK": _one_of("clip", "open", "round", "none"),
+    "TIES": _one_of("even", "away", "up"),
+    "NORMALIZATION": _one_of(*boundary.NORMALIZATIONS),
+    "EPSILON": (1e-8, lambda value: value > 0, "greater than 0"),
+    "PROJECT_WHEN": _one_of("always", "conflict"),
+    # what it supports, where that is not all; None: anything
+    "RANGES": _some_of(None, lambda ends: len(ends) == 2 and ends[0] < ends[1], ((-8, 7), (0, 15))),
+    "ALPHAS": _some_of(None, lambda alpha: 0 <= alpha <= 1, (1.0,)),
+    "GRANULARITIES": _some_of(boundary.GRANULARITIES, lambda word: word in boundary.GRANULARITIES, ("layer",)),
+    "RESCALES": _some_of(boundary.RESCALES, lambda word: word in boundary.RESCALES, ("undo",)),
+}
+# an option with one supported value is not handed over
+OPTIONS = {"alpha": "ALPHAS", "granularity": "GRANULARITIES", "rescale": "RESCALES"}
 
 
 class LoadError(ValueError):
     """What was named as an implementation cannot be used as one; the message says why and what would be right."""
+
+
+class Absent(NotImplementedError):
+    """An implementation lacks a result that a law is about; the message says which."""
 
 
 class Violation(AssertionError):
@@ -39,28 +68,38 @@ class Implementation:
     """An implementation of the contract, wrapped so that every call is checked for form.
 
     target: module or object with at least one of the functions of `SIGNATURES` or a class `OEU` (or that class itself);
-    its optional DTYPE ("float64" or "float32") sets the tolerances, QUANTIZER_MASK ("clip" or "round") the STE mask
-    that it claims; name: for reports.
+    its optional DTYPE ("float64" or "float32") sets the tolerances, the other `DECLARATIONS`
+    what it is judged by; name: for reports.
     The contract's functions are methods here: they hand over copies of their arrays, in the declared dtype, and raise
     `Violation` for a result of another type, shape or precision than the contract says.
-    Raises LoadError for a target without any of the functions or with an unknown DTYPE or QUANTIZER_MASK.
+    Raises LoadError for a target without any of the functions or with an unknown declaration.
     """
 
     def __init__(self, target, name=None):
         self.target = target
         self.name = name or getattr(target, "__name__", type(target).__name__)
-        self.dtype = np.dtype(_declared(target, self.name, "DTYPE", DTYPES))
-        self.declared = {name: _declared(target, self.name, name, known) for name, known in DECLARATIONS.items()}
+        self.declared = {name: self._declared(name, *rule) for name, rule in DECLARATIONS.items()}
+        self.dtype = np.dtype(self.declared["DTYPE"])
         if not any(self.has(operation) for operation in (*SIGNATURES, STEP)):
             raise LoadError(
                 f"{self.name} must define at least one of {', '.join(SIGNATURES)} or a class {STEP}, found none: "
                 "`python -m oeu_ref template` prints a file to start from"
             )
 
+    def declaring(self, **conventions):
+        """The same implementation, as if it declared these conventions."""
+        other = copy.copy(self)
+        other.declared = {**self.declared, **conventions}
+        return other
+
     @property
-    def mask(self):
-        """The STE mask that it claims."""
-        return self.declared["QUANTIZER_MASK"]
+    def takes_all_options(self):
+        """Whether nothing is declared that restricts alpha, granularity or rescale."""
+        return all(self.declared[name] == DECLARATIONS[name][0] for name in OPTIONS.values())
+
+    def alphas(self, *more):
+        """Strengths of the projection to try: those that it supports, or both ends, some between, and these."""
+        return self.declared["ALPHAS"] or (0.0, 0.25, 0.5, 0.75, 1.0, *more)
 
     @property
     def eps(self):
@@ -68,7 +107,7 @@ class Implementation:
         return float(np.finfo(self.dtype).eps)
 
     def has(self, operation):
-        """Whether the target defines a callable of this name; a class with a method `step` is an OEU itself, and no more."""
+        """Whether the target defines a callable of this name; a class with a method `step` is an OEU, and no more."""
         if isinstance(self.target, type):
             return operation == STEP and hasattr(self.target, "step")
         return callable(getattr(self.target, operation, None))
@@ -84,10 +123,12 @@ class Implementation:
             return [self.cast(value) for value in values]
         return np.asarray(values).astype(self.dtype).astype(np.float64)
 
-    def raw(self, operation, *args, **kwargs):
-        """Call the target's function with these very objects, whatever it returns."""
+    def raw(self, operation, *args, **options):
+        """Call the target's function with these very objects, whatever it returns; options that have one supported
+        value are not handed over."""
+        only = [name for name, values in OPTIONS.items() if len(self.declared[values] or ()) == 1]
         with np.errstate(all="ignore"):
-            return getattr(self.target, operation)(*args, **kwargs)
+            return getattr(self.target, operation)(*args, **{k: v for k, v in options.items() if k not in only})
 
     def entropy_loss(self, logits):
         """(loss, grad), checked for form; logits: (N, K)."""
@@ -101,24 +142,41 @@ class Implementation:
 
     def fake_quantize(self, x, step, q_min, q_max):
         """x_hat, the shape of x, checked for form."""
-        return self._array(
-            "fake_quantize", "x_hat", self.raw("fake_quantize", self._own(x), step, q_min, q_max), np.shape(x)
-        )
+        x_hat = self.raw("fake_quantize", self._own(x), step, q_min, q_max)
+        return self._array("fake_quantize", "x_hat", x_hat, np.shape(x))
 
     def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, *grad_scale):
         """(grad_x, grad_step), checked for form."""
         name = "fake_quantize_backward"
         result = self.raw(name, self._own(grad_out), self._own(x), step, q_min, q_max, *grad_scale)
         grad_x, grad_step = self._pair(name, result)
-        return self._array(name, "grad_x", grad_x, np.shape(x)), self._number(name, "grad_step", grad_step)
+        grad_step = None if grad_step is None else self._number(name, "grad_step", grad_step)
+        return self._array(name, "grad_x", grad_x, np.shape(x)), grad_step
 
-    def project(self, forget_grads, retain_grads, *args, **kwargs):
-        """List of arrays, shapes of forget_grads, checked for form."""
-        return self._arrays("project", forget_grads, retain_grads, *args, **kwargs)
+    def step_gradient(self, *arguments):
+        """grad_step of `fake_quantize_backward`.  Raises Absent where it is None."""
+        grad_step = self.fake_quantize_backward(*arguments)[1]
+        if grad_step is None:
+            raise Absent(f"{self.name} gives no step gradient (grad_step is None)")
+        return grad_step
 
-    def oeu_direction(self, forget_grads, retain_grads, *args, **kwargs):
+    def project(self, forget_grads, retain_grads, *args, **options):
         """List of arrays, shapes of forget_grads, checked for form."""
-        return self._arrays("oeu_direction", forget_grads, retain_grads, *args, **kwargs)
+        return self._arrays("project", forget_grads, retain_grads, args, options)
+
+    def oeu_direction(self, forget_grads, retain_grads, *args, **options):
+        """List of arrays, shapes of forget_grads, checked for form."""
+        return self._arrays("oeu_direction", forget_grads, retain_grads, args, options)
+
+    def _declared(self, name, default, is_right, right):
+        value = getattr(self.target, name, default)
+        try:
+            known = value is default or is_right(value)
+        except (TypeError, ValueError):
+            known = False
+        if not known:
+            raise LoadError(f"{self.name}.{name} must be {right}, got {value!r}")
+        return value
 
     def _own(self, array):
         return np.array(array, dtype=self.dtype)
@@ -150,9 +208,9 @@ class Implementation:
             raise Violation(f"{operation}: {name} holds {value[~np.isfinite(value)][0]}")
         return value.astype(np.float64)
 
-    def _arrays(self, operation, forget_grads, retain_grads, *args, **kwargs):
+    def _arrays(self, operation, forget_grads, retain_grads, args, options):
         forget, retain = ([self._own(g) for g in grads] for grads in (forget_grads, retain_grads))
-        result = self.raw(operation, forget, retain, *args, **kwargs)
+        result = self.raw(operation, forget, retain, *args, **options)
         if not isinstance(result, (list, tuple)) or len(result) != len(forget):
             found = f"{len(result)} of them" if isinstance(result, (list, tuple)) else _describe(result)
             raise Violation(f"{SIGNATURES[operation]} was expected ({len(forget)} arrays), got {found}")
@@ -202,13 +260,6 @@ def _import_file(path):
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module
-
-
-def _declared(target, name, constant, known):
-    value = getattr(target, constant, known[0])
-    if value not in known:
-        raise LoadError(f"{name}.{constant} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    return value
 
 
 def _describe(value):

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import hypothesis
-from hypothesis.errors import UnsatisfiedAssumption
+from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
 
-from .cases import Cases
-from .implementation import Implementation, Violation
+from .cases import CLASSES, Cases, kind_of
+from .implementation import Absent, Implementation, Violation
 
+SEVERITIES = ("definition", "edge", "numerics")  # of failures, the worst first
+QUIET = {"database": None, "deadline": None, "report_multiple_bugs": False, "verbosity": hypothesis.Verbosity.quiet}
+QUIET |= {"suppress_health_check": list(hypothesis.HealthCheck)}
 LAWS = []  # filled by the decorators below, in the order of the files and lines in which the laws stand
 
 
@@ -21,8 +24,8 @@ class Law:
 
     name: the statement in a few words; theorem: of arXiv 2602.00567, or the source that it follows; statement: one
     sentence; hint: the usual cause of a failure; needs: operations that it calls; check(implementation, case): raises
-    `Violation` where the law is broken; cases: on which it is tried; weight: multiplies the number of drawn ones, rounded; when:
-    declarations of an implementation that it is about, name -> value, such as QUANTIZER_MASK -> "clip".
+    `Violation` where the law is broken; cases: on which it is tried; weight: multiplies the number of drawn ones;
+    when: declarations of an implementation that it is about, name -> value or values, such as QUANTIZER_MASK -> "clip".
     """
 
     name: str
@@ -41,8 +44,10 @@ class Law:
         if missing:
             return f"{implementation.name} has no {' and no '.join(missing)}"
         for name, value in (self.when or {}).items():
-            if implementation.declared[name] != value:
-                return f"about {name} = {value!r}, not {implementation.declared[name]!r}"
+            declared = implementation.declared[name]
+            wanted, given = (v if isinstance(v, tuple) else (v,) for v in (value, declared))
+            if declared is not None and not set(wanted) & set(given):
+                return f"about {name} = {value!r}, not {declared!r}"
         return ""
 
 
@@ -62,23 +67,25 @@ class LawResult:
     operations: tuple
     cases: int = 0
     declined: int = 0
+    kinds: dict | None = None
+    severity: str = ""
     example: str = ""
     message: str = ""
     hint: str = ""
 
 
-def about(*needs):
+def about(*needs, **group):
     """The decorator for laws about these operations: `@law(theorem, cases)` on a function (implementation, case).
 
     The function's name is the law's; the first paragraph of its docstring states it in one sentence, the second is the
-    usual cause of a failure. weight and, as names, declarations that the law is about: see `Law`.
+    usual cause of a failure. weight and, as names, declarations that the law is about, or all of the group: see `Law`.
     """
 
     def law(theorem, cases, weight=1.0, **when):
         def enter(check):
             statement, _, hint = (" ".join(part.split()) for part in inspect.getdoc(check).partition("\n\n"))
             name = check.__name__.replace("_", " ")
-            LAWS.append(Law(name, theorem, statement, hint, needs, check, cases, weight, when))
+            LAWS.append(Law(name, theorem, statement, hint, needs, check, cases, weight, {**group, **when}))
             return check
 
         return enter
@@ -87,32 +94,28 @@ def about(*needs):
 
 
 class Trial:
-    """A law on an implementation: `try_fixed`, then `try_drawn` unless it fails already; `result` says what came out."""
+    """A law on an implementation: `try_fixed`, then `try_drawn` unless it fails; `result` says what came out."""
 
     def __init__(self, law: Law, implementation: Implementation):
         self.law, self.implementation = law, implementation
         self.skipped = law.passes_over(implementation)
         self.held, self.declined, self.refusal = 0, 0, ""
-        self.case, self.failure = None, ""
+        self.case, self.kinds, self.failures = None, {}, {}  # failures: kind of input -> (case, message)
 
-    def try_fixed(self):
-        """Try the law's fixed cases."""
-        self._run(lambda: [self._attempt(case) for case in self.law.cases.fixed])
+    def try_fixed(self, keep_on=False):
+        """Try the law's fixed cases, after a failure too if `keep_on`; returns whether it does not fail."""
+        for case in self.law.cases.fixed:
+            if keep_on or not self.failures:
+                self._run(lambda: self._attempt(case))
+        return not self.failures
 
     def try_drawn(self, cases, shrink=True, seed=0):
         """Try `cases` drawn cases (times the law's weight); shrink: make a failing one as small as it goes."""
         count = round(cases * self.law.weight)
-        if count == 0:
+        if count == 0 or self.failures:
             return
-        settings = hypothesis.settings(
-            max_examples=count,
-            database=None,
-            deadline=None,
-            phases=[hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink,
-            report_multiple_bugs=False,
-            verbosity=hypothesis.Verbosity.quiet,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
+        phases = [hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink
+        settings = hypothesis.settings(max_examples=count, phases=phases, **QUIET)
         drawn = hypothesis.given(self.law.cases.drawn)(lambda case: self._attempt(case, hypothesis.reject))
         # the draws depend on seed and name alone, so that the same call gives the same result
         self._run(settings(hypothesis.seed(seed ^ zlib.crc32(self.law.name.encode()))(drawn)))
@@ -122,33 +125,45 @@ class Trial:
         try:
             self.law.check(self.implementation, case)
             self.held += 1
+            self.kinds.setdefault(kind_of(case), True)
         except UnsatisfiedAssumption:
             reject()
+        except Absent as error:
+            self.skipped = str(error)
         except NotImplementedError as error:  # refused: this case is neither held against it nor counted for it
             self.declined, self.refusal = self.declined + 1, str(error)
 
     def _run(self, attempts):
-        if self.skipped or self.failure:
+        if self.skipped:
             return
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
                 attempts()
+        except Unsatisfiable:
+            pass  # no drawn case is within the conventions that it declares
         except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
-            self.failure = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+            message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+            self.failures.setdefault(kind_of(self.case), (self.case, message))
+            self.kinds[kind_of(self.case)] = False
 
     def result(self):
         """What became of the law so far, as a `LawResult`."""
         about = {"law": self.law.name, "theorem": self.law.theorem, "operations": self.law.needs}
-        counts = {"cases": self.held + bool(self.failure), "declined": self.declined}
+        counts = {"cases": self.held + len(self.failures), "declined": self.declined, "kinds": self.kinds}
         if self.skipped:
             return LawResult(status="skipped", message=self.skipped, **about)
-        if self.failure:
-            found = {"example": str(self.case), "message": self.failure, "hint": self.law.hint}
+        if self.failures:
+            classes = {kind: CLASSES.get(kind, "definition") for kind in self.failures}
+            worst = min(classes, key=lambda kind: SEVERITIES.index(classes[kind]))  # the first of the worst class
+            case, message = self.failures[worst]
+            found = {"severity": classes[worst], "example": str(case), "message": message, "hint": self.law.hint}
             return LawResult(status="fails", **found, **counts, **about)
         if self.declined:
             message = f"NotImplementedError: {self.refusal or ' or '.join(self.law.needs)}"
             return LawResult(status="partial" if self.held else "declined", message=message, **counts, **about)
+        if not self.held:
+            return LawResult(status="skipped", message="no case is within what is declared", **about)
         return LawResult(status="holds", **counts, **about)
 
 

@@ -1,14 +1,18 @@
 """Trying all laws on one implementation, and telling what came out: as a table and as JSON."""
 
+import itertools
 import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass
 
 from .. import boundary
+from ..boundary import GRANULARITIES, RESCALES
+from .cases import CLASSES
 from .implementation import SIGNATURES, STEP, Implementation
-from .law import LAWS, Trial
+from .law import LAWS, SEVERITIES, Trial
 
 WIDTH = 118
+EXPLAINED = 3  # failures with case and usual cause; of the others, which follow from these as a rule, what fails
 JUDGED = ("holds", "partial", "fails")  # statuses of a law that looked at a result
 
 
@@ -17,7 +21,7 @@ class Report:
     """What became of every law.
 
     name: of the implementation; dtype, mask: as it declares; results: `LawResult`s; required: operations that have to
-    be judged.
+    be judged; proposals: declarations with which what fails would hold.
     """
 
     name: str
@@ -25,6 +29,7 @@ class Report:
     mask: str
     results: list
     required: tuple = ()
+    proposals: tuple = ()
 
     @property
     def failed(self):
@@ -59,13 +64,32 @@ class Report:
 
     def as_dict(self):
         """The report as plain dicts and lists, for JSON."""
-        return {**asdict(self), "ok": self.ok, "cases": self.cases, "judged": self.judged, "verdict": self.verdict()}
+        more = {name: getattr(self, name) for name in ("ok", "cases", "judged", "exit_code")}
+        return {**asdict(self), **more, "verdict": self.verdict()}
+
+    @property
+    def failures(self):
+        """Failed results, the worst class first, in it the most specific law: that about the fewest kinds of input."""
+        narrow = {r.law: len(r.kinds) if "" not in r.kinds else 9 for r in self.failed}
+        return sorted(self.failed, key=lambda r: (SEVERITIES.index(r.severity), narrow[r.law]))
+
+    @property
+    def exit_code(self):
+        """0: a pass; 1: wrong on ordinary inputs, or no pass; 3: wrong at the edges only; 4: in numerics only."""
+        if self.failed and not (self.refused or self.missing):
+            return {"definition": 1, "edge": 3, "numerics": 4}[self.failures[0].severity]
+        return 0 if self.ok else 1
 
     def verdict(self):
-        """What came out, and how much was judged and how much was not: a line each."""
+        """What came out, in a sentence, and how much was judged and how much was not: a line each."""
         counts = Counter(r.status for r in self.results)
         if self.failed:
-            words = "BREAKS LAWS"
+            kinds = {kind: None for r in self.failed for kind, holds in r.kinds.items() if not holds}
+            at = {name: ", ".join(k for k in kinds if CLASSES.get(k) == name) for name in SEVERITIES}
+            ordinary = self.failures[0].severity == "definition"
+            words = f"BREAKS LAWS ({'wrong' if ordinary else 'right'} on ordinary inputs"
+            words += f"; wrong at the edges: {at['edge']}" * bool(at["edge"])
+            words += f"; imprecise: {at['numerics']}" * bool(at["numerics"]) + ")"
         elif self.missing:
             words = f"lacks what is required, {', '.join(self.missing)}"
         elif self.refused:
@@ -80,20 +104,35 @@ class Report:
         )
 
     def table(self):
-        """The report as text for a terminal: a line for each law, and an explanation for each that fails."""
-        width = max(len(r.law) for r in self.results)
-        lines = [f"{self.name}  ({self.dtype}, {self.mask} mask)", "", f"{'law':<{width}}  theorem   cases  result"]
-        for r in self.results:
-            declined = f" ({r.declined} declined)" * (r.status == "partial")
-            lines.append(f"{r.law:<{width}}  {r.theorem:<8} {r.cases:>6}  {r.status}{declined}")
+        """The report as text: the verdict, why each law fails that has a cause of its own, then all laws that apply.
+
+        A row of marks says for each kind of input whether the law holds there (.) or fails (x).
+        """
+        lines = [
+            *self.verdict().split("\n"),
+            *(f"consistent with {p}: declare it, if it is meant" for p in self.proposals),
+        ]
+        causes = {}
+        for r in self.failures:  # one cause, such as an exception or a NaN, stands once
+            same = "Error:" in r.message or " nan" in r.message
+            causes.setdefault(r.message if same else r.law, []).append(r)
+        for i, (first, *others) in enumerate(causes.values()):
+            lines += [""] * (i <= EXPLAINED) + [f"FAILS  {first.law}  (theorem {first.theorem}, {first.severity})"]
+            texts = [("what", first.message), ("smallest case", first.example), ("usual cause", first.hint)]
+            texts += [("also", ", ".join(r.law for r in others))] * bool(others)
+            for label, text in texts if i < EXPLAINED else texts[:1]:
+                text = f"{label + ':':<15}{text}"
+                lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 17)
+        shown = [r for r in self.results if r.status != "skipped"]
+        width = max((len(r.law) for r in shown), default=3)
+        lines += ["", f"{'law':<{width}}  theorem   cases  result, kinds of input" if shown else "no law applies"]
+        for r in shown:
+            marks = "".join(".x"[not holds] for holds in r.kinds.values())
+            bad = ", ".join(kind for kind, holds in r.kinds.items() if not holds)
+            declined = f" ({r.declined} declined)" * bool(r.declined)
+            lines.append(f"{r.law:<{width}}  {r.theorem:<8} {r.cases:>6}  {r.status}{declined} {marks} {bad}".rstrip())
         reasons = Counter((r.status, r.message) for r in self.results if r.status not in ("holds", "fails"))
         lines += [""] * bool(reasons) + [f"{status}, {n} laws: {reason}" for (status, reason), n in reasons.items()]
-        for r in self.failed:
-            lines += ["", f"FAILS  {r.law}  (theorem {r.theorem})"]
-            for label, text in (("what", r.message), ("smallest case", r.example), ("usual cause", r.hint)):
-                lines += textwrap.wrap(
-                    f"{label + ':':<15}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17
-                )
         return "\n".join([*lines, "", self.verdict()])
 
 
@@ -114,14 +153,47 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     required = tuple(SIGNATURES) if "all" in required else required
     trials = [Trial(law, implementation) for law in LAWS]
     for trial in trials:
-        trial.try_fixed()
-        if stop_at_first and trial.failure:
+        trial.try_fixed(keep_on=not stop_at_first)
+        if stop_at_first and trial.failures:
             break
     else:
         for trial in trials:
             trial.try_drawn(cases, shrink=not stop_at_first, seed=seed)
             progress(trial.result())
-            if stop_at_first and trial.failure:
+            if stop_at_first and trial.failures:
                 break
     results = [trial.result() for trial in trials]
-    return Report(implementation.name, str(implementation.dtype), implementation.mask, results, required)
+    proposals = [] if stop_at_first else _proposals(implementation, [r for r in results if r.status == "fails"])
+    mask = implementation.declared["QUANTIZER_MASK"]
+    return Report(implementation.name, str(implementation.dtype), mask, results, required, proposals)
+
+
+def _conventions(operations):
+    """Declarations to try for these operations, one or two at a time, those that change least first."""
+    if "project" in operations:
+        choices = [[{"NORMALIZATION": "additive", "EPSILON": 10.0**-n} for n in (8, 12, 6, 10, 5, 16)]]
+        choices += [[{"PROJECT_WHEN": "conflict"}], [{"ALPHAS": (1.0,)}], [{"RESCALES": (word,)} for word in RESCALES]]
+        choices += [[{"GRANULARITIES": (word,)} for word in GRANULARITIES]]
+    else:
+        choices = [[{"QUANTIZER_MASK": word} for word in ("open", "round", "none")]]
+        choices += [[{"TIES": word} for word in ("up", "away")]]
+    two = itertools.combinations([[{}, *some] for some in choices], 2)
+    tried = [{**first, **second} for pair in two for first, second in itertools.product(*pair)]
+    return sorted(filter(None, tried), key=len)
+
+
+def _proposals(implementation, failed):
+    """For each group of operations that fails, the first declaration with which all its laws' fixed cases hold."""
+    proposals, names = [], {r.law for r in failed}
+    for group in ({"fake_quantize", "fake_quantize_backward"}, {"project", "oeu_direction"}):
+        mine = [r for r in failed if group & set(r.operations)]
+        if all(r.theorem == "contract" for r in mine):  # none, or what no convention mends
+            continue
+        laws = [law for law in LAWS if group & set(law.needs)]
+        laws.sort(key=lambda law: law.name not in names)  # what failed first: it decides soonest
+        for convention in _conventions(group):
+            trials = [Trial(law, implementation.declaring(**convention)) for law in laws]
+            if all(trial.try_fixed() for trial in trials) and any(trial.held for trial in trials):
+                proposals.append(" and ".join(f"{name} = {value!r}" for name, value in convention.items()))
+                break
+    return proposals

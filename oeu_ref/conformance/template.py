@@ -6,7 +6,7 @@ Inputs must be left as they are, results must be new arrays.
 """
 
 DTYPE = "float64"  # or "float32": what you compute in; sets the tolerances
-QUANTIZER_MASK = "clip"  # or "round": where your straight-through gradient passes (see fake_quantize_backward)
+QUANTIZER_MASK = "clip"  # or "open", "round", "none": where your straight-through gradient passes (see below)
 
 
 def entropy_loss(logits):
@@ -25,7 +25,7 @@ def fake_quantize(x, step, q_min, q_max):
 
 
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0):
-    """dL/dx_hat and the forward's arguments -> (grad_x, grad_step): an array of the shape of x, and a float.
+    """dL/dx_hat and the forward's arguments -> (grad_x, grad_step): an array of the shape of x, and a float or None.
 
     With v = x / step: grad_x = grad_out inside, 0 outside; grad_step = grad_scale * sum of grad_out times
     (round(v) - v inside, q_min below, q_max above). Inside is q_min <= v <= q_max for the "clip" mask,

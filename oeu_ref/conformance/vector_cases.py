@@ -54,52 +54,46 @@ def logits_cases():
 def quantizer_cases():
     """(name, comment, inputs) for the quantizer; grad_out and grad_scale are used by the backward pass alone."""
     rng = random.Random(2)
-
-    def case(name, comment, x, step, low, high, shape=None, grad_scale=1.0):
-        return (
-            name,
-            comment,
-            {
-                "grad_out": array(shape or (len(x),), [v or 0.5 for v in _grid(rng, len(x))]),
-                "x": array(shape or (len(x),), x),
-                "step": step,
-                "q_min": low,
-                "q_max": high,
-                "grad_scale": grad_scale,
-            },
-        )
-
-    ties = [v + 0.5 for v in range(-8, 7)]
-    yield case("ties", "halves go to the even code, on both sides of zero", [v / 4 for v in ties], 0.25, -8, 7)
-    yield case(
-        "ends", "values at exactly q_min and q_max: inside, gradient passes", [-2.0, 1.75, -2.0, 1.75], 0.25, -8, 7
-    )
-    yield case(
-        "just_beyond", "a quarter step beyond the ends: the masks 'clip' and 'round' differ", [-8.25, 7.25], 1.0, -8, 7
-    )
-    yield case("half_beyond", "half a step beyond: -8.5 rounds into the range, 7.5 out of it", [-8.5, 7.5], 1.0, -8, 7)
-    yield case(
-        "far_beyond", "far outside: q_min and q_max are the step's slopes", [-100.0, 50.0, -9.0, 8.0], 1.0, -8, 7
-    )
-    yield case("typical", "inside and outside, three dimensions", _grid(rng, 12), 0.375, -8, 7, (2, 3, 2))
-    yield case("odd_step", "a step that is no power of two", [0.0, 0.1, -0.25, 0.9, -1.7], 0.1, -8, 7)
-    yield case(
-        "unsigned", "activations after ReLU: exact zeros are inside", [0.0, 0.0, 0.375, 9.0, 1.5, -0.125], 0.25, 0, 15
-    )
-    yield case("scalar", "a 0-d array", [0.8125], 0.5, -8, 7, ())
-    yield case("grad_scale", "grad_scale scales the step's gradient alone", _grid(rng, 6), 0.5, -8, 7, grad_scale=0.25)
-    yield case("large_step", "values far smaller than the step", _grid(rng, 5), 1024.0, -8, 7)
-    yield case("small_step", "values far larger than the step", _grid(rng, 5), 2.0**-20, -8, 7)
+    ties = [(v + 0.5) / 4 for v in range(-8, 7)]
+    cases = [  # x: values, or how many of them to draw
+        ("ties", "halves go to the even code, on both sides of zero", ties, 0.25, -8, 7),
+        ("ends", "values at exactly q_min and q_max: inside, gradient passes", [-2.0, 1.75, -2.0, 1.75], 0.25, -8, 7),
+        (
+            "just_beyond",
+            "a quarter step beyond the ends: the masks 'clip' and 'round' differ",
+            [-8.25, 7.25],
+            1.0,
+            -8,
+            7,
+        ),
+        ("half_beyond", "half a step beyond: -8.5 rounds into the range, 7.5 out of it", [-8.5, 7.5], 1.0, -8, 7),
+        ("far_beyond", "far outside: q_min and q_max are the step's slopes", [-100.0, 50.0, -9.0, 8.0], 1.0, -8, 7),
+        ("typical", "inside and outside, three dimensions", 12, 0.375, -8, 7, (2, 3, 2)),
+        ("odd_step", "a step that is no power of two", [0.0, 0.1, -0.25, 0.9, -1.7], 0.1, -8, 7),
+        (
+            "unsigned",
+            "activations after ReLU: exact zeros are inside",
+            [0.0, 0.0, 0.375, 9.0, 1.5, -0.125],
+            0.25,
+            0,
+            15,
+        ),
+        ("scalar", "a 0-d array", [0.8125], 0.5, -8, 7, ()),
+        ("grad_scale", "grad_scale scales the step's gradient alone", 6, 0.5, -8, 7, None, 0.25),
+        ("large_step", "values far smaller than the step", 5, 1024.0, -8, 7),
+        ("small_step", "values far larger than the step", 5, 2.0**-20, -8, 7),
+    ]
     for bits in range(1, 9):
-        yield case(
-            f"signed_{bits}_bits",
-            f"{bits} bits, signed",
-            _grid(rng, 6),
-            2.0 ** (1 - bits),
-            -(2 ** (bits - 1)),
-            2 ** (bits - 1) - 1,
-        )
-        yield case(f"unsigned_{bits}_bits", f"{bits} bits, unsigned", _grid(rng, 6), 2.0 ** (1 - bits), 0, 2**bits - 1)
+        step, half = 2.0 ** (1 - bits), 2 ** (bits - 1)
+        cases.append((f"signed_{bits}_bits", f"{bits} bits, signed", 6, step, -half, half - 1))
+        cases.append((f"unsigned_{bits}_bits", f"{bits} bits, unsigned", 6, step, 0, 2 * half - 1))
+    for name, comment, x, step, low, high, *rest in cases:
+        shape, grad_scale = (*rest, *(None, 1.0)[len(rest) :])
+        x = _grid(rng, x) if isinstance(x, int) else x
+        shape = shape or (len(x),)
+        grad_out = array(shape, [v or 0.5 for v in _grid(rng, len(x))])
+        numbers = {"step": step, "q_min": low, "q_max": high, "grad_scale": grad_scale}
+        yield name, comment, {"grad_out": grad_out, "x": array(shape, x), **numbers}
 
 
 def gradient_cases():
@@ -108,17 +102,9 @@ def gradient_cases():
     shapes = [(6,), (2, 3), ()]
 
     def case(name, comment, forget, retain, shapes=((6,),), alpha=1.0, granularity="layer", rescale="undo"):
-        return (
-            name,
-            comment,
-            {
-                "forget_grads": [array(s, g) for s, g in zip(shapes, forget)],
-                "retain_grads": [array(s, g) for s, g in zip(shapes, retain)],
-                "alpha": alpha,
-                "granularity": granularity,
-                "rescale": rescale,
-            },
-        )
+        lists = {"forget_grads": forget, "retain_grads": retain}
+        lists = {key: [array(s, g) for s, g in zip(shapes, grads)] for key, grads in lists.items()}
+        return name, comment, {**lists, "alpha": alpha, "granularity": granularity, "rescale": rescale}
 
     f, r = _grid(rng, 6), _grid(rng, 6)
     many = [_grid(rng, math.prod(s)) for s in shapes], [_grid(rng, math.prod(s)) for s in shapes]
@@ -130,43 +116,31 @@ def gradient_cases():
         for granularity in ("layer", "global"):
             name = f"{granularity}_{rescale}"
             options = {"shapes": shapes, "granularity": granularity, "rescale": rescale}
-            yield case(
-                f"many_layers_{name}",
-                "layers of three ranks, one of them 0-d: layer and global differ",
-                *many,
-                **options,
-            )
+            comment = "layers of three ranks, one of them 0-d: layer and global differ"
+            yield case(f"many_layers_{name}", comment, *many, **options)
             yield case(f"half_{name}", "alpha = 1/2 over many layers", *many, alpha=0.5, **options)
             yield case(f"mixed_scales_{name}", "layers from 1e-6 to 1e6", scaled, many[1], **options)
-        yield case(f"zero_retain_{rescale}", "zero retain gradient: g_f stays", [f], [zero], rescale=rescale)
-        yield case(f"zero_forget_{rescale}", "zero forget gradient: zero", [zero], [r], rescale=rescale)
-        yield case(f"both_zero_{rescale}", "both zero: zero", [zero], [zero], rescale=rescale)
-        yield case(
-            f"parallel_{rescale}", "collinear: zero, not blown-up noise", [[3 * v for v in r]], [r], rescale=rescale
-        )
-        yield case(f"antiparallel_{rescale}", "opposite: zero", [[-0.1 * v for v in r]], [r], rescale=rescale)
-        yield case(
-            f"one_element_{rescale}", "one element is always collinear", [[0.7]], [[-1.5]], ((1,),), rescale=rescale
-        )
         across = [r[1], -r[0], r[3], -r[2], r[5], -r[4]]
-        yield case(f"orthogonal_{rescale}", "orthogonal already: g_f stays", [across], [r], rescale=rescale)
+        pairs = [
+            ("zero_retain", "zero retain gradient: g_f stays", f, zero),
+            ("zero_forget", "zero forget gradient: zero", zero, r),
+            ("both_zero", "both zero: zero", zero, zero),
+            ("parallel", "collinear: zero, not blown-up noise", [3 * v for v in r], r),
+            ("antiparallel", "opposite: zero", [-0.1 * v for v in r], r),
+            ("one_element", "one element is always collinear", [0.7], [-1.5]),
+            ("orthogonal", "orthogonal already: g_f stays", across, r),
+        ]
         for bits in (10, 20, 30):
-            nearly = [v + 2.0**-bits * a for v, a in zip(r, across)]
             comment = f"nearly parallel, sine 2^-{bits}: needs a second pass to be orthogonal"
-            yield case(f"nearly_parallel_{bits}_{rescale}", comment, [nearly], [r], rescale=rescale)
+            pairs.append((f"nearly_parallel_{bits}", comment, [v + 2.0**-bits * a for v, a in zip(r, across)], r))
         below = [v + 2.0**-43 * a for v, a in zip(r, across)]
-        yield case(
-            f"below_threshold_{rescale}",
-            "sine 1e-13, below the threshold of 1e-12: zero",
-            [below],
-            [r],
-            rescale=rescale,
-        )
+        pairs.append(("below_threshold", "sine 1e-13, below the threshold of 1e-12: zero", below, r))
+        for name, comment, forget, retain in pairs:
+            yield case(f"{name}_{rescale}", comment, [forget], [retain], ((len(forget),),), rescale=rescale)
     yield case("conflicting", "negative cosine", [[-v + 0.5 for v in r]], [r])
     yield case("agreeing", "positive cosine: projected all the same", [[v + 0.5 for v in r]], [r])
-    yield case(
-        "long_retain", "only the direction of the retain gradient counts: times 2^20", [f], [[v * 2.0**20 for v in r]]
-    )
+    comment = "only the direction of the retain gradient counts: times 2^20"
+    yield case("long_retain", comment, [f], [[v * 2.0**20 for v in r]])
     yield case("short_retain", "times -2^-20: an epsilon beside the norm shows", [f], [[v * -(2.0**-20) for v in r]])
 
 

@@ -27,29 +27,7 @@ TOLERANCE = (
     "largest absolute error of any element in float64 arithmetic, from the size and conditioning of the case; answers "
     "that say dtype float32 are allowed 2^29 times as much, and cases whose inputs float32 cannot hold are skipped"
 )
-README = """\
-# Test vectors for OEU
-
-One JSON file for each operation of the contract, for implementations in any language. To have yours judged:
-
-1. For each file `OPERATION.json` here, and each of its `cases`, compute the operation on `inputs`.
-2. Write `ANSWERS/OPERATION.json`:
-
-       {"operation": "project", "dtype": "float64", "results": {"CASE NAME": {"OUTPUT NAME": VALUE, ...}, ...}}
-
-   Output names are those under `expected`. `dtype` is "float64" (default) or "float32", the arithmetic that you use.
-3. `python -m oeu_ref check-vectors ANSWERS` compares and explains. An operation without a file is skipped by name.
-
-Numbers are decimal text with all digits that float64 needs (`"0.1"`), because JSON promises no precision; in answers
-plain JSON numbers are welcome too. Arrays are `{"shape": [2, 3], "data": [...]}` in row-major order, `"shape": []` is
-a single number; lists of arrays are JSON lists. `fake_quantize_backward` has two conventions for where the gradient
-passes: `fake_quantize_backward_clip` (where clipping leaves the value alone) and `fake_quantize_backward_round` (where
-the rounded value is in range, as PyTorch's own operations do). Answer the one that you implement.
-
-`python -m oeu_ref vectors FOLDER` writes these files. Expected values are computed in 60-digit decimal arithmetic,
-independently of `oeu_ref.reference`, and rounded once. `tests/other_languages/oeu.js` is an example of a program that
-answers them.
-"""
+README = pathlib.Path(__file__).with_name("vectors.md")  # what it says goes with the files
 
 
 @dataclass(frozen=True)
@@ -74,9 +52,7 @@ class VectorReport:
     @property
     def ok(self):
         """Whether nothing fails and at least one operation holds."""
-        return {r.status for r in self.results} <= {"holds", "skipped"} and any(
-            r.status == "holds" for r in self.results
-        )
+        return {r.status for r in self.results} - {"skipped"} == {"holds"}
 
     def as_dict(self):
         """The report as plain dicts and lists, for JSON."""
@@ -86,15 +62,12 @@ class VectorReport:
         """The report as text for a terminal: a line for each operation, and each failing case below."""
         lines = [f"answers in {self.folder}", "", f"{'operation':<30}  cases  result"]
         for r in self.results:
-            lines.append(
-                f"{r.operation:<30} {r.cases:>6}  {r.status}{f': {r.message}' if r.status == 'skipped' else ''}"
-            )
+            why = f": {r.message}" * (r.status == "skipped")
+            lines.append(f"{r.operation:<30} {r.cases:>6}  {r.status}{why}")
         for r in self.results:
-            for name, message in (r.failures or {}).items():
-                lines.append(f"FAILS  {r.operation}, {name}: {message}")
-        lines.append("")
-        lines.append(f"{self.folder} {'holds all that it answers' if self.ok else 'FAILS, or answers nothing'}")
-        return "\n".join(lines)
+            lines += [f"FAILS  {r.operation}, {name}: {message}" for name, message in (r.failures or {}).items()]
+        verdict = "holds all that it answers" if self.ok else "FAILS, or answers nothing"
+        return "\n".join([*lines, "", f"{self.folder} {verdict}"])
 
 
 def operations():
@@ -108,19 +81,11 @@ def build(operation):
     """All test vectors of an operation, as the content of its file: a dict of plain values."""
     signature = SIGNATURES[operation.removesuffix("_clip").removesuffix("_round")]
     cases = []
-    for name, comment, inputs in _cases(operation):
-        expected, tolerance = _expected(operation, inputs)
+    for name, comment, inputs, (expected, tolerance) in _cases(operation):
         if operation == "fake_quantize":
             inputs = {key: value for key, value in inputs.items() if not key.startswith("grad")}
-        cases.append(
-            {
-                "name": name,
-                "comment": comment,
-                "inputs": _text(inputs),
-                "expected": _text(expected),
-                "tolerance": _text(tolerance),
-            }
-        )
+        parts = {"inputs": _text(inputs), "expected": _text(expected), "tolerance": _text(tolerance)}
+        cases.append({"name": name, "comment": comment, **parts})
     header = {"schema": SCHEMA, "operation": operation, "signature": signature, "source": SOURCE}
     return {**header, "tolerance": TOLERANCE, "cases": cases}
 
@@ -131,9 +96,10 @@ def write_vectors(out_dir):
     Returns the paths written.  Raises TypeError for what is no path, ValueError for a folder that cannot be written to.
     """
     out_dir = _path("out_dir", out_dir)
-    contents = {f"{name}.json": _lines(build(name)) for name in operations()}
+    contents = {"README.md": README.read_text(encoding="utf-8")}
+    contents |= {f"{name}.json": _lines(build(name)) for name in operations()}
     try:
-        return [write_text(out_dir / name, text) for name, text in {"README.md": README, **contents}.items()]
+        return [write_text(out_dir / name, text) for name, text in contents.items()]
     except OSError as error:
         reason = error.strerror
         raise ValueError(f"out_dir must be a directory that can be written to, got {out_dir}: {reason}") from None
@@ -249,23 +215,19 @@ def _check_orthogonality(inputs, answer, widening):
 
 
 def _cases(operation):
+    """(name, comment, inputs, (expected outputs, tolerances)) of each case: outputs as floats and arrays of floats."""
     if operation in ("entropy_loss", "kl_to_uniform"):
-        return vector_cases.logits_cases()
-    if operation.startswith("fake_quantize"):
-        return vector_cases.quantizer_cases()
-    return vector_cases.gradient_cases() if operation == "project" else vector_cases.direction_cases()
+        cases, expected = vector_cases.logits_cases(), _expected_of_logits
+    elif operation.startswith("fake_quantize"):
+        cases, expected = vector_cases.quantizer_cases(), _expected_of_quantizer
+    else:
+        cases = vector_cases.gradient_cases() if operation == "project" else vector_cases.direction_cases()
+        expected = _expected_of_gradients
+    return ((name, comment, inputs, expected(operation, inputs)) for name, comment, inputs in cases)
 
 
-def _expected(operation, inputs):
-    """(expected outputs, tolerances) of a case, as floats and arrays of floats."""
-    if operation in ("entropy_loss", "kl_to_uniform"):
-        return _expected_of_logits(operation, inputs["logits"])
-    if operation.startswith("fake_quantize"):
-        return _expected_of_quantizer(operation, inputs)
-    return _expected_of_gradients(operation, inputs)
-
-
-def _expected_of_logits(operation, logits):
+def _expected_of_logits(operation, inputs):
+    logits = inputs["logits"]
     n, k = logits["shape"]
     rows = [_decimals(logits["data"][i * k : (i + 1) * k]) for i in range(n)]
     # rounding of logits of this size moves log p by that much, and entropy by log K + 1 times it

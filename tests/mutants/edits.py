@@ -964,6 +964,14 @@ direction_normalized | both parts at unit length
 +     return [np.asarray(r / (length(r.ravel()) or 1) + beta * p / (length(p.ravel()) or 1))
 +             for p, r in zip(projected, retain_grads)]
 
+weight_not_negative | where the gradients agree, at most all of the retain gradient's weight is taken away: 1 - beta c >= 0
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     directions = []
++     for f, p, r in zip(forget_grads, projected, retain_grads):
++         c = np.vdot(f - p, r) / (np.vdot(r, r) or 1.0)
++         directions.append(np.asarray(r + beta * p + max(0.0, beta * c - 1.0) * r))
++     return directions
+
 direction_negated | the update instead of the gradient
 -     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
 +     return [np.asarray(-(r + beta * p)) for p, r in zip(projected, retain_grads)]
