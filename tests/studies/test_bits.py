@@ -462,7 +462,7 @@ def test_images_at_several_widths_reuse_what_is_there(root, tmp_path, monkeypatc
         assert len(made) == expected  # original and Retrain on two seeds, unquantized alone
     out = capsys.readouterr().out
     assert "| 2 bits: OEU" in out and "| not quantized: Retrain" in out and "w: the width named" in out
-    assert out.splitlines()[-1].endswith("bits.json")
+    assert out.splitlines()[-1].endswith("bits.png")
     data = json.loads((tmp_path / "bits.json").read_text())
     assert data["config"]["weight_bits"] == [2, 32] and data["seeds"] == [1, 2]
     cell = json.loads((tmp_path / "bits-2" / "seed-2" / "retrain.json").read_text())
