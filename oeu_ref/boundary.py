@@ -320,8 +320,8 @@ def probabilities(name, value, library):
     """Return `floats` (N, K) whose rows are distributions, to 1e-3; raise TypeError or ValueError otherwise."""
     p = floats(name, value, library, "N", "K")
     sums = p.sum(axis=1)
-    worst = int(abs(sums - 1).argmax())
-    if p.min() < 0 or p.max() > 1 + 1e-3 or abs(sums[worst] - 1) > 1e-3:
+    if p.min() < 0 or p.max() > 1 + 1e-3 or abs(sums - 1).max() > 1e-3:
+        worst = int(abs(sums - 1).argmax())
         raise ValueError(
             f"{name} must be distributions: entries in [0, 1] and rows that sum to 1 (apply softmax to logits), "
             f"got entries from {p.min():g} to {p.max():g} and row {worst} with sum {sums[worst]:g}"
