@@ -69,7 +69,8 @@ def overview():
             *groups,
             f"{PROGRAM} COMMAND --help says what a command does, its options, and where its results go;\n"
             f"{PROGRAM} --version says which version this is.\n"
-            "Exit codes: 0 done, 1 a check found something wrong, 2 bad usage or input, 130 interrupted.",
+            "Exit codes: 0 done, 1 a check found something wrong (3: at edges alone, 4: in precision alone), 2 bad usage or\n"
+            "input, 130 interrupted.",
         ]
     )
 
