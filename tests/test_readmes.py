@@ -23,13 +23,17 @@ def blocks(path, language):
 
 def surroundings():
     """What a reader of the door has: a network, batches of digits' size, an optimizer."""
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     inputs = torch.rand(40, 8)
+    # sure of its predictions, and here a little surer of the samples to forget than of the others: ten steps to the stop
+    network = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    with torch.no_grad():
+        network[2].weight *= 6
     model = QuantMLP((8, 16, 4))
     model(inputs)  # sets the quantizers' first steps
     return {
         "model": model,
-        "my_float_network": torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)),
+        "my_float_network": network,
         "forget_inputs": inputs[:8],
         "retain_inputs": inputs[8:24],
         "validation_inputs": inputs[24:],
@@ -45,6 +49,7 @@ def test_python_code_of_a_readme_runs(path, capsys):
     names = surroundings()
     for block in blocks(path, "python"):
         exec(compile(block, str(path), "exec"), names)
+        assert "report = " not in block or names["report"].retain_loss > 0
 
 
 def test_the_five_lines_of_the_door_are_the_step_of_oeu():
