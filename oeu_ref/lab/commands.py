@@ -183,7 +183,7 @@ class Sweep(Rows):
     alpha: tuple[float, ...] = option((0, 0.25, 0.5, 0.75, 1), "shares to remove, each in [0, 1]")
 
     def run(self):
-        alphas = dict.fromkeys(map(boundary.alpha, self.alpha))
+        alphas = dict.fromkeys(boundary.number("alpha", value, *boundary.ALPHA.settings) for value in self.alpha)
         return self.make(("oeu",), options=tuple((("alpha", value),) for value in alphas))
 
 

@@ -27,7 +27,7 @@ def test_the_table_covers_the_surface():
     shares = [getattr(bad_inputs, name) for name in ("METHODS", "NETWORKS", "FILES", "STUDIES", "COMMANDS")]
     assert sum(map(len, shares)) + len(bad_inputs.FUNCTIONS) == len(ROWS)
     assert min(map(len, shares)) >= 50
-    assert {"OEU.step/forget_inputs: NaN", "table, the command/forget_file: empty"} <= {row.name for row in ROWS}
+    assert {"OEU.step/forget_inputs: NaN", "table, the command/--forget-file: empty"} <= {row.name for row in ROWS}
 
 
 def _raise(message, change=lambda w: None, error=ValueError):

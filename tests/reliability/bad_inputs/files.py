@@ -282,7 +282,7 @@ FILES = [
             ("raises", lambda w: str(w.files / "raising.py"), "raising.py", "no good", "path/to/file.py"),
             ("exits", lambda w: str(w.files / "leaving.py"), "leaving.py", "SystemExit", "path/to/file.py"),
             ("DTYPE", lambda w: str(w.files / "dtype.py"), "DTYPE", "'float16'", "'float64', 'float32'"),
-            ("QUANTIZER_MASK", lambda w: str(w.files / "mask.py"), "MASK", "'strict'", "'clip', 'round'"),
+            ("QUANTIZER_MASK", lambda w: str(w.files / "mask.py"), "MASK", "'strict'", "'clip', 'open', 'round'"),
             ("a text file", lambda w: str(w.files / "notes.txt"), "notes.txt", "cannot be imported", "path/to/file.py"),
         )
     ),
