@@ -78,6 +78,31 @@ def test_arrows_point_one_way(path):
             assert top in THIRD_PARTY[mine], f"{path.name} imports {name}"
 
 
+def modules_named_in(path):
+    """{name in a file: our module that it stands for}, wherever in the file it is imported."""
+    found = {}
+    for name in imported(path):
+        if name.startswith("oeu_ref.") and exists(name):
+            found[name.rpartition(".")[2]] = importlib.import_module(name)
+    return found
+
+
+def exists(name):
+    """Whether a dotted name is a module of ours, and no function or class."""
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or place.is_dir()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_a_file_reads_off_our_modules_is_there(path):
+    """`boundary.number` and the like exist, also in a branch that no other test enters."""
+    modules = modules_named_in(path)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            module = modules[node.value.id]
+            assert hasattr(module, node.attr), f"{path.name}:{node.lineno} reads {module.__name__}.{node.attr}"
+
+
 def test_no_room_is_larger_than_its_ceiling():
     """Lines of Python in each room, and the README, which is a door; each room and file of the top has a ceiling."""
     lines = dict.fromkeys({room(path) for path in FILES}, 0)
