@@ -234,4 +234,4 @@ def test_results_that_windows_wrote_are_read_elsewhere(home, capsys):
 
 def test_numbers_of_classes_are_recorded_as_numbers():
     """As in results of before classes had names; 03 can only be a name."""
-    assert [command_line._class(word) for word in ("3", "03", "cat", "\u0663")] == [3, "03", "cat", "\u0663"]
+    assert [command_line._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [3, "03", "cat", "\u0663"]
