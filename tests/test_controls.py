@@ -16,6 +16,8 @@ from oeu_ref.conformance import LAWS, Implementation, LoadError, Violation, chec
 from oeu_ref.conformance.cases import Cases, LogitsCase
 from oeu_ref.conformance.law import Law
 
+from .mutants.edits import MUTANTS, build
+
 ALTERNATIVES = sorted((pathlib.Path(__file__).parent / "mutants" / "alternatives").glob("*.py"))
 
 
@@ -239,6 +241,31 @@ def test_unknown_declarations_are_refused_with_what_is_right(declaration, value,
     """A declaration that says nothing known is an error of usage, not a law's."""
     with pytest.raises(LoadError, match=message):
         only("project", reference.project, **{declaration: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words", "first"),
+    [
+        ("one_pass", 4, "right on ordinary inputs; imprecise: nearly_parallel", "orthogonality holds to rounding"),
+        (
+            "zero_retain_nan",
+            3,
+            "right on ordinary inputs; wrong at the edges: zero_retain",
+            "zero gradients are harmless",
+        ),
+        ("entropy_zero_log", 3, "right on ordinary inputs; wrong at the edges: huge, one_hot", ""),
+        ("round_trunc", 1, "wrong on ordinary inputs", ""),
+    ],
+)
+def test_a_verdict_says_whether_it_matters_and_the_most_specific_failure_comes_first(name, code, words, first):
+    """Failures on ordinary inputs, at the edges, and in numerics have words and exit codes of their own."""
+    (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
+    report = check(Implementation(build(mutant), name), cases=1)
+    assert (report.exit_code, report.ok) == (code, False) and words in report.verdict()
+    assert report.failures[0].law.startswith(first)
+    assert report.table().splitlines()[3].startswith(f"FAILS  {report.failures[0].law}")
+    if name == "entropy_zero_log":  # one NaN is one cause
+        assert report.table().count("FAILS") == 1 and "also:" in report.table()
 
 
 def test_a_failing_law_names_its_smallest_case_and_hint():

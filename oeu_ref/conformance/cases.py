@@ -14,8 +14,8 @@ SEEDS = st.integers(0, 999)
 CLASSES = {
     "edge": "zero_forget zero_retain both_zero one_layer_zero parallel antiparallel below_threshold one_element "
     "one_hot huge two_way one_sample",
-    "numerics": "nearly_parallel nearly_antiparallel mixed_scales extreme_scales near_uniform barely_inside "
-    "barely_outside near_ties",
+    "numerics": "nearly_parallel nearly_antiparallel nearly_orthogonal mixed_scales extreme_scales near_uniform "
+    "barely_inside barely_outside near_ties",
 }
 CLASSES = {kind: name for name, kinds in CLASSES.items() for kind in kinds.split()}
 
@@ -43,8 +43,8 @@ class Cases:
 
 GRADIENT_KINDS = tuple(
     (
-        "typical agreeing conflicting orthogonal parallel antiparallel nearly_parallel nearly_antiparallel "
-        "below_threshold zero_forget zero_retain both_zero one_layer_zero mixed_scales sparse"
+        "typical agreeing conflicting orthogonal nearly_orthogonal parallel antiparallel nearly_parallel "
+        "nearly_antiparallel below_threshold zero_forget zero_retain both_zero one_layer_zero mixed_scales sparse"
     ).split()
 )
 # The contract's collinear thresholds for the sine of the angle are 1e-12 and 1e-6. Nearly parallel means a sine between
@@ -112,6 +112,7 @@ def _related(kind, retain, noise, factor, rng, dtype):
         "agreeing": factor * (retain + across),
         "conflicting": factor * (across - retain),
         "below_threshold": factor * (retain + BELOW[dtype] * across),
+        "nearly_orthogonal": factor * (across + 10 ** rng.uniform(np.log10(NARROWEST[dtype]), -3) * retain),
         "nearly_parallel": factor * (sine * across + retain),
         "nearly_antiparallel": factor * (sine * across - retain),
     }[kind]
@@ -140,7 +141,8 @@ def gradients(*kinds, layers=4, extra=()):
     drawn = st.builds(GradientCase, st.sampled_from(kinds), layer_shapes(layers), scale, scale, SEEDS)
     shapes = ((8,), (3, 4), (2, 2))[-layers:]
     fixed = [GradientCase(kind, shapes, seed=7) for kind in kinds]
-    sizes = [GradientCase(kinds[i % len(kinds)], shapes[:layers], seed=11) for i, shapes in enumerate(GRADIENT_SIZES)]
+    sizes = GRADIENT_SIZES if layers > 1 else [shapes[:1] for shapes in GRADIENT_SIZES]
+    sizes = [GradientCase(kinds[i % len(kinds)], shapes, seed=11) for i, shapes in enumerate(sizes)]
     return Cases(drawn, [*fixed, *sizes, *extra])
 
 
@@ -160,7 +162,6 @@ class LogitsCase:
         """(n, k) float64 array whose values the implementation's dtype can hold."""
         rng = np.random.default_rng(self.seed)
         z, classes = rng.normal(size=(self.n, self.k)), np.arange(self.k)
-        far = rng.choice([-9e3, 9e3], size=(self.n, 1))
         z = {
             "typical": z,
             "uniform": np.repeat(z[:, :1] * 10, self.k, axis=1),
@@ -169,7 +170,7 @@ class LogitsCase:
             "huge": rng.uniform(-1e4, 1e4, size=z.shape),
             "one_hot": np.where(classes == rng.integers(self.k, size=(self.n, 1)), 1e4, -1e4),
             # two classes share the probability, far above the rest: neither certain nor uniform at a huge offset
-            "two_way": far - 500.0 * (classes > 1) + z,
+            "two_way": rng.choice([-9e3, 9e3], size=(self.n, 1)) - 500.0 * (classes > 1) + z,
         }[self.kind]
         return implementation.cast(z)
 

@@ -365,8 +365,7 @@ def global_projection_differs_from_layer_projection(implementation, case):
 
     With several layers "layer" and "global" differ: the option is ignored."""
     forget, retain = case.arrays(implementation)
-    assume("layer" in implementation.declared["GRANULARITIES"])
-    assume(len(forget) > 1 and all(g.size > 1 for g in forget))
+    assume("layer" in implementation.declared["GRANULARITIES"] and len(forget) > 1 and all(g.size > 1 for g in forget))
     # turn one layer the other way round, so that the angles differ
     retain[0] = -3 * retain[0]
     layer, whole = _layer_and_global(implementation, forget, retain)

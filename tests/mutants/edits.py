@@ -248,6 +248,25 @@ kl_overflow | no shift by the maximum
 kl_jensen_shannon | Jensen-Shannon divergence for KL
 -     return np.log(classes) + (q * log_q).sum(axis=1)
 +     m = (q + 1 / classes) / 2; return (q * (log_q - np.log(m))).sum(axis=1) / 2 - np.log(m * classes).mean(axis=1) / 2
+
+entropy_float32_above_100_classes | a fast path in float32 for many classes
+-     log_p = shifted - np.log(total)
++     log_p = shifted - np.log(total)
++     log_p = log_p.astype(np.float32).astype(float) if logits.shape[1] > 100 else log_p
+
+loss_of_first_64 | chunks of 64 samples, the rest dropped
+-     loss = -entropies.mean()
++     loss = -entropies[:64].mean()
+
+loss_mean_of_means | a mean of the means of chunks of 32, the last one shorter
+-     loss = -entropies.mean()
++     loss = -np.mean([entropies[i : i + 32].mean() for i in range(0, n, 32)])
+
+entropy_one_sample_in_place | a single sample is shifted in the caller's array
+-     shifted = logits - logits.max(axis=1, keepdims=True)
++     shifted = logits - logits.max(axis=1, keepdims=True)
++     if n == 1:
++         logits[...] = shifted
 """
 
 QUANTIZER = """
@@ -526,6 +545,66 @@ step_times_step | times the step
 backward_swapped | results in the wrong order
 -     return grad_x, float(grad_step)
 +     return float(grad_step), grad_x
+
+ratio_float32 | the ratio in float32: near ties go the wrong way
+-     ratio = x / step
++     ratio = (x / step).astype(np.float32).astype(float) if np.ndim(x) else x / step
+
+ratio_rounded | the ratio to six decimals first
+-     ratio = x / step
++     ratio = np.round(x / step, 6)
+
+round_up_from_046 | rounds up from 0.46 on
+-     codes = np.rint(clipped)
++     codes = np.where(clipped - np.floor(clipped) == 0.5, np.rint(clipped), np.floor(clipped + 0.54))
+
+range_from_q_max | q_min derived from q_max: standard ranges only
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, -q_max - 1 if q_min < 0 else 0, q_max)
+
+scalar_as_vector | a 0-d result of shape (1,)
+-     return codes * step
++     return np.atleast_1d(codes * step)
+
+quantize_four_dimensions_transposed | a convolution's weight with two axes swapped and back wrongly
+-     return codes * step
++     return codes * step if np.ndim(x) != 4 else (codes * step)[::-1]
+
+quantize_large_first_block | the first 1024 elements only
+-     return codes * step
++     result = np.array(codes * step)
++     if result.size > 1024:
++         result.flat[1024:] = x.flat[1024:]
++     return result
+
+mask_wide_4_percent | 4 % of a step too wide above
+-     above = v > q_max
++     above = v > q_max + 0.04
+
+mask_wide_1e_6 | a tolerance of 1e-6 of a step
+-     below = v < q_min
++     below = v < q_min - 1e-6
+
+mask_narrow | 1e-3 of a step too narrow
+-     above = v > q_max
++     above = v > q_max - 1e-3
+
+step_float32_when_large | a float32 sum above 1,000 elements
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     terms = grad_out * slope
++     grad_step = (terms.astype(np.float32) if x.size > 1000 else terms).sum() * grad_scale
+
+step_scale_at_most_1 | grad_scale clipped at 1
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * min(grad_scale, 1.0)
+
+step_scale_zero_default | a grad_scale of 0 taken for none given
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * (grad_scale or 1.0)
+
+step_scale_float16 | grad_scale in half precision
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     grad_step = (grad_out * slope).sum() * float(np.float16(grad_scale))
 """
 
 PROJECTION = """
@@ -876,6 +955,43 @@ orthogonal_to_forget | removes the forget part of the retain gradient and return
 clipped_length | gradient clipping at 1 hidden in the projection
 -     return left * length_f
 +     return left * min(length_f, 1.0)
+
+float32_when_large | inner products in float32 above 4,096 elements
+-     cosine = unit_f @ unit_r
++     cosine = unit_f @ unit_r
++     if f.size > 4096:
++         return (unit_f - alpha * float(unit_f.astype(np.float32) @ unit_r.astype(np.float32)) * unit_r) * length_f
+
+small_angles_skipped | cosines below 1e-4 count as orthogonal
+-     cosine = unit_f @ unit_r
++     cosine = unit_f @ unit_r
++     if abs(cosine) < 1e-4:
++         return f.copy()
+
+tenth_layer_left_alone | layers from the tenth on are left alone
+-         pairs = zip(forget_grads, retain_grads)
++         pairs = [(f, r if i < 9 else r * 0) for i, (f, r) in enumerate(zip(forget_grads, retain_grads))]
+
+convolutions_by_filter | a convolution's weight filter by filter
+-         pairs = zip(forget_grads, retain_grads)
++         return [
++             np.reshape([project_flat(a.ravel(), b.ravel(), alpha, rescale) for a, b in zip(f, r)], f.shape)
++             if f.ndim == 4 else project_flat(f.reshape(-1), r.reshape(-1), alpha, rescale).reshape(f.shape)
++             for f, r in zip(forget_grads, retain_grads)]
++         pairs = ()
+
+three_dimensions_left_alone | 3-d gradients are left alone
+-         pairs = zip(forget_grads, retain_grads)
++         pairs = [(f, r if f.ndim != 3 else r * 0) for f, r in zip(forget_grads, retain_grads)]
+
+integer_alpha_ignored | alpha = 1 as an integer taken for a flag
+-     left = unit_f - alpha * cosine * unit_r
++     alpha = 0.0 if isinstance(alpha, int) else alpha
++     left = unit_f - alpha * cosine * unit_r
+
+norm_floor_1e_8 | gradients shorter than 1e-8 count as zero
+-     if length_r == 0:
++     if length_r < 1e-5:
 """
 
 DIRECTION = """
@@ -979,6 +1095,18 @@ direction_negated | the update instead of the gradient
 direction_tuple_of_two | both parts apart
 -     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
 +     return projected, list(retain_grads)
+
+beta_at_most_4 | beta clipped at 4
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r + min(beta, 4.0) * p) for p, r in zip(projected, retain_grads)]
+
+beta_float16 | beta in half precision
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r + float(np.float16(beta)) * p) for p, r in zip(projected, retain_grads)]
+
+beta_zero_default | a beta of 0 taken for none given
+-     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
++     return [np.asarray(r + (beta or 1.0) * p) for p, r in zip(projected, retain_grads)]
 """
 
 MUTANTS = (
