@@ -4,12 +4,14 @@ import json
 import re
 
 import numpy as np
+import pytest
 import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.lab import bench
 
 
+@pytest.mark.reliability
 def test_every_figure_is_measured_and_written_down(tmp_path, capsys):
     assert main(["bench", "--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

@@ -350,6 +350,7 @@ def test_no_cases_are_refused(right, capsys):
     assert "--cases must be at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.reliability
 def test_pytest_runs_the_laws_against_any_implementation(right, wrong):
     """`pytest -k theorems --impl A --impl B` judges A and B instead of ours, and names the law that B breaks."""
     code, out, _ = run("-m", "pytest", "-k", "theorems and kl", f"--impl={right}", f"--impl={wrong}")

@@ -195,7 +195,7 @@ def test_an_experiment_out_of_range_is_refused(changes, message):
 
 
 @pytest.mark.parametrize("bits", [4, 32])
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("arch", ["resnet18", pytest.param("mobilenet_v2", marks=pytest.mark.reliability)])
 def test_a_cell_leaves_its_configuration_curve_and_metrics(tmp_path, source, arch, bits):
     small = dataclasses.replace(TINY, arch=arch, weight_bits=bits, activation_bits=bits, epochs=2)
     run_cell(Runner(tmp_path, source), small, Cell(1, "original"))
@@ -256,7 +256,11 @@ def test_a_kept_model_is_the_one_that_was_measured(made):
         load_model(made / "seed-1" / "no-such.pt")
 
 
-@pytest.mark.parametrize("name", ["original", "retrain", *METHODS])
+# one method here, each of the others with -m reliability
+OTHERS = [pytest.param(name, marks=pytest.mark.reliability) for name in METHODS if name != "oeu_stop"]
+
+
+@pytest.mark.parametrize("name", ["original", "retrain", "oeu_stop", *OTHERS])
 def test_a_cell_that_was_interrupted_ends_with_the_same_bits(tmp_path, source, trained, monkeypatch, name):
     """Interrupted twice, once in the middle of training or unlearning and once while the result is being written."""
     monkeypatch.setattr(engine, "max", lambda *_: 3, raising=False)  # a checkpoint after each third step
@@ -447,6 +451,7 @@ def test_the_proxy_attack_learns_on_one_half_of_the_validation_images_and_judges
 # Many cells
 
 
+@pytest.mark.reliability
 def test_cells_made_side_by_side_are_those_made_one_after_another(tmp_path, source):
     wanted = [Cell(seed, "rl", SETTINGS, 3) for seed in (1, 2)] + [Cell(1, "retrain")]
     alone = schedule.run_cells(Runner(tmp_path / "a", source, jobs=1, progress=False), TINY, wanted)
@@ -479,6 +484,7 @@ def test_redo_makes_the_wanted_cells_again_and_no_others(tmp_path, source, monke
     assert asked == [("original", False), ("ft", True)]
 
 
+@pytest.mark.reliability
 def test_an_error_in_a_worker_is_raised_here(place, source):
     (place / "seed-1" / "original.pt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="original.pt must be a checkpoint"):

@@ -41,6 +41,7 @@ def test_settings_of_who_draws_are_left_aside_and_left_alone(drawn, tmp_path):
     ],
     ids=["nonsense", "another encoding"],
 )
+@pytest.mark.reliability
 def test_what_stands_on_the_machine_changes_nothing(environment, settings, drawn, tmp_path):
     """A backend, a matplotlibrc in the current folder, a home that cannot be written to: the same bytes."""
     (tmp_path / "matplotlibrc").write_bytes(settings)

@@ -214,6 +214,7 @@ def test_a_request_is_said_by_name_and_count_and_copies_can_go_too(home, capsys)
     assert load_model(home / "results" / "seed-1" / "original.pt").training is False
 
 
+@pytest.mark.reliability
 def test_results_that_windows_wrote_are_read_elsewhere(home, capsys):
     assert main([*SMALL.split(), "--out", "out"]) == 0
     path = home / "out" / "run.json"
@@ -234,4 +235,9 @@ def test_results_that_windows_wrote_are_read_elsewhere(home, capsys):
 
 def test_numbers_of_classes_are_recorded_as_numbers():
     """As in results of before classes had names; 03 can only be a name."""
-    assert [command_line._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [3, "03", "cat", "\u0663"]
+    assert [command_line._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [
+        3,
+        "03",
+        "cat",
+        "\u0663",
+    ]
