@@ -180,11 +180,14 @@ class Sweep(Rows):
 
     line = "OEU with several values of alpha, the share of the retain direction that is removed"
     example = "cifar10-10 --alpha 0,0.5,0.75,1 --preset cpu"
-    alpha: tuple[float, ...] = option((0, 0.25, 0.5, 0.75, 1), "shares to remove, each in [0, 1]")
+    alpha: tuple[float, ...] = option(
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        "shares to remove, each in [0, 1]",
+        check=lambda flag, value: boundary.number(flag, value, *boundary.ALPHA.settings),
+    )
 
     def run(self):
-        alphas = dict.fromkeys(boundary.number("alpha", value, *boundary.ALPHA.settings) for value in self.alpha)
-        return self.make(("oeu",), options=tuple((("alpha", value),) for value in alphas))
+        return self.make(("oeu",), options=tuple((("alpha", value),) for value in dict.fromkeys(self.alpha)))
 
 
 @options.record
