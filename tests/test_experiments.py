@@ -23,11 +23,11 @@ from oeu_ref.lab import (
     cells,
     engine,
     experiment,
+    jobs,
     models,
     options,
     report,
     report_figures,
-    schedule,
     tables,
     tuning,
 )
@@ -454,8 +454,8 @@ def test_the_proxy_attack_learns_on_one_half_of_the_validation_images_and_judges
 @pytest.mark.reliability
 def test_cells_made_side_by_side_are_those_made_one_after_another(tmp_path, source):
     wanted = [Cell(seed, "rl", SETTINGS, 3) for seed in (1, 2)] + [Cell(1, "retrain")]
-    alone = schedule.run_cells(Runner(tmp_path / "a", source, jobs=1, progress=False), TINY, wanted)
-    together = schedule.run_cells(Runner(tmp_path / "b", source, jobs=2, progress=False), TINY, wanted)
+    alone = jobs.run_cells(Runner(tmp_path / "a", source, jobs=1, progress=False), TINY, wanted)
+    together = jobs.run_cells(Runner(tmp_path / "b", source, jobs=2, progress=False), TINY, wanted)
     assert alone.keys() == together.keys() and len(alone) == 5
     for cell in alone:
         assert without_times(alone[cell]) == without_times(together[cell])
@@ -467,7 +467,7 @@ def test_on_a_gpu_cells_repeat_to_the_same_bits(tmp_path, source, precision):
     fast = dataclasses.replace(TINY, precision=precision)
     wanted = [Cell(1, "retrain"), Cell(1, "oeu", SETTINGS, 4, keep=True)]
     for name in ("a", "b"):
-        schedule.run_cells(Runner(tmp_path / name, source, "cuda", progress=False), fast, wanted)
+        jobs.run_cells(Runner(tmp_path / name, source, "cuda", progress=False), fast, wanted)
     for cell in [Cell(1, "original"), *wanted]:
         first, second = (json.loads(cell.path(tmp_path / name).read_text()) for name in ("a", "b"))
         assert without_times(first) == without_times(second)
@@ -478,9 +478,9 @@ def test_on_a_gpu_cells_repeat_to_the_same_bits(tmp_path, source, precision):
 def test_redo_makes_the_wanted_cells_again_and_no_others(tmp_path, source, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        schedule, "run_cell", lambda runner, _, cell, *rest: asked.append((cell.name, runner.redo)) or {}
+        jobs, "run_cell", lambda runner, _, cell, *rest: asked.append((cell.name, runner.redo)) or {}
     )
-    schedule.run_cells(Runner(tmp_path, source, redo=True, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
+    jobs.run_cells(Runner(tmp_path, source, redo=True, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
     assert asked == [("original", False), ("ft", True)]
 
 
@@ -488,7 +488,7 @@ def test_redo_makes_the_wanted_cells_again_and_no_others(tmp_path, source, monke
 def test_an_error_in_a_worker_is_raised_here(place, source):
     (place / "seed-1" / "original.pt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="original.pt must be a checkpoint"):
-        schedule.run_cells(Runner(place, source, jobs=2, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
+        jobs.run_cells(Runner(place, source, jobs=2, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
     assert (place / "seed-1" / "original.pt").read_bytes() == b"damaged"
 
 
@@ -496,14 +496,14 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, source):
     arguments = Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")]
     with files.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
         # in a context of its own, as another process would be; in this one the folder is ours
-        contextvars.Context().run(schedule.run_cells, *arguments)
+        contextvars.Context().run(jobs.run_cells, *arguments)
 
 
 def test_halves_of_files_are_cleared_away(tmp_path, source):
     (tmp_path / "seed-1").mkdir()
     half = tmp_path / "seed-1" / f".original.json.abc{files.HALF}"
     half.write_text("{")
-    schedule.run_cells(Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")])
+    jobs.run_cells(Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")])
     assert not half.exists()
 
 

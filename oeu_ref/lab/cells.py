@@ -71,7 +71,7 @@ class Runner:
     out: the output folder; source: as in `Experiment.load`, None for digits; device: "cpu", "cuda", ...; jobs >= 1:
     processes side by side, each on one thread (on a CPU four such processes make twice what one with four threads
     makes); redo: make the wanted cells again though they are finished; progress: show a bar, in images and images a
-    second; determinism: as in `schedule.deterministic`.
+    second; determinism: as in `jobs.deterministic`.
     """
 
     out: str | pathlib.Path

@@ -13,8 +13,8 @@ from . import results
 from .cells import Cell
 from .engine import checked_seeds
 from .experiment import TABLES, Experiment, ForgettingCopies
+from .jobs import run_cells
 from .options import PRESETS, RULES, SEEDS
-from .schedule import run_cells
 from .tuning import checked_methods, chosen
 
 SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")
@@ -56,7 +56,7 @@ def make(
 ):
     """Make all cells of a table, an ablation, a sweep or a single run, and the document that lists them.
 
-    kind: one of KINDS, the document's name; runner, experiment: as in `schedule.run_cells`; methods: names; seeds:
+    kind: one of KINDS, the document's name; runner, experiment: as in `jobs.run_cells`; methods: names; seeds:
     distinct integers >= 0; rules: by which rules settings were chosen, a group of rows for each; settings: contents of
     a tuning.json, or {method: (`Settings`, steps)} for settings of your own, None: those that come with the package;
     options: for each variant of every method the further arguments, such as ((("alpha", 0.5),), (("alpha", 1.0),));

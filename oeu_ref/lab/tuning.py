@@ -16,8 +16,8 @@ from . import baselines, results
 from .cells import Cell
 from .engine import checked_seeds, proxy_average_gap
 from .experiment import METHODS, checked_method
+from .jobs import run_cells
 from .options import RULES, TUNING_SEEDS
-from .schedule import run_cells
 from .search import checked_grid, searched, setting
 
 GRID = {
@@ -31,7 +31,7 @@ AXES = tuple(GRID)
 def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=1):
     """Try every point of the grid with every method, and choose each one's best by either rule.
 
-    runner, experiment: as in `schedule.run_cells`; methods: names, None: all; seeds: distinct integers >= 0, not those
+    runner, experiment: as in `jobs.run_cells`; methods: names, None: all; seeds: distinct integers >= 0, not those
     that a table reports; grid: {"learning_rate", "weight", "steps"}, None: GRID; widen >= 0: how often learning rate
     and weight are extended beyond an end that some method's best lies on, for all methods alike. The steps are a budget
     and stay.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import oeu_ref
-from oeu_ref.lab import cells, data, schedule
+from oeu_ref.lab import cells, data, jobs
 from oeu_ref.lab.data import stream
 
 from . import repeats, runs
@@ -181,10 +181,10 @@ def flags():
 def test_determinism_is_asked_for_on_cuda_and_taken_back(monkeypatch, device, word, expected):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with schedule.deterministic(device, word):
+    with jobs.deterministic(device, word):
         assert flags() == expected
     assert flags() == (False, False, True)
-    with pytest.raises(KeyError), schedule.deterministic(device, word):
+    with pytest.raises(KeyError), jobs.deterministic(device, word):
         raise KeyError
     assert flags() == (False, False, True)
 
@@ -194,14 +194,14 @@ def test_an_operation_without_a_deterministic_variant_is_an_error_where_it_is_as
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     x, at = torch.zeros(3), torch.tensor([0, 0])
     with pytest.raises(ValueError, match="determinism must be 'warn' or 'off' for this experiment: put_"):
-        with schedule.deterministic("cuda", "error"):
+        with jobs.deterministic("cuda", "error"):
             x.put_(at, torch.ones(2))
-    with pytest.warns(UserWarning, match="put_"), schedule.deterministic("cuda", "warn"):
+    with pytest.warns(UserWarning, match="put_"), jobs.deterministic("cuda", "warn"):
         x.put_(at, torch.ones(2))
-    with pytest.raises(RuntimeError, match="something else"), schedule.deterministic("cuda", "error"):
+    with pytest.raises(RuntimeError, match="something else"), jobs.deterministic("cuda", "error"):
         raise RuntimeError("something else")
     with pytest.raises(ValueError, match="determinism must be one of 'warn', 'error', 'off', got 'yes'"):
-        with schedule.deterministic("cpu", "yes"):
+        with jobs.deterministic("cpu", "yes"):
             pass
 
 
@@ -212,4 +212,4 @@ def test_no_operation_of_a_table_lacks_a_deterministic_variant_on_cuda(tmp_path)
 
     source = {"data_root": str(runs.make_data(tmp_path / "data")), "cache_dir": None, "download": False}
     wanted = [cells.Cell(1, name, SETTINGS, 3) for name in ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")]
-    schedule.run_cells(cells.Runner(tmp_path, source, "cuda", progress=False, determinism="error"), TINY, wanted)
+    jobs.run_cells(cells.Runner(tmp_path, source, "cuda", progress=False, determinism="error"), TINY, wanted)

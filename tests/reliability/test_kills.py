@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from oeu_ref import files
-from oeu_ref.lab import archives, cells, schedule
+from oeu_ref.lab import archives, cells, jobs
 from oeu_ref.lab.cells import Cell, Runner, run_cell
 
 from ..test_experiments import SETTINGS, TINY
@@ -151,16 +151,16 @@ def broken_pool(monkeypatch):
 def test_a_worker_that_is_ended_from_outside_is_one_error(tmp_path, source, broken_pool):
     """As the system does where memory runs out: a ChildProcessError, which the command line shows as one line."""
     with pytest.raises(ChildProcessError, match="ended from outside.*goes on where it was"):
-        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "retrain")])
+        jobs.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "retrain")])
 
 
 def test_processes_are_started_such_that_ctrl_c_never_reaches_them(tmp_path, source, broken_pool):
     """Signals that are blocked stay so in a child, from its first instruction on; here they are free again after."""
     with pytest.raises(ChildProcessError):
-        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "retrain")])
+        jobs.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "retrain")])
     assert broken_pool and all(signal.SIGINT in signals for signals in broken_pool)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with pytest.raises(KeyboardInterrupt), schedule._without_interrupts():
+    with pytest.raises(KeyboardInterrupt), jobs._without_interrupts():
         signal.raise_signal(signal.SIGINT)
         waited = True
     assert waited
@@ -175,7 +175,7 @@ def test_only_our_own_processes_are_ended(tmp_path, source, monkeypatch):
     (tmp_path / "seed-1").mkdir()
     (tmp_path / "seed-1" / "original.json").write_text("{")
     with pytest.raises(ValueError, match="must be a JSON file"):
-        schedule.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "original")])
+        jobs.run_cells(Runner(tmp_path, source, jobs=2, progress=False), TINY, [Cell(1, "original")])
     assert child.is_alive()
     child.kill()
     child.join()
@@ -247,7 +247,7 @@ def test_halves_in_other_folders_and_other_programs_files_are_left_alone(tmp_pat
     for path in (*others, ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    schedule.run_cells(Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")])
+    jobs.run_cells(Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")])
     assert [path.exists() for path in (*others, ours)] == [True, True, False]
 
 
