@@ -8,6 +8,7 @@ import torch
 
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.data.samples import Samples, digits, other_labels, stream
 from oeu_ref.lab.baselines import (
     FineTuning,
     Method,
@@ -19,7 +20,6 @@ from oeu_ref.lab.baselines import (
     SimilarLabelsByEpoch,
     similar_labels,
 )
-from oeu_ref.lab.data import Samples, digits, other_labels, stream
 from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference.entropy import cross_entropy, entropy_loss

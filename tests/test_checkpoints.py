@@ -8,9 +8,9 @@ import torch
 
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
+from oeu_ref.data.samples import Batches, Samples, digits, stream
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.checkpoints import Checkpoint
-from oeu_ref.lab.data import Batches, Samples, digits, stream
 from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from oeu_ref.lab import archives, folders, published
-from oeu_ref.lab.datasets import load_images
+from oeu_ref.data import archives, folders, published
+from oeu_ref.data.image_sets import load_images
 
 RNG = np.random.default_rng(0)
 

@@ -18,6 +18,8 @@ from sklearn.svm import SVC
 
 from oeu_ref import files
 from oeu_ref.__main__ import main
+from oeu_ref.data.image_sets import load_images
+from oeu_ref.data.samples import stream
 from oeu_ref.lab import (
     bench,
     cells,
@@ -33,8 +35,6 @@ from oeu_ref.lab import (
 )
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
-from oeu_ref.lab.data import stream
-from oeu_ref.lab.datasets import load_images
 from oeu_ref.lab.engine import proxy_average_gap
 from oeu_ref.lab.experiment import METHODS, QUICK, Experiment
 from oeu_ref.reference import metrics
@@ -855,7 +855,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, root, capsys, arguments
 
 def test_more_classes_than_outputs_are_refused():
     from oeu_ref.core.network import QuantMLP
-    from oeu_ref.lab.data import Samples
+    from oeu_ref.data.samples import Samples
     from oeu_ref.lab.training import TrainConfig, train
 
     samples = Samples(torch.rand(8, 4), torch.tensor([0, 1, 2, 3] * 2))

@@ -10,8 +10,8 @@ from torch import nn
 
 from oeu_ref.core.network import quantize_model
 from oeu_ref.core.quantizer import QuantConv2d, QuantLinear
+from oeu_ref.data.samples import stream
 from oeu_ref.lab import images as images_module
-from oeu_ref.lab.data import stream
 from oeu_ref.lab.images import ImageClassifier, augment, channel_statistics
 from oeu_ref.lab.models import mobilenet_v2, resnet18
 from oeu_ref.lab.training import build

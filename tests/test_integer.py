@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from oeu_ref.core import QuantConv2d, QuantLinear, QuantMLP, quantize_model
+from oeu_ref.data.samples import stream
 from oeu_ref.integer import agreement, export
 from oeu_ref.integer import arithmetic as ops
 from oeu_ref.integer import file as integer_file
@@ -25,7 +26,6 @@ from oeu_ref.integer import network as integer
 from oeu_ref.integer.fixed_point import Plan
 from oeu_ref.integer.network import Input, IntegerNetwork, Node
 from oeu_ref.lab.checkpoints import Checkpoint
-from oeu_ref.lab.data import stream
 from oeu_ref.lab.experiment import Experiment
 from oeu_ref.lab.export import export_file
 from oeu_ref.lab.images import ImageClassifier

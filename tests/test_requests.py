@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from oeu_ref.__main__ import main
+from oeu_ref.data.image_sets import Images, load_images
+from oeu_ref.data.requests import class_numbers, held_out, indices_of_file
 from oeu_ref.lab import command_line
 from oeu_ref.lab.cells import load_model
-from oeu_ref.lab.datasets import Images, load_images
 from oeu_ref.lab.experiment import Experiment, ForgettingCopies
-from oeu_ref.lab.requests import class_numbers, held_out, indices_of_file
 from oeu_ref.lab.tables import experiment_named
 
 

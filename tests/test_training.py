@@ -6,7 +6,7 @@ import torch
 
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab.data import (
+from oeu_ref.data.samples import (
     Batches,
     Samples,
     class_indices,

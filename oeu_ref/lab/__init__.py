@@ -1,1 +1,1 @@
-"""The laboratory: data, networks, training, rivals, the demo, the paper's tables, and the files that they leave."""
+"""The laboratory: networks, training, rivals, the demo, the paper's tables, and the files that they leave."""

@@ -18,7 +18,7 @@ from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
 from ..core.undo import in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
-from .data import Samples, other_labels
+from ..data.samples import Samples, other_labels
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from .. import boundary
 from ..beyond import distributed
 from ..core.stop_rule import EntropyStop
 from ..core.unlearner import NonFiniteError
+from ..data.samples import Splits, stream
 from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
 from .attacks import SupportVectorAttack
-from .data import Splits, stream
 from .experiment import METHODS
 from .training import build, predictions, train, unlearn
 

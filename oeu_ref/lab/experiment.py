@@ -9,13 +9,13 @@ import torch
 
 from .. import boundary
 from ..core.network import QuantMLP, quantize_model
+from ..data.image_sets import load_images
+from ..data.requests import class_numbers, held_out, indices_of_file, settle_copies
+from ..data.samples import Samples, Splits, class_indices, digits, forget_split, split_at, stream
 from . import baselines, options
-from .data import Samples, Splits, class_indices, digits, forget_split, split_at, stream
-from .datasets import load_images
 from .images import ImageClassifier, augment, channel_statistics
 from .models import ARCHITECTURES
 from .options import PRECISIONS, STANDARD_WIDTHS
-from .requests import class_numbers, held_out, indices_of_file, settle_copies
 from .training import TrainConfig
 
 
@@ -24,8 +24,8 @@ class Experiment(options.Setup):
     """All that a result depends on, but for the seed, a method's settings, and the kind of device.
 
     Its fields, and what each means, are those of `options.Setup`; exactly one of forget_ratio, forget_classes and
-    forget_file is given. dataset, image_size: as in `oeu_ref.lab.datasets.load_images`; train_size, test_size: None for
-    all images that there are, but for the validation images; width: None for the standard width.
+    forget_file is given. dataset, image_size: as in `oeu_ref.data.image_sets.load_images`; train_size, test_size: None
+    for all images that there are, but for the validation images; width: None for the standard width.
     Raises TypeError or ValueError, naming the field, for a value out of range.
     """
 
@@ -139,8 +139,8 @@ class Digits:
     """The demo's experiment, with all that `Experiment` offers to the engine: a small network learns scikit-learn's
     digits, a fifth of the labels wrong, and then forgets a tenth of them.
 
-    label_noise, forget_share, validation_size, test_size: as in `oeu_ref.lab.data.digits`; hidden: widths between 64
-    inputs and 10 classes; bits: of weights and activations, 1 to 8, "ternary", "binary" or 32 for no quantization
+    label_noise, forget_share, validation_size, test_size: as in `oeu_ref.data.samples.digits`; hidden: widths between
+    64 inputs and 10 classes; bits: of weights and activations, 1 to 8, "ternary", "binary" or 32 for no quantization
     (first and last layer: 8); train: of original and Retrain;
     forget_batch, retain_batch: samples in each step's two batches; max_steps: cuts every method's steps, None: not.
     """
@@ -176,7 +176,7 @@ class Digits:
         return _digits_origin()
 
     def split(self, data, seed):
-        """The digits of one seed: `Splits`.  data: not needed.  Raises as `oeu_ref.lab.data.digits`."""
+        """The digits of one seed: `Splits`.  data: not needed.  Raises as `oeu_ref.data.samples.digits`."""
         return digits(seed, self.label_noise, self.forget_share, self.validation_size, self.test_size)
 
     def network(self, splits):

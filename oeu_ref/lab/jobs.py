@@ -14,10 +14,10 @@ import torch
 
 from .. import boundary, files
 from ..beyond import distributed
+from ..data.requests import forgotten
 from .cells import run_cell
 from .engine import one_thread, progress_bar
 from .options import DETERMINISM
-from .requests import forgotten
 
 
 def run_cells(runner, experiment, cells):

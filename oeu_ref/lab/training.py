@@ -12,8 +12,8 @@ from .. import boundary
 from ..beyond import distributed
 from ..core.undo import in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError
+from ..data.samples import Batches, Samples
 from .checkpoints import Checkpoint
-from .data import Batches, Samples
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def unlearn(
     as in `oeu_ref.lab.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; forget_batch, retain_batch
     >= 1: samples in each batch; generators: two, for the order of forget and of retain samples; stop: callable without
     arguments, asked before each step, True ends the loop; on_step: called with (steps done, report) after each step;
-    augment: as in `oeu_ref.lab.data.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is saved
-    after each `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`, newly
-    made from the original model.
+    augment: as in `oeu_ref.data.samples.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is
+    saved after each `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`,
+    newly made from the original model.
     Returns the reports, one for each step taken.  The model is left in eval mode.
     Raises what the method raises; TypeError or ValueError, naming the argument, for others, or a foreign checkpoint.
     """

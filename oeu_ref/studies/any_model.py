@@ -28,8 +28,8 @@ except ImportError:  # announced by PyTorch for some later version
 
 from ..core.network import QuantMLP
 from ..core.unlearner import OEU, NonFiniteError
+from ..data.samples import Batches, stream
 from ..lab import engine, figures, results, search
-from ..lab.data import Batches, stream
 from ..lab.experiment import Digits
 from ..lab.training import probabilities
 

@@ -13,8 +13,8 @@ from ..beyond.monitor import Monitor, Monitored, UnlearningWarning
 from ..core.network import quantize_model
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import OEU, NonFiniteError
+from ..data.samples import Batches, Samples, stream
 from ..lab import engine, figures, results
-from ..lab.data import Batches, Samples, stream
 from ..lab.models import resnet18
 from ..lab.search import load_settings
 from ..lab.training import build

@@ -14,9 +14,9 @@ import torch
 from .. import boundary
 from ..core.network import QuantMLP
 from ..core.unlearner import NonFiniteError
+from ..data.samples import split_at, stream
 from ..lab import baselines, engine, results
 from ..lab import search as searches
-from ..lab.data import split_at, stream
 from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
 from ..lab.experiment import QUICK, Digits
 from ..lab.training import predictions

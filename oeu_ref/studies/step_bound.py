@@ -10,7 +10,7 @@ from ..beyond.curvature import BoundedOEU, curvature
 from ..beyond.curvature_reference import largest_learning_rate, loss_change
 from ..core.entropy import cross_entropy
 from ..core.unlearner import OEU, NonFiniteError
-from ..lab.data import Batches, stream
+from ..data.samples import Batches, stream
 from ..lab.training import probabilities
 
 # none: the step as it is; direction: the curvature along d shortens d, and momentum adds what it has gathered;

@@ -18,8 +18,8 @@ import torch
 from ..beyond.subspace import RetainMemory, projected
 from ..core.entropy import entropy_loss
 from ..core.unlearner import layers_of
+from ..data.samples import stream
 from ..lab import baselines, engine, figures, results, search
-from ..lab.data import stream
 from ..lab.training import unlearn
 from . import STUDIES
 from .one_step import Probe

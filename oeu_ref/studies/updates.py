@@ -16,8 +16,8 @@ from torch.nn import functional
 from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
 from ..core.projection import cosines
 from ..core.unlearner import NonFiniteError
+from ..data.samples import Batches, stream
 from ..lab import engine, results, search
-from ..lab.data import Batches, stream
 from ..lab.training import unlearn
 from .updates_views import figure, markdown
 

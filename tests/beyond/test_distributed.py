@@ -17,9 +17,9 @@ from oeu_ref.beyond import distributed
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import baselines
 from oeu_ref.lab.baselines import JointOEU
-from oeu_ref.lab.data import Samples, stream
 from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, build, train, unlearn
 from oeu_ref.reference import projection as reference

@@ -11,7 +11,7 @@ import numpy as np
 
 from oeu_ref import files
 from oeu_ref.__main__ import main
-from oeu_ref.lab.datasets import load_images
+from oeu_ref.data.image_sets import load_images
 
 from . import runs
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10
 
-from oeu_ref.lab import archives, datasets, folders, published, results
+from oeu_ref.data import archives, folders, image_sets, published
+from oeu_ref.lab import results
 from oeu_ref.lab.checkpoints import FORMAT, Checkpoint
 
 MARK = "intruder-was-here"
@@ -87,7 +88,7 @@ def _npz(folder, key):
     arrays = {"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.array([0, 1, 0, 1])}
     arrays |= {"x_test": np.zeros((2, 8, 8), np.uint8), "y_test": np.array([0, 1])}
     np.savez(folder / "mine.npz", **{**arrays, key: np.array([Intruder(folder), None], dtype=object)})
-    datasets.load_images("mine", folder)
+    image_sets.load_images("mine", folder)
 
 
 def _cifar(folder, right_md5, content=None):
@@ -145,7 +146,7 @@ def _tiny_imagenet(folder, wnid, line):
     (inner / "val").mkdir(parents=True)
     (inner / "wnids.txt").write_text(f"n01\n{wnid}\n")
     (inner / "val" / "val_annotations.txt").write_text(line)
-    datasets.load_images("tinyimagenet", folder, cache_dir=folder / "cache")
+    image_sets.load_images("tinyimagenet", folder, cache_dir=folder / "cache")
 
 
 def _json(folder, content):

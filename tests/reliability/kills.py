@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from oeu_ref.lab.data import stream
+from oeu_ref.data.samples import stream
 
 from . import runs
 

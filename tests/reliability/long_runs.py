@@ -10,9 +10,9 @@ import torch
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
 from oeu_ref.core.unlearner import OEU
+from oeu_ref.data.samples import Batches, digits, stream
 from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
 from oeu_ref.lab.checkpoints import Checkpoint
-from oeu_ref.lab.data import Batches, digits, stream
 from oeu_ref.lab.engine import one_thread
 from oeu_ref.lab.training import TrainConfig, build, train
 

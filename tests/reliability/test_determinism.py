@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import oeu_ref
-from oeu_ref.lab import cells, data, jobs
-from oeu_ref.lab.data import stream
+from oeu_ref.data import samples
+from oeu_ref.data.samples import stream
+from oeu_ref.lab import cells, jobs
 
 from . import repeats, runs
 
@@ -92,7 +93,7 @@ def names_of_streams(tree):
 
 
 def test_every_stream_is_in_the_list_and_the_list_has_no_other():
-    listed = set(re.findall(r'"([^"]+)"', data.__doc__))
+    listed = set(re.findall(r'"([^"]+)"', samples.__doc__))
     used = {name for tree in SOURCES.values() for name in names_of_streams(tree)}
     # "original weights" and "retrain batches" are among "<> weights" and "<> batches"
     exact = {name for name in used if not re.fullmatch(r"(original|retrain) (weights|batches)", name)}
@@ -101,7 +102,7 @@ def test_every_stream_is_in_the_list_and_the_list_has_no_other():
 
 # generators that are made on the spot, and the one place that borrows the global one, each with its reason
 GENERATORS = {
-    "lab/data.py": "`stream` itself",
+    "data/samples.py": "`stream` itself",
     "lab/training.py": "`build` borrows PyTorch's global generator, seeded, and puts it back",
     "lab/attacks.py": "the run's seed",
     "lab/bench.py": "fixed seeds: what is measured is time",

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from oeu_ref import files
-from oeu_ref.lab import archives, cells, jobs
+from oeu_ref.data import archives
+from oeu_ref.lab import cells, jobs
 from oeu_ref.lab.cells import Cell, Runner, run_cell
 
 from ..test_experiments import SETTINGS, TINY

@@ -13,9 +13,9 @@ from oeu_ref import core
 from oeu_ref.beyond import curvature as core_curvature
 from oeu_ref.beyond import curvature_reference
 from oeu_ref.core import OEU, QuantMLP
+from oeu_ref.data.samples import Batches, Samples, stream
 from oeu_ref.lab import engine
 from oeu_ref.lab.baselines import Settings
-from oeu_ref.lab.data import Batches, Samples, stream
 from oeu_ref.lab.experiment import QUICK
 from oeu_ref.studies import first_order, step_bound
 from oeu_ref.studies.study import run as run_study

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from oeu_ref.core import QuantMLP
+from oeu_ref.data.samples import digits
 from oeu_ref.integer import network as integer
-from oeu_ref.lab.data import digits
 from oeu_ref.studies import integer as study
 from oeu_ref.studies.study import run as run_study
 

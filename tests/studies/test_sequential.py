@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.data.samples import Samples, Splits, stream
 from oeu_ref.lab import engine, experiment, figures
 from oeu_ref.lab.baselines import Losses, Settings
-from oeu_ref.lab.data import Samples, Splits, stream
 from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.reference import metrics
 from oeu_ref.studies import sequences, sequential

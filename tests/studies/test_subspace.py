@@ -8,8 +8,8 @@ import torch
 
 from oeu_ref.beyond import subspace as core
 from oeu_ref.core import QuantMLP
+from oeu_ref.data.samples import digits, stream
 from oeu_ref.lab import baselines
-from oeu_ref.lab.data import digits, stream
 from oeu_ref.studies import subspace as study
 from oeu_ref.studies.one_step import Probe, inner
 from oeu_ref.studies.one_step import norm as length_of

@@ -9,11 +9,11 @@ from unittest import mock
 
 from oeu_ref import conformance
 from oeu_ref.conformance import vectors
+from oeu_ref.data.image_sets import load_images
 from oeu_ref.files import write_text
 from oeu_ref.integer import file as integer_file
 from oeu_ref.lab import checkpoints, results
 from oeu_ref.lab.checkpoints import Checkpoint
-from oeu_ref.lab.datasets import load_images
 
 from .row import Refusal, Row, rows
 

@@ -14,7 +14,8 @@ from oeu_ref.beyond.signatures import Thresholds
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.beyond.updates import OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core.stop_rule import mean_entropy
-from oeu_ref.lab import baselines, data, experiment, training
+from oeu_ref.data.samples import Samples
+from oeu_ref.lab import baselines, experiment, training
 
 from .row import rows
 from .world import with_first
@@ -76,7 +77,7 @@ def _samples(part, inputs=lambda x: x, labels=lambda y: y):
 
     def make(w):
         samples = getattr(w, f"{part}_samples")
-        return data.Samples(inputs(samples.inputs), labels(samples.labels))
+        return Samples(inputs(samples.inputs), labels(samples.labels))
 
     return make
 
@@ -303,7 +304,7 @@ METHODS = [
     *STEPS,
     *rows(
         "ft.step",
-        lambda w, labels: w.methods["ft"].step(w.forget_samples, data.Samples(w.retain, labels)),
+        lambda w, labels: w.methods["ft"].step(w.forget_samples, Samples(w.retain, labels)),
         ("labels", "too large", lambda w: w.labels + 1, ValueError, "3", "[0, 3)"),
         ("labels", "negative", lambda w: w.labels - 1, ValueError, "-1", "[0, 3)"),
     ),

@@ -5,9 +5,10 @@ import math
 import torch
 
 from oeu_ref import core
+from oeu_ref.data import samples
 from oeu_ref.integer.agreement import compare
 from oeu_ref.integer.export import export
-from oeu_ref.lab import data, images, models
+from oeu_ref.lab import images, models
 
 from .row import rows
 from .world import with_first
@@ -23,7 +24,7 @@ def _first(name, value):
 NETWORKS = [
     *rows(
         "Samples",
-        lambda w, **bad: data.Samples(**{"inputs": w.forget, "labels": w.forget_labels, **bad}),
+        lambda w, **bad: samples.Samples(**{"inputs": w.forget, "labels": w.forget_labels, **bad}),
         ("inputs", "a list", [1.0], TypeError, "list", "a tensor"),
         ("labels", "int32", lambda w: w.forget_labels.int(), TypeError, "int32", "int64"),
         ("labels", "too many", lambda w: w.labels, ValueError, "(7,)", "shape (5,)"),
@@ -31,7 +32,7 @@ NETWORKS = [
     ),
     *rows(
         "Batches",
-        lambda w, **bad: data.Batches(
+        lambda w, **bad: samples.Batches(
             **{"samples": w.forget_samples, "batch_size": 2, "generator": w.generator, **bad}
         ),
         ("samples", "none", lambda w: w.forget_samples[:0], ValueError, "none", "at least one"),
@@ -40,14 +41,14 @@ NETWORKS = [
     ),
     *rows(
         "stream",
-        lambda w, seed: data.stream(seed, "split"),
+        lambda w, seed: samples.stream(seed, "split"),
         ("seed", "negative", -1, ValueError, "-1", "at least 0"),
         ("seed", "text", "1", TypeError, "'1'", "an integer"),
         ("seed", "half", 0.5, TypeError, "0.5", "an integer"),
     ),
     *rows(
         "with_label_noise",
-        lambda w, **bad: data.with_label_noise(
+        lambda w, **bad: samples.with_label_noise(
             **{"labels": w.labels, "share": 0.5, "num_classes": 3, "generator": w.generator, **bad}
         ),
         ("share", "percent", 20, ValueError, "20", "[0, 1]"),
@@ -55,14 +56,14 @@ NETWORKS = [
     ),
     *rows(
         "forget_split",
-        lambda w, share: data.forget_split(w.retain_samples, share, w.generator),
+        lambda w, share: samples.forget_split(w.retain_samples, share, w.generator),
         ("share", "zero", 0, ValueError, "0", "to forget and to keep"),
         ("share", "one", 1, ValueError, "1", "to forget and to keep"),
         ("share", "NaN", NAN, ValueError, "nan", "[0, 1]"),
     ),
     *rows(
         "split_at",
-        lambda w, indices: data.split_at(w.retain_samples, indices),
+        lambda w, indices: samples.split_at(w.retain_samples, indices),
         ("indices", "none", torch.tensor([], dtype=torch.int64), TypeError, "(0,)", "M >= 1"),
         ("indices", "a mask", torch.ones(7, dtype=torch.bool), TypeError, "bool", "integers"),
         ("indices", "too large", torch.tensor([1, 7]), ValueError, "7", "[0, 7)"),
@@ -72,7 +73,7 @@ NETWORKS = [
     ),
     *rows(
         "class_indices",
-        lambda w, classes: data.class_indices(w.labels, classes),
+        lambda w, classes: samples.class_indices(w.labels, classes),
         ("classes", "none", [], ValueError, "[]", "at least one"),
         ("classes", "twice", [1, 1], ValueError, "[1, 1]", "none twice"),
         ("classes", "absent", [5], ValueError, "5", "classes of the training samples"),
@@ -80,7 +81,7 @@ NETWORKS = [
     ),
     *rows(
         "digits",
-        lambda w, **bad: data.digits(1, **bad),
+        lambda w, **bad: samples.digits(1, **bad),
         ("validation_size", "huge", HUGE, ValueError, str(HUGE), "at least 2 of 1797"),
         ("test_size", "zero", 0, ValueError, "0", "at least 1"),
     ),

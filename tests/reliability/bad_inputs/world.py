@@ -12,7 +12,8 @@ from torch import nn
 from oeu_ref import core
 from oeu_ref.beyond import subspace
 from oeu_ref.core.quantizer import Quantizer
-from oeu_ref.lab import baselines, checkpoints, data, experiment, training
+from oeu_ref.data import samples
+from oeu_ref.lab import baselines, checkpoints, experiment, training
 from oeu_ref.reference import network
 
 from .bad_files import write_files
@@ -36,8 +37,8 @@ class World:
         self.oeu = core.OEU(self.model, self.optimizer)
         self.oeu.step(self.forget, self.retain, self.labels)
         self.stop = core.EntropyStop(self.model, self.forget, self.retain)
-        self.forget_samples = data.Samples(self.forget, self.forget_labels)
-        self.retain_samples = data.Samples(self.retain, self.labels)
+        self.forget_samples = samples.Samples(self.forget, self.forget_labels)
+        self.retain_samples = samples.Samples(self.retain, self.labels)
         self.settings = baselines.Settings(0.1)
         self.methods = {}
         for name, info in experiment.METHODS.items():
@@ -91,7 +92,7 @@ def _bytes(value):
         return b"".join(str(key).encode() + _bytes(item) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return b"".join(map(_bytes, value))
-    if isinstance(value, (network.QuantizedMLP, data.Samples)):
+    if isinstance(value, (network.QuantizedMLP, samples.Samples)):
         return _bytes(vars(value))
     if isinstance(value, checkpoints.Checkpoint):
         return _bytes(value.notes)
