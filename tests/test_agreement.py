@@ -1,5 +1,8 @@
 """Core and reference, started from the same weights, take the same OEU steps."""
 
+import importlib
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +82,63 @@ def test_the_twins_start_from_the_same_logits():
         network, model, (inputs, *_) = twins(signed=signed)
         assert network.signed_inputs is signed
         np.testing.assert_allclose(model(torch.tensor(inputs)).detach(), network.forward(inputs)[0], atol=1e-12)
+
+
+Z, Y = np.random.default_rng(0).normal(0, 3, (5, 4)), np.array([0, 3, 1, 1, 2])
+G = np.random.default_rng(1).normal(size=14)
+# inside, outside, on the ends, at half a step beyond them, halves, zeros of both signs
+X = np.array([-3.3, -2.5, -2.26, -2.25, -2.0, -0.75, -0.25, -0.0, 0.0, 0.3, 1.5, 1.75, 1.8, 9.0])
+# good input of every function that both twins have; where the reference has a gradient, autograd's is the core's
+CALLS = {
+    **{f"entropy.{f}": {"logits": Z} for f in ("log_softmax", "softmax", "entropy", "entropy_loss", "kl_to_uniform")},
+    "entropy.cross_entropy": {"logits": Z, "labels": Y},
+    "entropy.label_manipulation_optimum": {"wrong_labels": Y, "num_classes": 6},
+    "entropy.entropy_of_probabilities": {"probabilities": np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])},
+    **{f"quantizer.{f}": {"x": X, "step": 0.5, "q_min": -4, "q_max": 3} for f in ("fake_quantize", "integer_codes")},
+    "quantizer.fake_quantize_backward": {
+        "grad_out": G,
+        "x": X,
+        "step": 0.5,
+        "q_min": -4,
+        "q_max": 3,
+        "grad_scale": 0.3,
+    },
+    "quantizer.dequantize": {"codes": np.array([-4, 0, 3], np.int16), "step": 0.5},
+    "quantizer.binarize": {"x": X, "step": 0.5},
+    "quantizer.binarize_backward": {"grad_out": G, "x": X, "step": 0.5, "grad_scale": 0.3},
+    "quantizer.binary_codes": {"x": X},
+    "quantizer.initial_step": {"x": X, "q_max": 7},
+    "quantizer.initial_binary_step": {"x": X},
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_twin_functions_return_the_same(name):
+    """Every value to rounding, codes exactly; a loss comes with the gradient of the reference."""
+    room, function = name.split(".")
+    plain, core = (
+        getattr(importlib.import_module(f"oeu_ref.{side}.{room}"), function) for side in ("reference", "core")
+    )
+    call = {key: torch.tensor(v) if isinstance(v, np.ndarray) else v for key, v in CALLS[name].items()}
+    expected, call_dtype = plain(**CALLS[name]), torch.float32 if function == "dequantize" else torch.float64
+    if function in ("entropy_loss", "cross_entropy"):
+        loss = core(**call | {"logits": call["logits"].requires_grad_()})
+        found = loss, torch.autograd.grad(loss, call["logits"])[0]
+    else:
+        found = core(**call)
+    for mine, theirs in zip(*(v if isinstance(v, tuple) else (v,) for v in (found, expected)), strict=True):
+        assert tuple(mine.shape) == np.shape(theirs)
+        assert mine.dtype == {"integer_codes": torch.int16, "binary_codes": torch.int16}.get(function, call_dtype)
+        np.testing.assert_allclose(mine.detach(), theirs, rtol=1e-13, atol=1e-14)
+
+
+def test_every_function_that_both_twins_have_is_called_above():
+    """Those of `projection` are compared in test_core.py; what the core imports from the reference is the reference."""
+    for room in ("entropy", "quantizer"):
+        both = [
+            {f for f, v in vars(importlib.import_module(f"oeu_ref.{side}.{room}")).items() if inspect.isfunction(v)}
+            for side in ("reference", "core")
+        ]
+        own = importlib.import_module(f"oeu_ref.core.{room}")
+        both = {f for f in both[0] & both[1] if f[0] != "_" and getattr(own, f).__module__ == own.__name__}
+        assert {f"{room}.{f}" for f in both} == {name for name in CALLS if name.startswith(f"{room}.")}

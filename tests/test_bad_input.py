@@ -166,6 +166,29 @@ VALID = {
         **{"members": [0.5, 0.75], "non_members": [0.25], "targets": [0.5, 0.75]},
     },
 }
+# the ends of what an argument may be, by hand, since rows made from a wrong rule would pass: (right ones, wrong ones)
+LIMITS = {
+    "alpha": ((0, 1), (-1e-9, 1 + 1e-9)),
+    "beta": ((0, 1e9), (-1e-9, INFINITE := float("inf"))),
+    **{name: ((1, 10**6), (0,)) for name in ("batch_size", "count", "epochs", "every")},
+    "num_classes": ((2,), (1,)),
+    **{name: ((0,), (-1,)) for name in ("seed", "size")},
+    **{name: ((1e-300, 1e300), (0, INFINITE)) for name in ("epsilon", "distance")},
+    "learning_rate": ((1e-300, 1.0), (-1e-9, INFINITE)),
+    "momentum": ((0, 1), (-1e-9, 1 + 1e-9)),
+    **{name: ((0, 1e9), (-1e-9, INFINITE)) for name in ("weight_decay", "grad_scale")},
+    "bits": ((1, 8, "binary", "ternary"), (0, 9, 32)),
+    **{name: ((1, 8, 32, "binary"), (0, 9, 31)) for name in ("weight_bits", "activation_bits", "first_last_bits")},
+    "q_min": ((-128, 0, 3.0), (0.5,)),
+    "q_max": ((0, 255), (-8, -9)),
+    **{f"q_max of quantizer.{f}": ((0, 255), (-1,)) for f in ("initial_step", "step_gradient_scale")},
+    "logits": ((Z[:1], Z[:, :2]), (Z[:0], Z[:, :1], Z[0])),
+    "probabilities": ((P[:1], A([[1.0, 0.0]]), P + 3e-4), (P[:0], A([[1.0]]), P + 5e-4)),
+    "labels": ((A([0, 1]), A([2, 2], np.uint8)), (A([0, 3]), A([-1, 0]), A([0]))),
+    "wrong_labels": ((A([0, 2]), A([2])), (A([3]), A([-1]))),
+    "members": (([0.5], [1, 0], [True]), ([], [[0.5]])),
+    "x": ((A(0.5), X[:1], X[None]), (A([np.nan]),)),
+}
 # arguments without a rule, and why
 UNRULED = {
     "layers": "a `Layers`, made by the caller for these tensors",
@@ -358,6 +381,46 @@ def test_bad_input_names_argument_and_remedy(where):
     """Exact type; argument, value and remedy in the message; nothing changed."""
     found = {row.name: judge_generated(row) for row in ROWS if row.name.partition("/")[0] == where}
     assert not any(found.values()), "\n".join(f"{name}: {wrong}" for name, wrong in found.items() if wrong)
+
+
+@pytest.mark.parametrize("argument", [name for name in LIMITS if " of " not in name])
+def test_the_ends_of_what_an_argument_may_be(argument):
+    """The last right value passes and the first wrong one does not, whatever function asks."""
+    tried = 0
+    for key, function, torch_side in ruled():
+        if argument in function.rules:
+            given, library = valid_call(key, function, torch_side), torch if torch_side else np
+            check = function.rules[argument].check_of(argument, library)
+            limits = LIMITS.get(f"{argument} of {key}", LIMITS[argument])
+            right, wrong = ([tensors(v) if torch_side else v for v in values] for values in limits)
+            for value in right:
+                check(value, given)
+            for value in wrong:
+                with pytest.raises((TypeError, ValueError), match=argument):
+                    check(value, given)
+            tried += 1
+    assert tried
+
+
+def test_every_argument_that_is_a_number_has_its_ends_in_the_table():
+    numbers = {boundary.number, boundary.positive, boundary.integer, boundary.whole, boundary.width, boundary.bits}
+    assert {a for _, f, _ in ruled() for a, rule in f.rules.items() if rule.accept in numbers} <= set(LIMITS)
+
+
+def test_one_sample_is_enough_whatever_a_sample_is():
+    """A batch may hold one sample, and a sample may be a number: tokens (N,), say."""
+    for key, function, torch_side in ruled():
+        given = valid_call(key, function, torch_side)
+        for argument, rule in function.rules.items():
+            if rule.accept is boundary.samples:
+                check = rule.check_of(argument, torch)
+                for right in (
+                    torch.ones(1),
+                    torch.ones(1, 4),
+                    torch.zeros(3, dtype=torch.int64),
+                    torch.ones(2, 1, 8, 8),
+                ):
+                    assert check(right, given) is right
 
 
 def test_no_public_function_of_reference_and_core_lacks_rules():

@@ -205,6 +205,23 @@ def test_unlearning_that_was_interrupted_ends_with_the_same_bits(tmp_path, name)
     assert same(found[1], expected[1])
 
 
+def test_the_state_is_saved_after_each_save_every_steps_and_at_no_other(tmp_path):
+    """A checkpoint of a large network takes longer than a step."""
+
+    class Noting(Checkpoint):
+        def save(self, **parts):
+            super().save(**parts)
+            saved.append(len(parts["reports"]))
+
+    splits = digits(0)
+    for every, expected in ((3, [3, 6]), (7, [7]), (8, []), (1, [1, 2, 3, 4, 5, 6, 7])):
+        saved, model = [], small_model()
+        method = METHODS["ft"].make(model, splits.forget, Settings(0.1), stream(0, "method"))
+        generators, checkpoint = (stream(0, "forget"), stream(0, "retain")), Noting(tmp_path / f"{every}.pt", {})
+        unlearn(method, splits.forget, splits.retain, 7, 8, 8, generators, checkpoint=checkpoint, save_every=every)
+        assert saved == expected
+
+
 def test_the_stop_rule_goes_on_counting(tmp_path):
     model, splits = small_model(), digits(0)
     whole = EntropyStop(model, splits.forget.inputs, splits.test.inputs, every=3)

@@ -103,11 +103,32 @@ def test_copies_and_dtypes():
     twin.set(1.0, False)
     assert q.range == (-128, 127) and twin.range == (0, 255)
     assert q.double()(x.double()).dtype == torch.float64
-    half = Quantizer(8)
-    x_hat = half(x.bfloat16())
-    assert x_hat.dtype == torch.bfloat16
-    codes = x_hat.double() / half.step.double()
-    assert (codes - codes.round()).abs().max() < 0.5  # 8 bits of codes, bfloat16's own rounding on top
+    assert Quantizer(8)(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("bits", [8, "binary"])
+@pytest.mark.parametrize("step", ["float", "tensor"])
+def test_halves_are_quantized_in_float32(dtype, bits, step):
+    """Values, codes and gradients are those of the same numbers in float32, rounded once, at the end: in halves 8 bits
+    of codes would not be whole numbers of steps."""
+    torch.manual_seed(0)
+    q = Quantizer(bits)
+    q.set(0.0371, True)
+    call = lambda x: q(x)
+    if step == "float":
+        two_signs = bits == "binary"
+        call = lambda x: quantizer.binarize(x, 0.0371) if two_signs else quantizer.fake_quantize(x, 0.0371, -128, 127)
+    x, grad = (3 * torch.randn(400)).to(dtype), torch.randn(400).to(dtype)
+    found = []
+    for values in (x, x.float()):
+        values.requires_grad_()
+        x_hat = call(values)
+        wanted = [values, *([q.step] if step == "tensor" else [])]
+        found.append([x_hat.detach(), *torch.autograd.grad(x_hat, wanted, grad.to(x_hat.dtype)), q.codes(values)])
+    assert found[0][0].dtype == dtype
+    for half, single in zip(*found):
+        assert torch.equal(half, single.to(half.dtype))
 
 
 def test_a_negative_step_counts_by_its_magnitude():

@@ -1,6 +1,7 @@
 """The house rules that a reader relies on: who imports whom, twin files, docstrings."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import pathlib
@@ -164,6 +165,75 @@ def test_everything_public_has_a_docstring(path):
         for method, function in vars(value).items() if inspect.isclass(value) else ():
             if inspect.isfunction(function) and not method.startswith("_") and method != "forward":
                 assert inspect.getdoc(getattr(value, method)), f"{member}.{method} in {name}"
+
+
+# What a caller gets who says nothing: an argument has one default wherever it stands, but for those named with a place.
+# The paper's where it is known (alpha, 4 bits), else the field's, as the docstrings say.
+DEFAULTS = {
+    **{"alpha": 1.0, "beta": 1.0, "granularity": "layer", "rescale": "undo", "layer": "module", "mode": "train"},
+    **{"normalization": "exact", "epsilon": 1e-8, "layer_ids": None, "norms": None, "forget_loss": None},
+    **{"weight_bits": 4, "activation_bits": 4, "first_last_bits": 8, "batch_norm": False},
+    **{"signed": True, "mask": "clip", "per_sample": False, "grad_scale": 1.0, "known": None},
+    **{"momentum": 0.0, "weight_decay": 0.0, "velocity": None, "seed": 0, "train.learning_rate": 0.1},
+    **{"train.momentum": 0.9, "train.weight_decay": 5e-4, "train.batch_size": 64},
+    **{"batch_size": 1024, "recalibrate_batchnorm.batch_size": 256, "every": 1},
+    **{"dtype": "float64", "device": "cpu", "overwrite": False, "small": 1 << 20},
+    **{"check_finite": True, "training": False, "keep_graph": False, "attack": "threshold_attack"},
+}
+DEFAULTS_OF_THE_LAB = {
+    "training.TrainConfig": {
+        **{"epochs": 50, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    },
+    "baselines.Settings": {"weight": 1.0, "momentum": 0.9, "weight_decay": 5e-4},
+    "baselines.SalUn": {"share": 0.5},
+    "data.digits": {"label_noise": 0.2, "forget_share": 0.1, "validation_size": 180, "test_size": 360},
+    "training.unlearn": {"stop": None, "on_step": None, "augment": None, "checkpoint": None, "save_every": 50},
+    "models.resnet18": {"width": 64, "stem_stride": 1},
+    "models.mobilenet_v2": {"width": 32, "stem_stride": 1},
+    "images.augment": {"padding": 4},
+    "attacks.SupportVectorAttack": {"seed": 0},
+}
+
+
+def defaults_of(function):
+    """{argument: default, a function by its name} of a function, or of what makes an object of a class."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: getattr(p.default, "__name__", p.default) for p in parameters if p.default is not p.empty}
+
+
+def test_defaults_are_the_documented_ones():
+    """Of every public function and method of the reference and of the core."""
+    from .test_bad_input import functions, modules
+
+    used = set()
+    for module in (*modules("reference"), *modules("core")):
+        for name, function in functions(module):
+            for argument, default in defaults_of(function).items():
+                place = f"{name}.{argument}"
+                key = place if place in DEFAULTS else argument
+                assert (default, type(default)) == (DEFAULTS[key], type(DEFAULTS[key])), f"{place} of {module.__name__}"
+                used.add(key)
+    assert used == set(DEFAULTS)
+
+
+@pytest.mark.parametrize("name", DEFAULTS_OF_THE_LAB)
+def test_defaults_of_the_lab_are_the_documented_ones(name):
+    """Of what the README's figures, and those of others, were made with."""
+    file, _, function = name.partition(".")
+    assert defaults_of(getattr(importlib.import_module(f"oeu_ref.lab.{file}"), function)) == DEFAULTS_OF_THE_LAB[name]
+
+
+def test_a_plain_experiment_is_the_documented_one():
+    """Data, network and schedule of the table's setup, as `Setup` says them."""
+    from oeu_ref.lab.options import Setup
+
+    expected = {
+        **{"dataset": "cifar10", "forget_ratio": 0.1, "validation_size": 5000, "arch": "resnet18", "stem_stride": 1},
+        **{"weight_bits": 4, "activation_bits": 4, "first_last_bits": 8, "epochs": 30, "batch_size": 128},
+        **{"learning_rate": 0.1, "weight_decay": 5e-4, "augmented": True, "forget_batch": 128, "retain_batch": 128},
+        **{"precision": "float32", "compiled": False},
+    }
+    assert {name: value for name, value in dataclasses.asdict(Setup()).items() if value is not None} == expected
 
 
 def test_every_law_is_one_sentence_with_a_hint():

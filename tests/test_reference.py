@@ -256,6 +256,41 @@ def test_training_on_digits_learns_and_repeats():
         np.testing.assert_array_equal(nets[0].parameters[name], nets[1].parameters[name])
 
 
+def test_first_weights_are_he_normal_and_first_biases_uniform_of_both_signs():
+    """Mean and spread of each layer lie within five standard errors of sqrt(2 / in) and of [-1, 1] / sqrt(in)."""
+    net = QuantizedMLP((400, 500, 300), seed=0)
+    for i, fan_in in enumerate((400, 500)):
+        weight, bias = net.parameters[f"layers.{i}.weight"], net.parameters[f"layers.{i}.bias"] * math.sqrt(fan_in)
+        assert abs(weight.mean()) < 5 * math.sqrt(2 / fan_in / weight.size)
+        assert weight.std() == pytest.approx(math.sqrt(2 / fan_in), rel=5 / math.sqrt(2 * weight.size))
+        assert abs(bias).max() <= 1 and bias.min() < -0.95 and bias.max() > 0.95
+        assert abs(bias.mean()) < 5 / math.sqrt(3 * bias.size)
+    other = QuantizedMLP((400, 500, 300), seed=1)
+    assert not np.array_equal(net.parameters["layers.0.weight"], other.parameters["layers.0.weight"])
+
+
+def test_training_is_plain_sgd_with_a_rate_that_falls_to_zero():
+    """Batches of one epoch hold each sample once; its loss is the mean over samples, also where the last batch is
+    smaller; weights are those of `sgd_step` with rates that fall in equal steps from the first to 1/steps of it."""
+    inputs, labels = batch()
+    net, twin = (QuantizedMLP((6, 4), 32, 32, seed=0) for _ in range(2))
+    losses = train(net, inputs, labels, 2, batch_size=9, learning_rate=0.5, momentum=0.8, weight_decay=0.1, seed=3)
+    velocity, expected = None, []
+    for step in range(2):
+        logits, cache = twin.forward(inputs)
+        loss, grad = entropy.cross_entropy(logits, labels)
+        grads, rate = twin.backward(cache, grad), 0.5 * (1 - step / 2)
+        twin.parameters, velocity = sgd_step(twin.parameters, grads, rate, 0.8, 0.1, velocity)
+        expected.append(loss)
+    assert losses == pytest.approx(expected, rel=1e-12)
+    for name, value in twin.parameters.items():
+        np.testing.assert_allclose(net.parameters[name], value, atol=1e-13)
+    still = QuantizedMLP((6, 4), 32, 32, seed=0)
+    everything = entropy.cross_entropy(still.forward(inputs)[0], labels)[0]
+    losses = train(still, inputs, labels, 2, batch_size=4, learning_rate=1e-15, weight_decay=0.0)
+    assert losses == pytest.approx([everything] * 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("layer", ["module", "tensor"])
 def test_every_intermediate_of_a_step_is_what_its_name_says(layer):
     """The fields of OEUStep follow from each other by the definitions, and the network itself is left alone."""
@@ -347,6 +382,13 @@ def test_the_threshold_attack_is_the_best_of_all_thresholds():
     best = values[int(np.argmax(scores))]
     np.testing.assert_array_equal(called, targets < best)
     assert 0 < called.sum() < 30
+
+
+def test_a_confidence_that_reaches_the_threshold_is_a_members():
+    """Where no threshold tells members from others the lowest is taken, and what is above it or on it is a member."""
+    assert metrics.threshold_attack([0.5], [0.5], [0.9]).tolist() == [False]
+    assert metrics.threshold_attack([0.5], [0.5], [0.4, 0.5]).tolist() == [True, False]
+    assert metrics.threshold_attack([0.7, 0.9], [0.1, 0.2], [0.7, 0.69, 0.2]).tolist() == [False, True, True]
 
 
 def test_membership_inference_uses_the_attack_it_is_given():

@@ -1,5 +1,7 @@
 """Data, training, the unlearning loop and evaluation."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -151,6 +153,38 @@ def test_training_lowers_the_loss_and_is_reproducible_to_the_bit():
     assert losses[0][-1] < 0.8 * losses[0][0]
     assert losses[0] == losses[1]
     assert all(torch.equal(a, b) for a, b in zip(*weights))
+
+
+def test_training_is_nesterov_sgd_with_a_one_cycle_rate_and_one_momentum():
+    """Worked out apart from it on a linear model: the rate climbs along a cosine from 1/25 of its peak over the first
+    three tenths of the steps and falls to 1/10,000 of where it began, momentum stays, weights decay; an epoch's loss is
+    the mean over its steps."""
+    config = TrainConfig(epochs=7, batch_size=8, learning_rate=0.4, momentum=0.8, weight_decay=0.05)
+    samples = Samples(torch.rand(8, 3, generator=stream(0, "x")).double(), torch.arange(8) % 4)
+    model = build(lambda: torch.nn.Linear(3, 4), 0).double()
+    weights, velocity = [p.detach().clone() for p in model.parameters()], [0.0, 0.0]
+    losses = train(model, samples, config, stream(0, "order"))
+    peak, first, last, turn = 0.4, 0.4 / 25, 0.4 / 25 / 1e4, 0.3 * 7 - 1
+    for step in range(7):
+        start, end, share = (first, peak, step / turn) if step <= turn else (peak, last, (step - turn) / (6 - turn))
+        rate = end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+        weights = [w.requires_grad_() for w in weights]
+        loss = torch.nn.functional.cross_entropy(samples.inputs @ weights[0].T + weights[1], samples.labels)
+        assert losses[step] == pytest.approx(loss.item(), rel=1e-12)
+        grads = [g + 0.05 * w.detach() for g, w in zip(torch.autograd.grad(loss, weights), weights)]
+        velocity = [0.8 * v + g for v, g in zip(velocity, grads)]
+        weights = [w.detach() - rate * (g + 0.8 * v) for w, g, v in zip(weights, grads, velocity)]
+    for found, expected in zip(model.parameters(), weights):
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_an_epochs_loss_is_the_mean_over_its_steps():
+    """At a rate that moves nothing it is the loss on all samples, in however many batches of one size they come."""
+    samples, model = digits(0).train[:96], build(lambda: torch.nn.Linear(64, 10), 0)
+    expected = torch.nn.functional.cross_entropy(model(samples.inputs), samples.labels).item()
+    for size in (96, 32, 8):
+        config = TrainConfig(epochs=2, batch_size=size, learning_rate=1e-12, weight_decay=0.0)
+        assert train(model, samples, config, stream(0, "order")) == pytest.approx([expected] * 2, rel=1e-5)
 
 
 def test_training_works_with_fewer_samples_than_a_batch():
