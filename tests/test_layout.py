@@ -180,18 +180,18 @@ DEFAULTS = {
     **{"dtype": "float64", "device": "cpu", "overwrite": False, "small": 1 << 20},
     **{"check_finite": True, "training": False, "keep_graph": False, "attack": "threshold_attack"},
 }
-DEFAULTS_OF_THE_LAB = {
-    "training.TrainConfig": {
+DEFAULTS_OF_ROOMS_ABOVE = {
+    "lab.training.TrainConfig": {
         **{"epochs": 50, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
     },
-    "baselines.Settings": {"weight": 1.0, "momentum": 0.9, "weight_decay": 5e-4},
-    "baselines.SalUn": {"share": 0.5},
-    "data.digits": {"label_noise": 0.2, "forget_share": 0.1, "validation_size": 180, "test_size": 360},
-    "training.unlearn": {"stop": None, "on_step": None, "augment": None, "checkpoint": None, "save_every": 50},
-    "models.resnet18": {"width": 64, "stem_stride": 1},
-    "models.mobilenet_v2": {"width": 32, "stem_stride": 1},
-    "images.augment": {"padding": 4},
-    "attacks.SupportVectorAttack": {"seed": 0},
+    "lab.baselines.Settings": {"weight": 1.0, "momentum": 0.9, "weight_decay": 5e-4},
+    "lab.baselines.SalUn": {"share": 0.5},
+    "data.samples.digits": {"label_noise": 0.2, "forget_share": 0.1, "validation_size": 180, "test_size": 360},
+    "lab.training.unlearn": {"stop": None, "on_step": None, "augment": None, "checkpoint": None, "save_every": 50},
+    "lab.models.resnet18": {"width": 64, "stem_stride": 1},
+    "lab.models.mobilenet_v2": {"width": 32, "stem_stride": 1},
+    "lab.images.augment": {"padding": 4},
+    "lab.attacks.SupportVectorAttack": {"seed": 0},
 }
 
 
@@ -216,11 +216,11 @@ def test_defaults_are_the_documented_ones():
     assert used == set(DEFAULTS)
 
 
-@pytest.mark.parametrize("name", DEFAULTS_OF_THE_LAB)
-def test_defaults_of_the_lab_are_the_documented_ones(name):
+@pytest.mark.parametrize("name", DEFAULTS_OF_ROOMS_ABOVE)
+def test_defaults_of_the_rooms_above_are_the_documented_ones(name):
     """Of what the README's figures, and those of others, were made with."""
-    file, _, function = name.partition(".")
-    assert defaults_of(getattr(importlib.import_module(f"oeu_ref.lab.{file}"), function)) == DEFAULTS_OF_THE_LAB[name]
+    file, _, function = name.rpartition(".")
+    assert defaults_of(getattr(importlib.import_module(f"oeu_ref.{file}"), function)) == DEFAULTS_OF_ROOMS_ABOVE[name]
 
 
 def test_a_plain_experiment_is_the_documented_one():
