@@ -331,3 +331,22 @@ def test_integer_codes_are_the_references():
     )
     assert quantizer.initial_step(torch.tensor(x), 7).item() == pytest.approx(reference_quantizer.initial_step(x, 7))
     assert quantizer.initial_step(torch.zeros(3), 7) == 1.0
+
+
+def test_sums_made_at_once_are_those_made_one_by_one():
+    """What a GPU adds up by two norms is what a CPU adds up tensor by tensor; also for none, infinite and NaN elements."""
+    generator = torch.Generator().manual_seed(0)
+    products = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((), (0,), (3, 4), (1000,))]
+    products += [torch.tensor([1.0, torch.inf], dtype=torch.float64), torch.tensor([1e300, -1e300], dtype=torch.float64)]
+    expected = torch.stack([p.sum() for p in products])
+    size = torch.stack([p.abs().sum() for p in products]).clamp_max(1e300)
+    found = projection._sums_at_once([p.clone() for p in products])
+    assert (found == expected).logical_or((found - expected).abs() <= 1e-15 * size).all()
+    assert projection._sums_at_once([torch.tensor([torch.inf, -torch.inf]), torch.tensor([torch.nan])]).isnan().all()
+
+
+@pytest.mark.parametrize("per_sample, shape", [(True, (0, 3)), (True, (2, 0)), (False, (0,))])
+def test_a_quantizer_hands_an_empty_batch_on(per_sample, shape):
+    quantizer = Quantizer(4, per_sample=per_sample)
+    quantizer.set(0.5, signed=True)
+    assert quantizer(torch.empty(shape)).shape == shape

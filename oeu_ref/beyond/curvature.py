@@ -20,7 +20,7 @@ from .. import boundary
 from ..boundary import GRANULARITIES, Gradients, LayerIds, OneOf
 from ..core.projection import Layers, takes, wide
 from ..core.quantizer import is_quantizer
-from ..core.undo import copy_of, undone_on_error
+from ..core.undo import copies_of, undone_on_error
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
 from .curvature_reference import largest_learning_rate
 
@@ -109,12 +109,13 @@ class BoundedOEU(OEU):
         # of copies: the graph must outlive the update, which changes the parameters in place, and the plan, which puts
         # the buffers back
         self._copies = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
-        buffers = {n: value for n, b in self.model.named_buffers() if (value := copy_of(b)) is not None}
-        given = {**self._copies, **buffers}
+        buffers = dict(self.model.named_buffers())
+        copies = zip(buffers, copies_of(buffers.values()))
+        given = self._copies | {name: copy for name, copy in copies if copy is not None}
         loss = self.loss_of_retain(torch.func.functional_call(self.model, given, (inputs,)), labels)
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
-                if name in buffers:
+                if name in given:
                     buffer.copy_(given[name])
         return loss.detach(), torch.autograd.grad(
             loss, list(self._copies.values()), create_graph=True, allow_unused=True

@@ -146,8 +146,7 @@ class Layers:
 
     def dots(self, first, second):
         """Inner product of two lists of tensors for each layer: (L,)."""
-        # PyTorch has no multi-tensor sum; a sum of products is pairwise and so more exact than torch.dot
-        sums = torch.stack([product.sum() for product in torch._foreach_mul(first, second)])
+        sums = _sums(torch._foreach_mul(first, second))
         return sums.new_zeros(self.count).index_add_(0, self.ids, sums)
 
     def largest(self, tensors):
@@ -188,6 +187,19 @@ class Layers:
     def divided(self, tensors, divisors):
         """Tensors divided by their layer's divisor, whose reciprocal may overflow; divisors: (L,)."""
         return torch._foreach_div(tensors, list(divisors[self.ids].unbind()))
+
+
+def _sums(products):
+    """Sum of each tensor, (P,); overwrites them."""
+    # On a CPU one after the other, pairwise and so more exact than torch.dot. A GPU would wait for so many launches.
+    return torch.stack([p.sum() for p in products]) if products[0].device.type == "cpu" else _sums_at_once(products)
+
+
+def _sums_at_once(products):
+    # PyTorch has no multi-tensor sum, but the 1-norm of the positive and of the negative elements
+    positive = torch.stack(torch._foreach_norm(torch._foreach_clamp_min(products, 0), 1))
+    torch._foreach_clamp_max_(products, 0)
+    return positive - torch.stack(torch._foreach_norm(products, 1))
 
 
 def _squares(tensors):

@@ -150,9 +150,10 @@ class Quantizer(nn.Module):
         if self._range is None:
             self._initialize(x)
         q_min, q_max = self._range
-        count = x[0].numel() if self.per_sample else x.numel()
+        count = x.shape[1:].numel() if self.per_sample else x.numel()
         mask = "sign" if self._two_signs(q_min) else self.mask
-        return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, step_gradient_scale(count, q_max), mask)
+        scale = step_gradient_scale.unchecked(max(count, 1), q_max)
+        return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, scale, mask)
 
     @property
     def magnitude(self):

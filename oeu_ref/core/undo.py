@@ -32,7 +32,9 @@ class State:
 
     def __init__(self, model, *generators):
         self.modes = [(module, module.training) for module in model.modules()]
-        self.buffers = [(m, name, b, copy_of(b)) for m, _ in self.modes for name, b in m._buffers.items()]
+        # once they have seen a batch, nothing changes in our quantizers: two of three buffers of a network are theirs
+        named = [(m, *b) for m, _ in self.modes if type(m) is not Quantizer or m.unread for b in m._buffers.items()]
+        self.buffers = [(*where, copy) for where, copy in zip(named, copies_of([buffer for *_, buffer in named]))]
         own = [module for module, _ in self.modes if isinstance(module, Quantizer)]
         self.unread = [(quantizer, None) for quantizer in own if quantizer.unread]
         # PyTorch's own quantizers do not say whether they have seen a batch
@@ -46,7 +48,8 @@ class State:
         later = object.__new__(State)
         later.modes, later.generators = [], []
         later.unread = [(quantizer, quantizer.range) for quantizer, _ in self.unread]
-        later.buffers = [(m, name, m._buffers[name], copy_of(m._buffers[name])) for m, name, *_ in self.buffers]
+        named = [(module, name, module._buffers[name]) for module, name, *_ in self.buffers]
+        later.buffers = [(*where, copy) for where, copy in zip(named, copies_of([buffer for *_, buffer in named]))]
         later.steps = [(step, step.detach().clone()) for step, _ in self.steps]
         return later
 
@@ -57,9 +60,10 @@ class State:
             step.copy_(value)
         for module, name, buffer, value in self.buffers:
             module._buffers[name] = buffer
-            if value is not None:
+            if value is not None and buffer.shape != value.shape:
                 # an observer of PyTorch's gives its buffers another shape when the first batch passes
-                (buffer if buffer.shape == value.shape else buffer.resize_(value.shape)).copy_(value)
+                buffer.resize_(value.shape)
+        _copy([(buffer, value) for *_, buffer, value in self.buffers if value is not None])
         for quantizer, codes in self.unread:
             quantizer.reread(codes)
         for module, training in self.modes:
@@ -68,12 +72,26 @@ class State:
             generator.set_state(state)
 
 
-def copy_of(buffer):
-    """A copy of a buffer to write back, None for one that cannot be written in place: it is only ever replaced."""
+def copies_of(buffers):
+    """Copies of buffers to write back, None for one that cannot be written in place: it is only ever replaced."""
+    copies = [torch.empty_like(buffer, requires_grad=False) if _is_writable(buffer) else None for buffer in buffers]
+    _copy([(copy, buffer.detach()) for copy, buffer in zip(copies, buffers) if copy is not None])
+    return copies
+
+
+def _is_writable(buffer):
     if buffer is None or buffer.layout != torch.strided or buffer.is_inference() or buffer.is_meta:
-        return None
-    overlaps = any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape))
-    return None if overlaps else buffer.detach().clone()
+        return False
+    return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape))
+
+
+def _copy(pairs):
+    """Write the second of each pair of tensors over the first, many at once: a GPU would wait for each by itself."""
+    alike = {}
+    for target, source in pairs:
+        alike.setdefault((target.dtype, target.device), []).append((target, source))
+    for group in alike.values():
+        torch._foreach_copy_(*map(list, zip(*group)))
 
 
 @contextlib.contextmanager
