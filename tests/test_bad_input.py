@@ -161,6 +161,10 @@ VALID = {
     },
     "curvature.hessian_vector_product": lambda: _second_order("vector"),
     "curvature.curvature": lambda: {**_second_order("direction"), "granularity": "global", "layer_ids": None},
+    **{f"{library}.quantizer": {"f": abs} for library in ("torch", "jax")},
+    **{f"{library}.entropy": {"f": abs, "kl": abs} for library in ("torch", "jax")},
+    **{f"{library}.projection": {"f": abs, "takes": "vectors"} for library in ("torch", "jax")},
+    "torch.module": {"cls": nn.BatchNorm1d(2), "step": "bias", "bits": 4, "signed": True, "scale": None},
     "attacks.SupportVectorAttack.__call__": lambda: {
         "self": importlib.import_module("oeu_ref.lab.attacks").SupportVectorAttack(),
         **{"members": [0.5, 0.75], "non_members": [0.25], "targets": [0.5, 0.75]},

@@ -1,0 +1,96 @@
+"""Functions of a library that differentiates by itself as implementations of the contract: what its adapters share.
+
+`torch.py` and `jax.py` are this file with a library each. A library is an object with two methods, NumPy in and out:
+value(f, *arrays): f of tensors, arrays being arrays or lists of them; gradients(f, arrays, cotangent): (f(*arrays), its
+vector-Jacobian products), None for what f does not depend on.
+"""
+
+import inspect
+import types
+
+import numpy as np
+
+from ..boundary import OneOf, Rule, function, one_of, taking
+from .implementation import DECLARATIONS, OPTIONS
+
+SHAPES = ("lists", "tensors", "vectors")  # what a projection takes
+FUNCTION, OR_NONE, TAKES = Rule(function), Rule(function, optional=True), OneOf(SHAPES)
+takes = taking()
+
+
+def dtype_of(declared):
+    """The dtype that declarations name.  Raises TypeError for one that the contract does not know."""
+    for name in declared:
+        if name not in DECLARATIONS:
+            raise TypeError(f"{name} is no declaration: known are {', '.join(DECLARATIONS)}")
+    return one_of("DTYPE", declared.get("DTYPE", "float64"), ("float64", "float32"))
+
+
+def quantizer(library, f, declared):
+    """An object with fake_quantize and fake_quantize_backward, of f(x, step, q_min, q_max[, grad_scale])."""
+    scales = "grad_scale" in names(f)
+    options = lambda grad_scale: {"grad_scale": grad_scale} if scales else {}
+
+    def fake_quantize(x, step, q_min, q_max):
+        return library.value(lambda x, s: f(x, s, q_min, q_max, **options(1.0)), x, step)
+
+    def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0):
+        of = lambda x, s: f(x, s, q_min, q_max, **options(grad_scale))
+        _, (grad_x, grad_step) = library.gradients(of, (x, step), grad_out)
+        if grad_step is None:
+            return grad_x, None
+        return grad_x, float(grad_step.sum()) * (1.0 if scales else grad_scale)
+
+    return _object(declared, fake_quantize, fake_quantize_backward)
+
+
+def entropy(library, f, kl, declared):
+    """An object with entropy_loss, of f(logits) -> 0-d loss, and kl_to_uniform, of kl(logits) -> (N,), unless None."""
+
+    def entropy_loss(logits):
+        loss, (grad,) = library.gradients(f, (logits,), 1.0)
+        return float(loss), grad
+
+    def kl_to_uniform(logits):
+        return library.value(kl, logits)
+
+    return _object(declared, entropy_loss, *([kl_to_uniform] if kl else []))
+
+
+def projection(library, f, takes, declared):
+    """An object with project, of f(g_f, g_r, ...); an option that f does not name has one value, as declared."""
+    known, only = names(f), {"ALPHAS": (1.0,), "GRANULARITIES": ("layer",), "RESCALES": ("undo",)}
+    only = {name: only[name] for option, name in OPTIONS.items() if option not in known}
+
+    def project(forget_grads, retain_grads, *args, **options):
+        options = {**dict(zip(OPTIONS, args)), **options}
+        if takes == "lists":
+            return library.value(lambda *grads: f(*grads, **options), forget_grads, retain_grads)
+        results = []
+        for g_f, g_r in zip(forget_grads, retain_grads):
+            pair = (g_f, g_r) if takes == "tensors" else (g_f.reshape(-1), g_r.reshape(-1))
+            result = library.value(lambda *grads: f(*grads, **options), *pair)
+            results.append(result if takes == "tensors" else result.reshape(g_f.shape))
+        return results
+
+    return _object({**only, **declared}, project)
+
+
+def shaped(result, cotangent):
+    """What f returned; raise ValueError unless it is a tensor of the shape of what its gradient is multiplied with."""
+    shape, wanted = getattr(result, "shape", type(result).__name__), np.shape(cotangent)
+    if tuple(shape) != wanted:
+        raise ValueError(f"f must return a tensor of shape {wanted}, got {shape}")
+    return result
+
+
+def names(f):
+    """Names of the arguments of a function or class, none where it does not tell."""
+    try:
+        return set(inspect.signature(f).parameters)
+    except (TypeError, ValueError):  # C functions tell nothing
+        return set()
+
+
+def _object(declared, *functions):
+    return types.SimpleNamespace(**declared, **{f.__name__: f for f in functions})
