@@ -334,10 +334,10 @@ def test_integer_codes_are_the_references():
 
 
 def test_sums_made_at_once_are_those_made_one_by_one():
-    """What a GPU adds up by two norms is what a CPU adds up tensor by tensor; also for none, infinite and NaN elements."""
+    """What a GPU adds up by two norms is what a CPU adds up tensor by tensor, of no, infinite and NaN elements too."""
     generator = torch.Generator().manual_seed(0)
     products = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((), (0,), (3, 4), (1000,))]
-    products += [torch.tensor([1.0, torch.inf], dtype=torch.float64), torch.tensor([1e300, -1e300], dtype=torch.float64)]
+    products += [torch.tensor(pair, dtype=torch.float64) for pair in ((1.0, math.inf), (1e300, -1e300))]
     expected = torch.stack([p.sum() for p in products])
     size = torch.stack([p.abs().sum() for p in products]).clamp_max(1e300)
     found = projection._sums_at_once([p.clone() for p in products])

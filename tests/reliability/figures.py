@@ -9,7 +9,8 @@ import os
 from . import bad_inputs, crowds, intruders, kills, long_runs, repeats
 
 MIB = 2**20
-LATENCY = 1.0  # seconds that Ctrl-C may take on a quiet machine
+LATENCY = 1.0  # seconds that Ctrl-C, or the freeing of a lock, may take on a quiet machine
+TRIES = 3  # a machine that is shared makes a fast end slow now and then, and never a slow one fast
 # what an allocator may keep for itself: far less than a leaked step, of which 990 would take tens of megabytes
 SLACK = 4 * MIB
 
@@ -38,14 +39,29 @@ def check_interrupts(folder):
     """Ctrl-C."""
     rows = []
     for jobs in (1, 2):
-        found = kills.interrupted(folder, jobs)
+        found = _fastest(kills.interrupted, folder, jobs)
         rows += _interrupt_rows(f"a table, {jobs} process{'es' if jobs > 1 else ''}", found)
         lost = found["differences"]
         rows.append(row("... files that differ once it has gone on", len(lost), 0, not lost))
-    rows += _interrupt_rows("a table, while its processes start", kills.interrupted_at_start(folder))
-    found = kills.interrupted_demo(folder)
+    rows += _interrupt_rows("a table, while its processes start", _fastest(kills.interrupted_at_start, folder))
+    found = _fastest(kills.interrupted_demo, folder)
     rows += _interrupt_rows("the demo", found)
     return [*rows, row("... files that it left", len(found["files"]), 0, not found["files"])]
+
+
+def _fastest(interrupted, folder, *args):
+    """What the fastest of a few interrupts found; none after one that was fast, or not tidy."""
+    tries = []
+    while len(tries) < TRIES and all(_is_tidy(found) and found["seconds"] >= LATENCY for found in tries):
+        place = folder / f"try-{len(tries)}"
+        place.mkdir(exist_ok=True)
+        tries.append(interrupted(place, *args))
+    return min(tries, key=lambda found: (_is_tidy(found), found["seconds"]))
+
+
+def _is_tidy(found):
+    said = found["code"] == 130 and len(found["lines"]) == 1 and found["lines"][0].endswith("interrupted")
+    return said and not found.get("differences") and not found.get("files")
 
 
 def _interrupt_rows(what, found):
@@ -90,8 +106,8 @@ def check_crowds(folder):
     what = "two runs started at one moment: exit codes, files that differ in the end"
     measured = f"{both['codes']}, {len(both['differences'])}"
     rows.append(row(what, measured, "[0, 2], 0", both["codes"] == [0, 2] and not both["differences"]))
-    seconds = crowds.lock_of_a_killed_process(folder / "stale")
-    rows.append(row("seconds until a killed process's lock is free", f"{seconds:.3f}", "below 1", seconds < 1))
+    seconds = min(crowds.lock_of_a_killed_process(folder / f"stale-{i}") for i in range(TRIES))
+    rows.append(row("seconds until a killed process's lock is free", f"{seconds:.3f}", "below 1", seconds < LATENCY))
     cache = crowds.one_cache(folder / "cache")
     measured = f"{cache['digests']} data set{'' if cache['digests'] == 1 else 's'}, {len(cache['left'])} files left"
     ok = cache == {"digests": 1, "cached": True, "left": []}
