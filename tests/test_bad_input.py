@@ -119,7 +119,9 @@ VALID = {
         "self": core.EntropyStop.__new__(core.EntropyStop),
         **{"model": model(), "forget_inputs": INPUTS, "unseen_inputs": INPUTS, "batch_size": 2, "every": 1},
     },
-    "batch_norm.recalibrate_batchnorm": lambda: {"model": model(), "retain_inputs": INPUTS, "batch_size": 2},
+    "batch_norm.recalibrate_batchnorm": lambda: {
+        **{"model": model(), "retain_inputs": INPUTS, "batch_size": 2, "share": None},
+    },
     "stop_rule.mean_entropy": lambda: {"model": model(), "inputs": INPUTS, "batch_size": 2},
     **{f"metrics.{f}": {"probabilities": P, "labels": Y} for f in ("accuracy", "confidence", "modified_entropy")},
     "metrics.threshold_attack": {"members": [0.5], "non_members": [0.25], "targets": [0.5, 0.75]},

@@ -21,7 +21,7 @@ from oeu_ref.lab.baselines import (
     similar_labels,
 )
 from oeu_ref.lab.experiment import METHODS
-from oeu_ref.lab.training import TrainConfig, build, train, unlearn
+from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
 from oeu_ref.reference.entropy import cross_entropy, entropy_loss
 from oeu_ref.reference.projection import project
 
@@ -249,7 +249,7 @@ def test_every_method_runs_in_the_one_loop_and_repeats_to_the_bit(name):
         model = copy.deepcopy(original)
         method = METHODS[name].make(model, splits.forget, Settings(0.05, 0.5), stream(0, "method"))
         generators = stream(0, "forget"), stream(0, "retain")
-        reports = unlearn(method, splits.forget, splits.retain, 5, 32, 64, generators)
+        reports = unlearn(method, splits.forget, splits.retain, 5, UnlearnConfig(32, 64), generators)
         assert len(reports) == 5
         assert (reports[0].retain_loss is None) == (name == "ga")
         assert (reports[0].forget_loss is None) == (name in ("ft", "l1"))

@@ -12,7 +12,7 @@ from oeu_ref.data.samples import Batches, Samples, digits, stream
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.checkpoints import Checkpoint
 from oeu_ref.lab.experiment import METHODS
-from oeu_ref.lab.training import TrainConfig, build, train, unlearn
+from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
 
 
 class Interrupted(Exception):
@@ -181,8 +181,7 @@ def test_unlearning_that_was_interrupted_ends_with_the_same_bits(tmp_path, name)
             splits.forget,
             splits.retain,
             9,
-            32,
-            32,
+            UnlearnConfig(32, 32, "cosine", True),
             generators,
             None if stop is None else stop.reached,
             on_step,

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from oeu_ref.core.stop_rule import EntropyStop, mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import demo, engine, figures, results, search
 from oeu_ref.lab.attacks import SupportVectorAttack
 from oeu_ref.lab.baselines import Settings
-from oeu_ref.lab.experiment import DEMO, QUICK, Digits
+from oeu_ref.lab.experiment import DEMO, QUICK, Digits, described
 from oeu_ref.reference.metrics import average_gap, membership_inference
 
 KINDS = ("FA", "RA", "TA", "MIA", "forget_vs_test_auc")
@@ -218,17 +219,47 @@ def test_the_number_of_threads_is_put_back_even_after_an_error():
         torch.set_num_threads(threads)
 
 
-def test_a_shorter_run_is_the_beginning_of_a_longer_one():
-    """The search reads AG after few steps off the run with many: that has to be the AG of the run with few."""
-    case = engine.prepare(3, QUICK)
+@pytest.mark.parametrize("how", [{}, {"recalibrated": True}, {"schedule": "cosine"}], ids=str)
+def test_the_search_has_the_gap_of_a_run_of_so_many_steps(how):
+    """AG after few steps is read off the run with many where that is the same; where the rate falls, it is not."""
+    case = engine.prepare(3, dataclasses.replace(QUICK, **how))
     for name in ("oeu", "rl"):
+        found = search.gaps_of(case, name, Settings(0.1, 0.3), (2, 4))
+        gaps = [case.judged(engine.forget(case, name, Settings(0.1, 0.3), steps)[0])["AG"] for steps in (2, 4)]
+        assert [found[2], found[4]] == gaps and gaps[0] != gaps[1]
 
-        def along(steps, name=name):
-            run = lambda look: engine.forget(case, name, Settings(0.1, 0.3), max(steps), look)[0]
-            return search.gaps_along(case.gap, steps, run)
 
-        found = along((2, 4))
-        assert found[2] == along((2,))[2] != found[4]
+def test_the_stop_rule_asks_about_the_network_as_the_loop_would_leave_it():
+    """Before the third step: at the entropies of a run of two, statistics estimated anew; the run is as without it."""
+    case, made = engine.prepare(3, dataclasses.replace(QUICK, recalibrated=True)), []
+
+    class Never(EntropyStop):
+        def reached(self):
+            made.append(self)
+            return super().reached() and False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "EntropyStop", Never)
+        patch.setattr(engine, "STOP_SAMPLES", 10_000)
+        stopped, reports, _ = engine.forget(case, "oeu_stop", Settings(0.01), 3)
+    two, three = (engine.forget(case, "oeu", Settings(0.01), steps)[0] for steps in (2, 3))
+    assert len(reports) == 3 and made[0].history[2][0] == mean_entropy(two, case.splits.forget.inputs)
+    assert all(torch.equal(a, b) for a, b in zip(stopped.state_dict().values(), three.state_dict().values()))
+
+
+def test_a_table_says_how_all_its_methods_unlearned():
+    """Also for a result of before there was a choice."""
+    data = results.read_json(demo.__file__.replace(".py", ".json"))
+    assert "learning rate constant; BatchNorm's statistics as the steps left them." in demo.markdown(data)
+    data["config"] |= {"schedule": "linear", "recalibrated": True}
+    falls = "learning rate falling linearly to zero; BatchNorm's statistics estimated anew on the retain set."
+    assert falls in demo.markdown(data)
+
+
+def test_a_field_that_came_later_is_written_where_it_is_not_what_it_was_before():
+    assert {"schedule", "recalibrated"}.isdisjoint(described(QUICK))
+    assert described(dataclasses.replace(QUICK, schedule="linear"))["schedule"] == "linear"
+    assert described(dataclasses.replace(QUICK, recalibrated=True))["recalibrated"] is True
 
 
 def test_committed_settings_come_from_the_present_grid_and_from_seeds_that_are_not_reported():
@@ -236,7 +267,7 @@ def test_committed_settings_come_from_the_present_grid_and_from_seeds_that_are_n
     found = results.read_json(search.SETTINGS_FILE)
     assert not set(found["seeds"]) & set(demo.REPORTED_SEEDS)
     assert found["grid"] == {axis: list(values) for axis, values in search.GRID.items()}
-    assert found["config"] == json.loads(json.dumps(dataclasses.asdict(Digits())))
+    assert found["config"] == json.loads(json.dumps(described(Digits())))
     for name in DEMO:
         digest = found["methods"][name]
         assert len(digest["points"]) == np.prod([len(values) for values in found["grid"].values()])

@@ -36,7 +36,7 @@ from oeu_ref.lab import (
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
 from oeu_ref.lab.engine import proxy_average_gap
-from oeu_ref.lab.experiment import METHODS, QUICK, Experiment
+from oeu_ref.lab.experiment import METHODS, QUICK, Experiment, described
 from oeu_ref.reference import metrics
 
 SETTINGS = Settings(0.02, 0.5)
@@ -204,14 +204,15 @@ def test_a_cell_leaves_its_configuration_curve_and_metrics(tmp_path, source, arc
     plain = run_cell(Runner(tmp_path, source), small, dataclasses.replace(cell, suffix="_plain", attacked=False))
     assert plain["metrics"] == found["metrics"]
     three = {key: found["curve"][0]["metrics"][key] for key in ("FA", "RA", "TA")}
-    assert plain["curve"][0] == {"steps": 2, "metrics": three}
+    assert plain["curve"][0] == {"steps": 2, "metrics": three, "retain_loss": found["curve"][0]["retain_loss"]}
     assert found == json.loads((tmp_path / "seed-1" / "oeu.json").read_text())
-    assert found["experiment"] == json.loads(json.dumps(dataclasses.asdict(small)))
+    assert found["experiment"] == json.loads(json.dumps(described(small)))
     assert found["plan"]["settings"]["learning_rate"] == 0.02 and found["plan"]["seed"] == 1
     assert found["versions"]["torch"] == torch.__version__ and found["device"] == "cpu"
     assert found["data"]["source"] == "tiny.npz"
     assert [point["steps"] for point in found["curve"]] == [2, 4]
     assert found["curve"][-1]["metrics"] == found["metrics"]
+    assert found["curve"][0]["retain_loss"] != found["curve"][1]["retain_loss"] == found["retain_loss"]
     assert len(found["losses"]["retain"]) == found["steps"] == 4
     assert all(len(curve) == 4 for curve in found["cosines"].values())
     assert sum(found["entropy_histograms"]["test"]) == 60
@@ -355,9 +356,9 @@ def test_every_method_goes_its_own_way(place, source):
 def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, source, monkeypatch):
     unlearn, seen = engine.unlearn, []
 
-    def watched(method, forget, retain, steps, forget_batch, retain_batch, generators, *rest):
+    def watched(method, forget, retain, steps, config, generators, *rest):
         seen.append([generator.initial_seed() for generator in (*generators, method.generator)])
-        return unlearn(method, forget, retain, steps, forget_batch, retain_batch, generators, *rest)
+        return unlearn(method, forget, retain, steps, config, generators, *rest)
 
     monkeypatch.setattr(engine, "unlearn", watched)
     for seed in (1, 2):
@@ -538,7 +539,7 @@ def test_the_package_brings_settings_for_every_method_by_both_rules():
             settings, steps = tuning.chosen(found, rule, name)
             assert settings.learning_rate > 0 and steps >= 1
     assert found["experiment"] == json.loads(
-        json.dumps(dataclasses.asdict(tables.experiment_named("cifar10-10", "cpu")))
+        json.dumps(described(tables.experiment_named("cifar10-10", "cpu")))
     )
     assert not set(found["seeds"]) & set(tables.REPORTED_SEEDS)
 
@@ -562,7 +563,7 @@ def test_steps_of_another_experiment_are_scaled_to_as_many_passes(tmp_path, sour
 
 def test_settings_that_were_chosen_on_a_reported_seed_are_refused(tmp_path, source):
     found = json.loads(settings_file(tmp_path).read_text())
-    found["experiment"] = json.loads(json.dumps(dataclasses.asdict(TINY)))
+    found["experiment"] = json.loads(json.dumps(described(TINY)))
     with pytest.raises(ValueError, match="seeds must not be those that the settings were chosen on, got 101"):
         tables.make("table", Runner(tmp_path, source), TINY, ["oeu"], seeds=(1, 101), settings=found)
 
@@ -629,6 +630,36 @@ def test_every_method_is_tried_on_every_point_of_one_grid(tmp_path, source, monk
             assert cell.evaluate_at == (2,) and cell.attacked
     assert len(points) == 2 * len(METHODS)
     assert all(len(found) == 6 and found == points["oeu", 101] for found in points.values())
+
+
+def test_a_rate_that_falls_makes_a_run_for_each_number_of_steps(tmp_path, source, monkeypatch):
+    """One after two of four steps is not where a run of two steps ends; each run is read for its own number alone."""
+    run, asked = fake_run_cells(lambda cell: found_cell(float(cell.steps), steps=(cell.steps,)))
+    monkeypatch.setattr(tuning, "run_cells", run)
+    falling = dataclasses.replace(TINY, schedule="linear")
+    found = tuning.tune(Runner(tmp_path, source), falling, ["ft"], (101,), GRID, widen=0)
+    runs = [cell for cell in asked[0] if cell.settings is not None]
+    assert len({cell.path("") for cell in runs}) == len(runs) == 2 * 3 * 2 and not any(c.evaluate_at for c in runs)
+    assert all(gap == steps for *_, steps, gap in found["rules"]["true"]["ft"]["points"])
+    assert "falling linearly to zero" in report.tuning_table(found)
+
+
+@pytest.mark.parametrize("recalibrated", [False, True])
+def test_a_curve_shows_the_network_as_the_loop_would_leave_it(tmp_path, source, recalibrated):
+    """The point after two of four steps is the end of a run of two; a run that was looked at ends as another."""
+    how = dataclasses.replace(TINY, recalibrated=recalibrated)
+    run_cell(Runner(tmp_path, source), how, Cell(1, "original"))
+    cells = [Cell(1, "oeu", SETTINGS, 4, (2,)), Cell(1, "oeu", SETTINGS, 2, suffix="_short")]
+    looked, short = (run_cell(Runner(tmp_path, source), how, cell) for cell in cells)
+    assert looked["curve"][0]["retain_loss"] == short["retain_loss"]
+    alone = run_cell(Runner(tmp_path, source), how, Cell(1, "oeu", SETTINGS, 4, suffix="_alone"))
+    assert alone["retain_loss"] == looked["retain_loss"] != short["retain_loss"]
+
+
+def test_the_mean_loss_is_that_of_cross_entropy_also_where_a_probability_is_zero():
+    probabilities = np.array([[0.5, 0.5], [0.25, 0.75]])
+    assert engine.mean_loss(probabilities, np.array([0, 1])) == pytest.approx(-math.log(0.5 * 0.75) / 2)
+    assert math.isfinite(engine.mean_loss(np.array([[1.0, 0.0]]), np.array([1])))
 
 
 def test_the_point_with_the_lowest_mean_gap_is_chosen_and_a_wrong_one_is_priced(tmp_path, source, monkeypatch):

@@ -43,7 +43,7 @@ CEILINGS = {
     "beyond": 1370,
     "integer": 1300,
     "data": 1030,
-    "lab": 4775,
+    "lab": 4945,
     "studies": 3320,
     "__main__": 330,
     "__init__": 10,

@@ -19,7 +19,7 @@ from oeu_ref.data.samples import (
     stream,
     with_label_noise,
 )
-from oeu_ref.lab.training import TrainConfig, build, predictions, probabilities, train, unlearn
+from oeu_ref.lab.training import TrainConfig, UnlearnConfig, as_left, build, predictions, probabilities, train, unlearn
 
 
 def small_model(seed=0):
@@ -235,9 +235,9 @@ class Recorder:
         return len(self.seen)
 
 
-def run_loop(method, steps=5, **options):
-    generators = stream(0, "forget"), stream(0, "retain")
-    return unlearn(method, numbered(6), numbered(20), steps, 3, 5, generators, **options)
+def run_loop(method, steps=5, schedule="constant", recalibrated=False, **options):
+    generators, config = (stream(0, "forget"), stream(0, "retain")), UnlearnConfig(3, 5, schedule, recalibrated)
+    return unlearn(method, numbered(6), numbered(20), steps, config, generators, **options)
 
 
 def test_the_loop_hands_relabelled_forget_batches_and_untouched_retain_batches():
@@ -254,6 +254,56 @@ def test_the_loop_asks_the_stop_rule_before_each_step():
     method = Recorder()
     assert run_loop(method, stop=lambda: len(method.seen) == 2) == [1, 2]
     assert run_loop(Recorder(), stop=lambda: True) == []
+
+
+class Rates(Recorder):
+    """A method that notes its optimizer's learning rates, of two groups."""
+
+    def __init__(self):
+        super().__init__()
+        parts = [{"params": [p], "lr": rate} for p, rate in zip(self.model.parameters(), (0.4, 0.2))]
+        self.optimizer, self.rates = torch.optim.SGD(parts), []
+
+    def step(self, forget, retain):
+        self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+        return super().step(forget, retain)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25]), ("cosine", [1, 0.853553, 0.5, 0.146447])],
+)
+def test_the_learning_rate_follows_its_schedule_and_is_put_back(schedule, factors):
+    """In each group the first of four steps has the whole rate, a fifth would have none of one that falls."""
+    method = Rates()
+    run_loop(method, steps=4, schedule=schedule)
+    np.testing.assert_allclose(method.rates, np.outer(factors, (0.4, 0.2)), rtol=1e-5)
+    assert [group["lr"] for group in method.optimizer.param_groups] == [0.4, 0.2]
+
+
+def test_a_rate_that_falls_wants_an_optimizer():
+    with pytest.raises(TypeError, match="method must have an optimizer for a learning rate that falls, got Recorder"):
+        run_loop(Recorder(), schedule="linear")
+
+
+def test_the_shorter_runs_are_in_the_longest_one_unless_the_rate_falls():
+    assert UnlearnConfig().runs((2, 4)) == [(2, 4)]
+    assert UnlearnConfig(schedule="cosine").runs((2, 4)) == [(2,), (4,)]
+
+
+@pytest.mark.parametrize("recalibrated", [True, False])
+def test_statistics_are_estimated_anew_after_the_last_step_where_that_is_asked_for(recalibrated):
+    """Of the retain set; a run without a step leaves them, and so does one that is only looked at on its way."""
+    method = Recorder()
+    method.model, retain = torch.nn.BatchNorm1d(1), numbered(20)
+    config = UnlearnConfig(3, 5, recalibrated=recalibrated)
+    with as_left(method.model, retain, config):
+        assert (method.model.running_mean.item() == pytest.approx(retain.inputs.mean().item())) == recalibrated
+    run_loop(method, steps=0, recalibrated=recalibrated)
+    assert (method.model.running_mean.item(), method.model.running_var.item()) == (0, 1)
+    run_loop(method, steps=1, recalibrated=recalibrated)
+    assert (method.model.running_mean.item() == pytest.approx(retain.inputs.mean().item())) == recalibrated
+    assert not method.model.training
 
 
 def test_the_loop_reports_each_step():

@@ -18,8 +18,8 @@ from ..reference import metrics
 from . import baselines, engine, results
 from .attacks import SupportVectorAttack
 from .checkpoints import Checkpoint, difference, read
-from .experiment import Experiment
-from .training import predictions
+from .experiment import Experiment, described
+from .training import as_left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def run_cell(runner, experiment, cell, on_images=None):
     if "forget" in identity:
         origin["forget_sha256"] = identity["forget"]
     document = {
-        "experiment": dataclasses.asdict(experiment),
+        "experiment": described(experiment),
         "plan": cell.plan(),
         "data": origin,
         "attack": SupportVectorAttack.name,
@@ -148,7 +148,7 @@ def run_cell(runner, experiment, cell, on_images=None):
 
 def _identity(cell, experiment, data, splits):
     """What a cell's files belong to, as plain data: all that its result depends on, but for device and versions."""
-    identity = {**cell.plan(), "experiment": dataclasses.asdict(experiment), "data": data.sha256}
+    identity = {**cell.plan(), "experiment": described(experiment), "data": data.sha256}
     if experiment.forget_file is not None:  # the file's name says nothing about what is in it
         identity["forget"] = hashlib.sha256(splits.indices["forget"].numpy()).hexdigest()
     return results.plain(identity)
@@ -226,7 +226,8 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
             on_images(batch)
             clock.note()
             if done in cell.evaluate_at:
-                along = _brief(measure(model, splits, cell.seed)) if cell.attacked else accuracies(model, splits)
+                with as_left(model, splits.retain, experiment.unlearning()):
+                    along = _brief(measure(model, splits, cell.seed)) if cell.attacked else accuracies(model, splits)
                 partial.notes["curve"].append({"steps": done, **along})
                 clock.restart()  # measuring is not unlearning
 
@@ -300,14 +301,17 @@ class Clock:
 def measure(model, splits, seed):
     """Everything that a table, a tuning rule or a figure asks of a model: what `engine.measure` finds, and "proxy"."""
     outputs = engine.outputs(model, splits, (*engine.MEASURED, "validation"))
-    return {**engine.measure(outputs, seed), "proxy": engine.proxy(outputs, seed)}
+    loss = engine.mean_loss(*outputs["retain"])
+    return {**engine.measure(outputs, seed), "proxy": engine.proxy(outputs, seed), "retain_loss": loss}
 
 
 def accuracies(model, splits):
-    """{"metrics": {"FA", "RA", "TA"}}, what a curve asks of a model; the attacks cost more than some steps do."""
-    parts = {"FA": splits.forget, "RA": splits.retain, "TA": splits.test}
-    return {"metrics": {metric: metrics.accuracy(*predictions(model, samples)) for metric, samples in parts.items()}}
+    """{"metrics": {"FA", "RA", "TA"}, "retain_loss": nats}, what a curve asks of a model: attacks take longer."""
+    found = engine.outputs(model, splits)
+    parts = {"FA": "forget", "RA": "retain", "TA": "test"}
+    shares = {metric: metrics.accuracy(*found[part]) for metric, part in parts.items()}
+    return {"metrics": shares, "retain_loss": engine.mean_loss(*found["retain"])}
 
 
 def _brief(found):
-    return {key: found[key] for key in ("metrics", "proxy")}
+    return {key: found[key] for key in ("metrics", "proxy", "retain_loss")}

@@ -15,7 +15,7 @@ from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from . import engine, figures, results
 from .attacks import SupportVectorAttack
-from .experiment import DEMO, QUICK, Digits
+from .experiment import DEMO, QUICK, Digits, described
 from .options import LABELS
 from .search import SETTINGS_FILE, load_settings, search
 
@@ -97,7 +97,7 @@ def _document(config, seeds, chosen, runs, seconds):
     return results.plain(
         {
             "experiment": "OEU demo: scikit-learn digits",
-            "config": dataclasses.asdict(config),
+            "config": described(config),
             "settings": {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in chosen.items()},
             "seeds": list(seeds),
             "search": _search_in_short(),
@@ -136,6 +136,7 @@ def markdown(data):
         f"FA, RA, TA: accuracy on forget, retain, test set; MIA: share of forget samples taken for unseen by a "
         f"{data['attack']}; AG: mean gap to Retrain over these four (lower is better). All in percent.\n"
         f"forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen samples. s: seconds.\n"
+        f"{results.how_unlearned(config)}\n"
         f"Settings: each method's best by AG among the same {data['search']['points']} points (learning rate, weight, "
         f"at most {data['search']['most_steps']} steps), on seeds {', '.join(map(str, data['search']['seeds']))}."
     )

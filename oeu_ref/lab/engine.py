@@ -25,7 +25,7 @@ from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
 from .attacks import SupportVectorAttack
 from .experiment import METHODS
-from .training import build, predictions, train, unlearn
+from .training import as_left, build, predictions, train, unlearn
 
 BINS = 18  # of the entropy histograms, from 0 to log K nats
 STOP_SAMPLES = 1000  # of the forget and of the validation set, that the stop rule reads
@@ -67,14 +67,17 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     if info is not None and info.stops:
         # unseen by training and by the metrics, and asked for inputs alone
         parts = splits.forget.inputs[:STOP_SAMPLES], splits.validation.inputs[:STOP_SAMPLES]
-        stop = EntropyStop(model, *parts, every=experiment.stop_every).reached
+        stop = EntropyStop(model, *parts, every=experiment.stop_every)
+        if experiment.unlearning().recalibrated:
+            retain = splits.retain[:: -(-len(splits.retain) // STOP_SAMPLES)]
+            stop = StopAsLeft(stop, retain, experiment.unlearning())
+        stop = stop.reached
     return unlearn(
         method,
         splits.forget,
         splits.retain,
         steps,
-        experiment.forget_batch,
-        experiment.retain_batch,
+        experiment.unlearning(),
         (stream(seed, "forget batches"), stream(seed, "retain batches")),
         stop,
         on_step,
@@ -84,9 +87,28 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     )
 
 
+class StopAsLeft:
+    """An `EntropyStop` of the network as the loop would leave it; retain, config: as in `training.as_left`."""
+
+    def __init__(self, stop, retain, config):
+        self.stop, self.retain, self.config = stop, retain, config
+        self.state_dict, self.load_state_dict = stop.state_dict, stop.load_state_dict
+
+    def reached(self):
+        """As `EntropyStop.reached`."""
+        looks = self.stop.calls % self.stop.every == 0
+        with as_left(self.stop.model, self.retain, self.config) if looks else contextlib.nullcontext():
+            return self.stop.reached()
+
+
 def outputs(model, splits, parts=MEASURED):
     """{part: (probabilities, labels)} of a model, all that is measured of it.  Raises as `predictions`."""
     return {part: predictions(model, getattr(splits, part)) for part in parts}
+
+
+def mean_loss(probabilities, labels):
+    """Mean cross-entropy in nats of `outputs`, those of the network as it predicts, in eval mode."""
+    return float(-np.log(np.maximum(metrics.confidence(probabilities, labels), np.finfo(float).tiny)).mean())
 
 
 def measure(found, seed):
@@ -154,8 +176,9 @@ class Case:
         return measure(outputs(model, self.splits), self.seed)["metrics"]
 
     def gap(self, model):
-        """AG of a model: mean gap to Retrain, in percentage points."""
-        return metrics.average_gap(self.metrics(model), self.target)
+        """AG of a model as the loop would leave it: mean gap to Retrain, in percentage points."""
+        with as_left(model, self.splits.retain, self.experiment.unlearning()):
+            return metrics.average_gap(self.metrics(model), self.target)
 
     def judged(self, model):
         """Metrics of a model with its "AG" among them."""

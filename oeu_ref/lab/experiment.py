@@ -16,7 +16,7 @@ from . import baselines, options
 from .images import ImageClassifier, augment, channel_statistics
 from .models import ARCHITECTURES
 from .options import PRECISIONS, STANDARD_WIDTHS
-from .training import TrainConfig
+from .training import TrainConfig, UnlearnConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +54,17 @@ class Experiment(options.Setup):
         boundary.integer("stem_stride", self.stem_stride, 1, 2)
         for name in ("weight_bits", "activation_bits", "first_last_bits"):
             boundary.bits(name, getattr(self, name))
-        for name in ("forget_batch", "retain_batch"):
-            boundary.integer(name, getattr(self, name), 1)
-        self.training()
+        self.training(), self.unlearning()
 
     stop_every = 5  # steps between two questions of the stop rule, which reads some thousand images each time
 
     def training(self):
         """How original and Retrain are trained: a `TrainConfig`."""
         return TrainConfig(self.epochs, self.batch_size, self.learning_rate, weight_decay=self.weight_decay)
+
+    def unlearning(self):
+        """How every method unlearns: an `UnlearnConfig`."""
+        return UnlearnConfig(self.forget_batch, self.retain_batch, self.schedule, self.recalibrated)
 
     @property
     def is_request(self):
@@ -142,7 +144,8 @@ class Digits:
     label_noise, forget_share, validation_size, test_size: as in `oeu_ref.data.samples.digits`; hidden: widths between
     64 inputs and 10 classes; bits: of weights and activations, 1 to 8, "ternary", "binary" or 32 for no quantization
     (first and last layer: 8); train: of original and Retrain;
-    forget_batch, retain_batch: samples in each step's two batches; max_steps: cuts every method's steps, None: not.
+    forget_batch, retain_batch, schedule, recalibrated: as in `UnlearnConfig`; max_steps: cuts every method's steps,
+    None: not.
     """
 
     label_noise: float = 0.2
@@ -155,6 +158,8 @@ class Digits:
     forget_batch: int = 128
     retain_batch: int = 128
     max_steps: int | None = None
+    schedule: str = "constant"
+    recalibrated: bool = False
 
     stop_every = 1
     forget_file, is_request = None, False
@@ -167,6 +172,8 @@ class Digits:
     def training(self):
         """How original and Retrain are trained: a `TrainConfig`."""
         return self.train
+
+    unlearning = Experiment.unlearning
 
     def augment(self):
         """Nothing is done to the inputs of a batch."""
@@ -182,6 +189,16 @@ class Digits:
     def network(self, splits):
         """The quantized perceptron, with the global generator's initial weights."""
         return QuantMLP(self.sizes, self.bits, self.bits, batch_norm=True)
+
+
+# fields that results of before there were such lack, and what they would say there
+LATER = {"schedule": "constant", "recalibrated": False}
+
+
+def described(experiment):
+    """An `Experiment` or `Digits` as files hold it, a dict: files of before a field came are of the same one."""
+    fields = dataclasses.asdict(experiment).items()
+    return {name: value for name, value in fields if name not in LATER or value != LATER[name]}
 
 
 Origin = collections.namedtuple("Origin", "source, sha256")  # of data: what a cell's file says of it

@@ -49,6 +49,7 @@ LABELS = {"original": "original", "retrain": "Retrain", **METHODS}
 BASELINES = ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")
 ABLATIONS = ("oeu", "oeu_stop", "oeu_no_projection", "oeu_global", "oeu_random_labels")
 RULES = ("true", "proxy")
+SCHEDULES = ("constant", "linear", "cosine")  # of the learning rate of unlearning
 STANDARD_WIDTHS = {"resnet18": 64, "mobilenet_v2": 32}  # channels of the first stage
 PRECISIONS = ("float32", "bfloat16")
 DETERMINISM = ("warn", "error", "off")
@@ -110,6 +111,17 @@ class Setup:
     augmented: bool = option(True, "whether images are shifted and mirrored, in training and in unlearning", flag="")
     forget_batch: int = option(128, "images to forget in an unlearning step", flag="")
     retain_batch: int = option(128, "images to retain in an unlearning step", flag="")
+    schedule: str = option(
+        "constant",
+        "learning rate of unlearning over the run, of every method: as it is, or down to zero along a line or half a "
+        "cosine",
+        words=SCHEDULES,
+    )
+    recalibrated: bool = option(
+        False,
+        "after unlearning, whatever the method, estimate BatchNorm's statistics anew on the images to retain",
+        flag="--recalibrate",
+    )
     precision: str = option(
         "float32", "numbers that the network computes with", unset="bfloat16 on cuda, else float32", words=PRECISIONS
     )

@@ -21,7 +21,7 @@ RULE_TITLES = {
 }
 # what a file must at least hold to be shown
 DOCUMENT = {"kind", "name", "experiment", "seeds", "settings", "original", "retrain", "rows"}
-TUNING = {"grid", "seeds", "rules"}
+TUNING = {"experiment", "grid", "seeds", "rules"}
 CELL = {"diverged", "seconds"}
 TITLES = {"table": "Methods", "ablation": "Ablation of OEU", "sweep": "Sweep of alpha", "run": "Runs"}
 
@@ -197,6 +197,7 @@ def about(document):
         "calls unseen; AG: mean absolute gap to Retrain of the same seed over these four, lower is better; all in "
         "percent. forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen images. time / Retrain: "
         "seconds divided by Retrain's in the same run.",
+        results.how_unlearned(e),
         f"Settings: {origin['source']}"
         + (f", seeds {', '.join(map(str, origin['seeds']))}" if "seeds" in origin else "")
         + (moved if origin["transferred"] else "")
@@ -215,7 +216,7 @@ def tuning_table(tuning):
     lines = [
         f"Every method has the same {points} settings: learning rate {_list(grid['learning_rate'])}, weight "
         f"{_list(grid['weight'])}, steps {_list(grid['steps'])}; AG is the mean over seeds "
-        f"{', '.join(map(str, tuning['seeds']))}.",
+        f"{', '.join(map(str, tuning['seeds']))}. {results.how_unlearned(tuning['experiment'])}",
         "",
     ]
     for rule in RULES:

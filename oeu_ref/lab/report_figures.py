@@ -103,11 +103,16 @@ def tradeoff_figure(document):
 
 
 def mean_curve(cells):
-    """Means over the seeds, point by point: list of {"steps", "FA", "RA", "TA"}. A run that ended early stays there."""
+    """Means over the seeds, point by point: list of {"steps", "FA", "RA", "TA", "retain_loss"}, the last in eval mode.
+
+    A run that ended early stays there; results of before it was measured have no loss.
+    """
     points = []
     for i in range(max(len(cell["curve"]) for cell in cells)):
         at = [cell["curve"][min(i, len(cell["curve"]) - 1)] for cell in cells]
         means = {metric: float(np.mean([point["metrics"][metric] for point in at])) for metric in ("FA", "RA", "TA")}
+        if all("retain_loss" in point for point in at):
+            means["retain_loss"] = float(np.mean([point["retain_loss"] for point in at]))
         points.append({"steps": float(np.mean([point["steps"] for point in at])), **means})
     return points
 

@@ -18,6 +18,7 @@ __all__ = [
     "escaped",
     "finished",
     "format_value",
+    "how_unlearned",
     "inside",
     "mean_and_spread",
     "output_directory",
@@ -123,6 +124,13 @@ def summarize(runs):
         method: {metric: mean_and_spread([run[method][metric] for run in runs if method in run]) for metric in metrics}
         for method, metrics in first.items()
     }
+
+
+def how_unlearned(config):
+    """What all methods of a table share, a sentence for its caption; config: an experiment's, plain data."""
+    falls = {"constant": "constant", "linear": "falling linearly to zero", "cosine": "falling to zero along a cosine"}
+    anew = "estimated anew on the retain set" if config.get("recalibrated") else "as the steps left them"
+    return f"All methods: learning rate {falls[config.get('schedule', 'constant')]}; BatchNorm's statistics {anew}."
 
 
 def over(seeds):

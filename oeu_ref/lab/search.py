@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from .. import boundary
 from ..core.unlearner import NonFiniteError
 from . import baselines, engine, results
-from .experiment import DEMO, VARIANTS, Digits
+from .experiment import DEMO, VARIANTS, Digits, described
 
 SETTINGS_FILE = Path(__file__).with_name("demo_settings.json")
 # The search budget, the same for every method. The end of the steps is a budget, not a range: 80 steps read a fifth of
@@ -66,6 +67,15 @@ def gaps_along(gap, steps, run):
     return {n: gaps.get(n, final) for n in steps}
 
 
+def gaps_of(case, method, settings, steps, options=()):
+    """{steps: AG} of a method at one point, for each of some numbers of steps; arguments as in `engine.forget`."""
+    gaps = {}
+    for part in case.experiment.unlearning().runs(steps):
+        run = functools.partial(engine.forget, case, method, settings, max(part), options=options)
+        gaps |= gaps_along(case.gap, part, lambda look, run=run: run(look)[0])
+    return gaps
+
+
 def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=DEMO, config=None, progress=True):
     """Choose every method's settings: the grid point with the lowest AG, averaged over seeds that are not reported.
 
@@ -88,10 +98,8 @@ def on_digits(methods, seeds, grid, config, progress=True):
 
     def attempt(case, name, rate, weight):
         options = tuple(VARIANTS.get(name, {}).items())
-        method, settings = "oeu" if name in VARIANTS else name, baselines.Settings(rate, weight)
-        most = max(grid["steps"])
-        run = lambda look: engine.forget(case, method, settings, most, look, options)[0]
-        return gaps_along(case.gap, grid["steps"], run)
+        method = "oeu" if name in VARIANTS else name
+        return gaps_of(case, method, baselines.Settings(rate, weight), grid["steps"], options)
 
     total = len(seeds) * len(methods) * len(grid["learning_rate"]) * len(grid["weight"])
     with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
@@ -101,7 +109,7 @@ def on_digits(methods, seeds, grid, config, progress=True):
 
 def write(path, experiment, config, seeds, grid, **found):
     """Write what a search found, with what it depends on.  Returns the JSON file's contents."""
-    config = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    config = described(config) if dataclasses.is_dataclass(config) else config
     head = {"experiment": experiment, "config": config, "seeds": seeds, "grid": grid, "versions": results.versions()}
     data = results.plain({**head, **found})
     results.write_json(path, data)

@@ -12,7 +12,7 @@ from ..beyond import distributed
 from . import results
 from .cells import Cell
 from .engine import checked_seeds
-from .experiment import TABLES, Experiment, ForgettingCopies
+from .experiment import TABLES, Experiment, ForgettingCopies, described
 from .jobs import run_cells
 from .options import PRESETS, RULES, SEEDS
 from .tuning import checked_methods, chosen
@@ -91,7 +91,7 @@ def make(
     document = {
         "kind": kind,
         "name": name,
-        "experiment": dataclasses.asdict(experiment),
+        "experiment": described(experiment),
         "seeds": seeds,
         "settings": origin,
         "original": [Cell(seed, "original").path("").as_posix() for seed in seeds],
@@ -133,7 +133,7 @@ def _tuning(settings, experiment):
         raise ValueError(f"settings must be the contents of a tuning.json, got a {type(tuning).__name__}")
     if missing := sorted({"experiment", "forget_size", "rules", "seeds"} - set(tuning)):
         raise ValueError(f"settings must be the contents of a tuning.json, lacks {', '.join(missing)}")
-    same = tuning["experiment"] == results.plain(dataclasses.asdict(experiment))
+    same = tuning["experiment"] == results.plain(described(experiment))
     made_on = tuning["experiment"]
     size = f"{made_on['train_size'] or 'all'} images"
     what = f"{made_on['dataset']}, {made_on['arch']} of width {made_on['width'] or 'standard'}, {size}"

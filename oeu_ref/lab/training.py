@@ -10,10 +10,12 @@ from torch.nn import functional
 
 from .. import boundary
 from ..beyond import distributed
-from ..core.undo import in_mode, undone_on_error
+from ..core.batch_norm import recalibrate_batchnorm
+from ..core.undo import in_mode, undone, undone_on_error
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Batches, Samples
 from .checkpoints import Checkpoint
+from .options import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,39 @@ class TrainConfig:
         boundary.positive("learning_rate", self.learning_rate)
         boundary.number("momentum", self.momentum, 0, 1)
         boundary.number("weight_decay", self.weight_decay, 0)
+
+
+@dataclass(frozen=True)
+class UnlearnConfig:
+    """How a network unlearns, whatever the method.
+
+    forget_batch, retain_batch >= 1: samples in each step's two batches; schedule: the learning rate over the run,
+    "constant", or falling to zero, which the step after the last would have, along a line ("linear") or half a
+    cosine ("cosine"); recalibrated: whether BatchNorm's statistics are estimated anew on the retain set after the last
+    step, by `recalibrate_batchnorm`.
+    Raises TypeError or ValueError, naming the field, for a value out of range.
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, for the cosine.
+    """
+
+    forget_batch: int = 128
+    retain_batch: int = 128
+    schedule: str = "constant"
+    recalibrated: bool = False
+
+    def __post_init__(self):
+        boundary.integer("forget_batch", self.forget_batch, 1)
+        boundary.integer("retain_batch", self.retain_batch, 1)
+        boundary.one_of("schedule", self.schedule, SCHEDULES)
+        boundary.instance("recalibrated", self.recalibrated, bool)
+
+    def rate(self, done, steps):
+        """Factor of the learning rate in the step after `done` of `steps` ones: 1 in the first, more than 0 in all."""
+        left = 1 - done / steps
+        return {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[self.schedule]
+
+    def runs(self, steps):
+        """Numbers of steps by the run that shows them: a shorter one is a longer one's beginning, unless rates fall."""
+        return [tuple(steps)] if self.schedule == "constant" else [(count,) for count in steps]
 
 
 def build(make, seed):
@@ -123,8 +158,7 @@ def unlearn(
     forget,
     retain,
     steps,
-    forget_batch,
-    retain_batch,
+    config,
     generators,
     stop=None,
     on_step=None,
@@ -135,19 +169,16 @@ def unlearn(
     """The loop of every unlearning method: draw two batches, let the method update the model, until told to stop.
 
     method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
-    as in `oeu_ref.lab.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; forget_batch, retain_batch
-    >= 1: samples in each batch; generators: two, for the order of forget and of retain samples; stop: callable without
-    arguments, asked before each step, True ends the loop; on_step: called with (steps done, report) after each step;
-    augment: as in `oeu_ref.data.samples.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is
-    saved after each `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`,
-    newly made from the original model.
+from .options import SCHEDULES
     Returns the reports, one for each step taken.  The model is left in eval mode.
     Raises what the method raises; TypeError or ValueError, naming the argument, for others, or a foreign checkpoint.
     """
     if not (hasattr(method, "relabel") and hasattr(method, "step")):
         raise TypeError(f"method must have the functions relabel and step, got {type(method).__name__}")
     _check_samples("forget", forget), _check_samples("retain", retain)
-    boundary.integer("forget_batch", forget_batch, 1), boundary.integer("retain_batch", retain_batch, 1)
+    falls = boundary.instance("config", config, UnlearnConfig).schedule != "constant"
+    if falls and not hasattr(method, "optimizer"):
+        raise TypeError(f"method must have an optimizer for a learning rate that falls, got {type(method).__name__}")
     if len(generators := boundary.sequence("generators", generators, "two torch.Generators")) != 2:
         raise ValueError(f"generators must be two, of forget and of retain samples, got {len(generators)}")
     for generator in generators:
@@ -156,9 +187,11 @@ def unlearn(
     if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
         raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
     steps, save_every = boundary.integer("steps", steps, 0), boundary.integer("save_every", save_every, 1)
-    forget_source = Batches(method.relabel(forget), forget_batch, generators[0], augment)
-    retain_source = Batches(retain, retain_batch, generators[1], augment)
+    forget_source = Batches(method.relabel(forget), config.forget_batch, generators[0], augment)
+    retain_source = Batches(retain, config.retain_batch, generators[1], augment)
     reports, parts = [], {}
+    # before a checkpoint is read, which has those of its last step, and groups of its own
+    rates = [group["lr"] for group in method.optimizer.param_groups] if falls else []
     if checkpoint is not None:
         parts = {"method": method, "forget_batches": forget_source, "retain_batches": retain_source}
         if stop is not None:
@@ -166,13 +199,38 @@ def unlearn(
         if (saved := checkpoint.restore(**parts)) is not None:
             reports = [method.Report(**report) for report in saved["reports"]]
     while len(reports) < steps and not (stop is not None and stop()):
+        if rates:
+            _set_rates(method, [rate * config.rate(len(reports), steps) for rate in rates])
         reports.append(method.step(next(forget_source), next(retain_source)))
         if on_step is not None:
             on_step(len(reports), reports[-1])
         if checkpoint is not None and len(reports) % save_every == 0:
             checkpoint.save(**parts, reports=[asdict(report) for report in reports])
+    if rates:
+        _set_rates(method, rates)
+    if config.recalibrated and reports:
+        recalibrate_batchnorm(method.model, retain.inputs, share=distributed.shard)
     method.model.eval()
     return reports
+
+
+def _set_rates(method, rates):
+    for group, rate in zip(method.optimizer.param_groups, rates):
+        group["lr"] = rate
+
+
+@contextlib.contextmanager
+def as_left(model, retain, config):
+    """The model as `unlearn` would leave it if no step came any more; what is other about it is put back afterwards.
+
+    model, retain, config: as in `unlearn`. So a run can be looked at on its way, and goes on as if nobody had.
+    """
+    if not config.recalibrated:
+        yield
+        return
+    with undone(model):
+        recalibrate_batchnorm(model, retain.inputs, share=distributed.shard)
+        yield
 
 
 def _check_samples(name, samples):

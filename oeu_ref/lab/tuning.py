@@ -4,7 +4,6 @@
 `engine.proxy_average_gap`, which needs none.
 """
 
-import dataclasses
 import itertools
 import math
 import pathlib
@@ -15,7 +14,7 @@ from ..reference import metrics
 from . import baselines, results
 from .cells import Cell
 from .engine import checked_seeds, proxy_average_gap
-from .experiment import METHODS, checked_method
+from .experiment import METHODS, checked_method, described
 from .jobs import run_cells
 from .options import RULES, TUNING_SEEDS
 from .search import checked_grid, searched, setting
@@ -44,17 +43,20 @@ def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=
         raise ValueError("methods must name at least one, got ()")
     seeds, widen = checked_seeds(seeds), boundary.integer("widen", widen, 0)
     grid = checked_grid(GRID if grid is None else grid)
+    runs = experiment.unlearning().runs(grid["steps"])
     while True:
-        points = itertools.product(seeds, methods, grid["learning_rate"], grid["weight"])
-        cells = [_cell(*point, grid["steps"]) for point in points]
+        points = itertools.product(seeds, methods, grid["learning_rate"], grid["weight"], runs)
+        cells = [_cell(*point, len(runs) > 1) for point in points]
         retrain = [Cell(seed, "retrain", folder="tuning") for seed in seeds]
         done = run_cells(runner, experiment, retrain + cells)
 
-        def attempt(seed, name, rate, weight, done=done, steps=grid["steps"]):
-            rule, method = name
-            cell = _cell(seed, method, rate, weight, steps)
-            found = done[cell], done[cell.retrain()], done[cell.original()]
-            return {count: _gaps(found[0], count, *found[1:])[rule] for count in steps}
+        def attempt(seed, name, rate, weight, done=done):
+            (rule, method), gaps = name, {}
+            for steps in runs:
+                cell = _cell(seed, method, rate, weight, steps, len(runs) > 1)
+                found = done[cell], done[cell.retrain()], done[cell.original()]
+                gaps |= {count: _gaps(found[0], count, *found[1:])[rule] for count in steps}
+            return gaps
 
         both = searched(list(itertools.product(RULES, methods)), seeds, grid, attempt)
         digests = {rule: {name: both[rule, name] for name in methods} for rule in RULES}
@@ -64,7 +66,7 @@ def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=
         widen, grid = widen - 1, wider
     data = results.plain(
         {
-            "experiment": dataclasses.asdict(experiment),
+            "experiment": described(experiment),
             "data": done[retrain[0]]["data"],
             "device": done[retrain[0]]["device"],
             "versions": results.versions(),
@@ -109,10 +111,10 @@ def chosen(tuning, rule, name):
         raise ValueError(f"settings must be those of a tuning.json, of {name} they are wrong: {error}") from None
 
 
-def _cell(seed, method, rate, weight, steps):
-    """The cell of one point; one run gives all numbers of steps, as its prefixes are the shorter runs."""
+def _cell(seed, method, rate, weight, steps, one_of_several):
+    """The cell of one run at a point, which gives all these numbers of steps: `UnlearnConfig.runs`."""
     *points, last = steps
-    settings, suffix = baselines.Settings(rate, weight), f"_lr{rate:g}_w{weight:g}"
+    settings, suffix = baselines.Settings(rate, weight), f"_lr{rate:g}_w{weight:g}" + f"_s{last}" * one_of_several
     return Cell(seed, method, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
 
 

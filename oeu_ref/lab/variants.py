@@ -3,7 +3,7 @@
 import math
 
 from . import engine, results, search
-from .experiment import VARIANTS, Digits
+from .experiment import VARIANTS, Digits, described
 
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.03, 0.1, 0.3, 1.0, 3.0), "steps": (10, 20, 40, 80)}
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -44,6 +44,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
             "seeds": seeds,
             "search_seeds": found["seeds"],
             "grid": grid,
+            "config": described(config),
             "versions": results.versions(),
             "variants": {
                 name: {"options": VARIANTS[name], "best": best[name], "AG": gaps[name], "digest": _short(found, name)}
@@ -69,7 +70,7 @@ def markdown(data):
     points = math.prod(len(values) for values in data["grid"].values())
     return (
         f"{results.aligned(rows)}\n\nAG in percentage points: mean ± standard deviation over seeds {seeds}; {points} "
-        f"settings for each\nvariant, chosen on seeds {search_seeds}."
+        f"settings for each\nvariant, chosen on seeds {search_seeds}. {results.how_unlearned(data['config'])}"
     )
 
 

@@ -119,7 +119,8 @@ def _unlearned(case, settings, steps, batch, size, retain=None, keep=1):
     )
     streams = stream(case.seed, "forget batches"), stream(case.seed, "retain batches")
     retain = case.splits.retain if retain is None else retain
-    unlearn(method, case.splits.forget, retain, steps, case.experiment.forget_batch, batch, streams)
+    config = dataclasses.replace(case.experiment.unlearning(), retain_batch=batch)
+    unlearn(method, case.splits.forget, retain, steps, config, streams)
     return method
 
 

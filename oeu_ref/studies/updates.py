@@ -145,9 +145,9 @@ def _unlearn(case, optimizer, word, settings, on_step=None):
         copy.deepcopy(case.original), optimizer, word, settings["rate"], settings["weight"]
     )
     generators = stream(case.seed, "forget batches"), stream(case.seed, "retain batches")
-    batches = case.experiment.forget_batch, case.experiment.retain_batch
+    config = case.experiment.unlearning()
     look = None if on_step is None else lambda steps, report: on_step(method.model, steps, report)
-    unlearn(method, case.splits.forget, case.splits.retain, settings["steps"], *batches, generators, None, look)
+    unlearn(method, case.splits.forget, case.splits.retain, settings["steps"], config, generators, None, look)
     return method
 
 

@@ -15,13 +15,14 @@ from torch import nn
 
 from oeu_ref.beyond import distributed
 from oeu_ref.beyond.monitor import Monitored
+from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import baselines
 from oeu_ref.lab.baselines import JointOEU
 from oeu_ref.lab.experiment import METHODS
-from oeu_ref.lab.training import TrainConfig, build, train, unlearn
+from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
 from oeu_ref.reference import projection as reference
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
@@ -69,7 +70,7 @@ def method_steps(name):
     """Three steps of a method of `baselines` from the loop that all share."""
     model, (forget, retain) = network("convolutional"), batches("convolutional")
     method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
-    reports = unlearn(method, forget, retain, 3, 5, 6, (stream(1, "f"), stream(1, "r")))
+    reports = unlearn(method, forget, retain, 3, UnlearnConfig(5, 6), (stream(1, "f"), stream(1, "r")))
     return flat(model), torch.tensor([r.retain_loss or r.forget_loss for r in reports])
 
 
@@ -185,7 +186,16 @@ def unused_and_sparse():
     return grads[0], grads[2]
 
 
+def recalibrated():
+    """Statistics of a network, estimated anew on 19 samples in batches of 4 and 5."""
+    model, (_, retain) = network("convolutional"), batches("convolutional")
+    inputs = torch.cat([retain.inputs, retain.inputs + 1])[:19]
+    recalibrate_batchnorm(model, inputs, batch_size=5, share=distributed.shard)
+    return (flat(model),)
+
+
 WORK = {
+    "recalibrated": recalibrated,
     "oeu perceptron": lambda: oeu_steps("perceptron"),
     "oeu convolutional": lambda: oeu_steps("convolutional"),
     "oeu joint": lambda: oeu_steps("convolutional", "joint"),

@@ -1,6 +1,5 @@
 """Small real runs in processes of their own, and what two output folders differ in."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from oeu_ref.lab import results, tables
 from oeu_ref.lab.checkpoints import read
-from oeu_ref.lab.experiment import METHODS
+from oeu_ref.lab.experiment import METHODS, described
 
 TIMES = ("seconds", "time")
 SIZE = {"dataset": "tiny", "width": 4, "epochs": 4, "train_size": 120, "validation_size": 40}
@@ -35,7 +34,7 @@ def make_data(folder):
     np.savez(folder / "tiny.npz", **arrays)
     best = {"best": {"learning_rate": 0.02, "weight": 0.5, "steps": STEPS}}
     settings = {
-        "experiment": dataclasses.asdict(tables.experiment_named("cifar10-10", **SIZE)),
+        "experiment": described(tables.experiment_named("cifar10-10", **SIZE)),
         "forget_size": 12,
         "seeds": [101],
         "rules": {"true": dict.fromkeys(METHODS, best)},
