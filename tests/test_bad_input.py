@@ -167,6 +167,7 @@ VALID = {
     **{f"{library}.entropy": {"f": abs, "kl": abs} for library in ("torch", "jax")},
     **{f"{library}.projection": {"f": abs, "takes": "vectors"} for library in ("torch", "jax")},
     "torch.module": {"cls": nn.BatchNorm1d(2), "step": "bias", "bits": 4, "signed": True, "scale": None},
+    "observe.observe": lambda: (lambda net: {"model": net, "optimizer": optimizer(net)})(model()),
     "attacks.SupportVectorAttack.__call__": lambda: {
         "self": importlib.import_module("oeu_ref.lab.attacks").SupportVectorAttack(),
         **{"members": [0.5, 0.75], "non_members": [0.25], "targets": [0.5, 0.75]},
@@ -184,6 +185,7 @@ LIMITS = {
     "momentum": ((0, 1), (-1e-9, 1 + 1e-9)),
     **{name: ((0, 1e9), (-1e-9, INFINITE)) for name in ("weight_decay", "grad_scale")},
     "bits": ((1, 8, "binary", "ternary"), (0, 9, 32)),
+    "bits of torch.module": ((1, 8), (0, 9)),
     **{name: ((1, 8, 32, "binary"), (0, 9, 31)) for name in ("weight_bits", "activation_bits", "first_last_bits")},
     "q_min": ((-128, 0, 3.0), (0.5,)),
     "q_max": ((0, 255), (-8, -9)),
