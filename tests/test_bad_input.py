@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pathlib
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -382,6 +383,15 @@ def test_a_right_call_is_accepted(key):
     for name, function, torch_side in ruled():
         if (name, torch_side) == key:
             function(**valid_call(name, function, torch_side))
+
+
+def test_what_is_documented_as_a_float_is_pythons():
+    """Not an array or number of NumPy's, which JSON and a comparison by `is` take otherwise."""
+    found = {}
+    for key, function, torch_side in ruled():
+        if re.search(r"Returns (a|an|the \w+ as a) float\b", function.__doc__ or ""):
+            found[key] = type(function(**valid_call(key, function, torch_side)))
+    assert set(found.values()) == {float} and len(found) >= 8
 
 
 @pytest.mark.parametrize("where", sorted({row.name.partition("/")[0] for row in ROWS}))

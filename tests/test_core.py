@@ -17,6 +17,7 @@ from oeu_ref.core import (
     Quantizer,
     QuantLinear,
     QuantMLP,
+    contract,
     fake_quantize,
     projection,
     quantize_model,
@@ -73,6 +74,27 @@ def test_the_first_batch_sets_step_and_sign():
         before = q.step.item()
         q(-10 * batch)
         assert q.step.item() == before and q.range == expected
+
+
+def test_one_negative_value_makes_the_range_signed_and_zeros_do_not():
+    """What comes out of a ReLU is full of zeros, of both signs even, and takes no negative codes."""
+    for batch, signed in (([0.0, -0.0, 2.0], False), ([0.0, 0.0], False), ([-1e-3, 2.0], True), ([-3.0, -1.0], True)):
+        q = Quantizer(4, signed=None)
+        q(torch.tensor(batch))
+        assert q.range == ((-8, 7) if signed else (0, 15))
+
+
+def test_what_is_set_by_hand_counts_from_the_next_batch_on():
+    """Step and sign, before the first batch and after one that had set others."""
+    x = torch.tensor([-0.9, 0.6, 30.0])
+    for seen in (False, True):
+        q = Quantizer(4)
+        if seen:
+            q(x)
+        q.set(0.5, False)
+        assert q(x).tolist() == [0.0, 0.5, 7.5] and q.codes(x).tolist() == [0, 1, 15]
+        q.set(-0.5, True)
+        assert q(x).tolist() == [-1.0, 0.5, 3.5] and q.codes(x).tolist() == [-2, 1, 7]
 
 
 def test_state_travels_through_a_checkpoint_with_weights_only():
@@ -198,6 +220,30 @@ def test_gradients_reach_inputs_weights_biases_and_steps():
         assert tensor.grad is not None and tensor.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("mask", ["clip", "round"])
+def test_both_quantizers_of_a_layer_are_what_it_was_told(mask):
+    """Mask and bits reach them, weights are signed and scaled as a whole, activations decide their sign and are scaled
+    by the sample, and steps have the layer's dtype; also where a model is quantized, of one layer or of several."""
+    options, double = {"weight_bits": 3, "activation_bits": 5, "mask": mask}, {"dtype": torch.float64}
+    plain = nn.Sequential(nn.Conv2d(2, 3, 1, **double), nn.Flatten(), nn.Linear(12, 6, **double))
+    layers = [QuantLinear(3, 2, **options, **double), QuantConv2d(2, 3, 1, **options, **double)]
+    for model in (plain, plain[0]):
+        found = quantize_model(model, **options, first_last_bits=4).modules()
+        layers += [m for m in found if isinstance(m, (QuantLinear, QuantConv2d))]
+    assert len(layers) == 5
+    for i, layer in enumerate(layers):
+        weight, activation = layer.weight_quantizer, layer.activation_quantizer
+        assert (weight.mask, weight.bits, weight.per_sample, weight.decides_sign) == (
+            mask,
+            4 if i > 1 else 3,
+            False,
+            False,
+        )
+        assert (activation.mask, activation.bits) == (mask, 4 if i > 1 else 5)
+        assert activation.per_sample and activation.decides_sign and bool(weight.signed)
+        assert weight.step.dtype == activation.step.dtype == layer.weight.dtype == torch.float64
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_quantize_model_takes_every_layer_and_nothing_else(name):
     """All Conv2d and Linear layers, shortcuts too, are quantized in a copy; ends have 8 bits; the original stays."""
@@ -308,6 +354,46 @@ def test_half_precision_is_summed_in_float32():
     torch.testing.assert_close(result, wide.bfloat16())
 
 
+@pytest.mark.parametrize("dtype, threshold", [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("rescale", ["undo", "match"])
+def test_what_is_left_of_collinear_gradients_is_zero_below_the_threshold_and_only_there(dtype, threshold, rescale):
+    """Of the retain direction (1, 0) a share of 1.5 thresholds is a direction, and one of 0.7 is rounding noise; the
+    reference draws the line of float64 alike."""
+    for share in (0.7, 1.5):
+        f, r = torch.tensor([1.0, share * threshold], dtype=dtype), torch.tensor([2.0, 0.0], dtype=dtype)
+        expected = torch.zeros(2, dtype=dtype)
+        if share > 1:
+            expected[1] = share * threshold if rescale == "undo" else 1.0
+        torch.testing.assert_close(projection.project([f], [r], rescale=rescale)[0], expected, rtol=1e-6, atol=0)
+        if dtype == torch.float64:
+            (theirs,) = reference_projection.project([f.numpy()], [r.numpy()], rescale=rescale)
+            np.testing.assert_allclose(theirs, expected, rtol=1e-6, atol=0)
+
+
+def test_cosines_of_collinear_gradients_do_not_leave_minus_one_and_one():
+    """Products of unit vectors do, by rounding, in about one case of four."""
+    rng = np.random.default_rng(0)
+    for length in range(2, 100):
+        g = rng.normal(size=length)
+        for sign in (1, -1):
+            (theirs,) = reference_projection.cosines([g], [sign * g])
+            (mine,) = projection.cosines([torch.tensor(g)], [torch.tensor(sign * g)])
+            assert 1 - 1e-14 < sign * theirs <= 1 and 1 - 1e-14 < sign * mine <= 1
+
+
+@pytest.mark.parametrize("piece", [1, 4, 1 << 15])
+def test_norms_do_not_depend_on_the_pieces_in_which_they_are_summed(monkeypatch, piece):
+    """Tensors that are one piece, several and a part of one, that share a layer, and that are no contiguous memory."""
+    monkeypatch.setattr(projection, "PIECE", piece)
+    torch.manual_seed(0)
+    tensors = [torch.randn(s).double() for s in ((3, 5), (4,), (), (0,), (2, 3, 3))]
+    tensors[0] = tensors[0].t()
+    layers = projection.Layers(["a", "b", "a", "b", "c"], tensors)
+    of_layer = [torch.cat([tensors[i].flatten() for i in at]) for at in ((0, 2), (1, 3), (4,))]
+    for norms in (layers.norms(tensors), layers.plain_norms(tensors)):
+        torch.testing.assert_close(norms, torch.stack([t.norm() for t in of_layer]), rtol=1e-13, atol=0)
+
+
 def test_memory_layout_and_empty_tensors_make_no_difference():
     """Channels-last and transposed gradients, and tensors without elements, are projected by their logical order."""
     torch.manual_seed(0)
@@ -317,6 +403,15 @@ def test_memory_layout_and_empty_tensors_make_no_difference():
     moved = [f[0].to(memory_format=torch.channels_last), f[1].t().contiguous().t(), f[2], f[3]]
     for a, b in zip(expected, projection.project(moved, r, 1.0, "global")):
         torch.testing.assert_close(a, b)
+
+
+def test_the_contract_on_a_gpu_is_there_for_who_asks_and_nothing_else_is():
+    """Made when asked for, so that the file can be imported where there is none."""
+    for name, dtype in (("cuda", "float32"), ("cuda_float64", "float64")):
+        found = getattr(contract, name)
+        assert (found.DTYPE, found.device.type, found.QUANTIZER_MASK) == (dtype, "cuda", "clip")
+    with pytest.raises(AttributeError, match="no attribute 'tpu'"):
+        contract.tpu  # noqa: B018
 
 
 def test_integer_codes_are_the_references():

@@ -92,8 +92,10 @@ def test_float16_is_computed_in_float32():
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=0.25)
 
 
-def test_any_memory_layout_gives_the_same_result():
-    """Channels-last, transposed, strided and expanded gradients, in all combinations."""
+@pytest.mark.parametrize("stretch", [7, fast.STRETCH])
+def test_any_memory_layout_gives_the_same_result(monkeypatch, stretch):
+    """Channels-last, transposed, strided and expanded gradients, in all combinations, in one stretch or in many."""
+    monkeypatch.setattr(fast, "STRETCH", stretch)
     (forget,), (retain,) = gradients([(4, 6, 5, 5)], torch.float64)
     layouts = (
         lambda t: t,
@@ -120,11 +122,50 @@ def test_empty_and_0_d_tensors_are_part_of_their_layers():
         torch.testing.assert_close(found, expected)
 
 
+def test_gradients_are_overwritten_on_demand_alone():
+    """The result is new memory, or that of the forget gradient; the retain gradient stays."""
+    for overwrite in (False, True):
+        forget, retain = gradients([(6, 5)])
+        before, (expected,) = [forget[0].clone(), retain[0].clone()], projection.project(forget, retain)
+        (found,) = projected(forget, retain, Layers(None, forget), overwrite=overwrite)
+        torch.testing.assert_close(found, expected)
+        assert (found.data_ptr() == forget[0].data_ptr()) == overwrite == (not torch.equal(forget[0], before[0]))
+        assert torch.equal(retain[0], before[1])
+
+
+def test_gradients_nearer_than_the_bound_are_done_carefully(carefully):
+    """The bound is a cosine of sqrt(3)/2 = 0.866, of either sign."""
+    for cosine in (0.85, 0.88, -0.85, -0.88):
+        forget = [torch.tensor([1.0, 0.0])]
+        projected(forget, [torch.tensor([cosine, math.sqrt(1 - cosine**2)])], Layers(None, forget))
+        assert carefully == [1] * (abs(cosine) > 0.866)
+        carefully.clear()
+
+
+def test_the_additive_epsilon_is_done_carefully(carefully):
+    forget, retain = gradients([(6, 5)])
+    (found,) = projected(forget, retain, Layers(None, forget), normalization="additive", epsilon=0.5)
+    assert carefully == [1]
+    plain = [[g.double().numpy() for g in grads] for grads in (forget, retain)]
+    expected = reference.project(*plain, normalization="additive", epsilon=0.5)[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("options", [{"alpha": 1.5}, {"rescale": "stretch"}, {"normalization": "none"}])
 def test_bad_options_are_refused_as_they_are_by_the_careful_function(options):
     forget, retain = gradients([3])
     with pytest.raises(ValueError, match=next(iter(options))):
         projected(forget, retain, Layers(None, forget), **options)
+
+
+def test_halves_are_reported_as_in_float32():
+    """Squares of these overflow in float16."""
+    forget, retain = gradients([(30, 20), (7,)])
+    halves = [[300 * g.half() for g in grads] for grads in (forget, retain)]
+    layers = Layers(None, forget)
+    found = fast.cosines_and_norms(*halves, layers, small=0)
+    expected = fast.cosines_and_norms(*([g.float() for g in grads] for grads in halves), layers)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_small_networks_go_the_careful_way(carefully):

@@ -170,7 +170,15 @@ def test_everything_public_has_a_docstring(path):
 # What a caller gets who says nothing: an argument has one default wherever it stands, but for those named with a place.
 # The paper's where it is known (alpha, 4 bits), else the field's, as the docstrings say.
 DEFAULTS = {
-    **{"alpha": 1.0, "beta": 1.0, "granularity": "layer", "rescale": "undo", "layer": "module", "mode": "train"},
+    **{
+        "alpha": 1.0,
+        "beta": 1.0,
+        "granularity": "layer",
+        "rescale": "undo",
+        "layer": "module",
+        "mode": "train",
+        "share": None,
+    },
     **{"normalization": "exact", "epsilon": 1e-8, "layer_ids": None, "norms": None, "forget_loss": None},
     **{"weight_bits": 4, "activation_bits": 4, "first_last_bits": 8, "batch_norm": False},
     **{"signed": True, "mask": "clip", "per_sample": False, "grad_scale": 1.0, "known": None},
@@ -183,6 +191,9 @@ DEFAULTS = {
 DEFAULTS_OF_ROOMS_ABOVE = {
     "lab.training.TrainConfig": {
         **{"epochs": 50, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    },
+    "lab.training.UnlearnConfig": {
+        **{"forget_batch": 128, "retain_batch": 128, "schedule": "constant", "recalibrated": False},
     },
     "lab.baselines.Settings": {"weight": 1.0, "momentum": 0.9, "weight_decay": 5e-4},
     "lab.baselines.SalUn": {"share": 0.5},

@@ -53,6 +53,16 @@ def test_entropy_of_probabilities_agrees_with_entropy_of_logits():
     np.testing.assert_allclose(entropy.entropy_of_probabilities(entropy.softmax(z)), entropy.entropy(z), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+def test_sure_predictions_and_logits_far_apart_give_no_warning():
+    """Zeros, ones and differences beyond the largest number are right input, whatever the formula makes of them."""
+    far, p = np.array([[1.7e308, -1.7e308, 0.0]]), np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    assert np.isfinite(entropy.log_softmax(far)).all() and entropy.entropy(far) == [0]
+    np.testing.assert_allclose(entropy.entropy_of_probabilities(p), [0, math.log(2)])
+    assert metrics.modified_entropy(p, [0, 2]).tolist() == [0.0, np.inf]
+    assert metrics.modified_entropy(p, [2, 0])[0] == np.inf
+
+
 # --- quantizer ----------------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,20 @@ def test_a_parameter_that_only_one_loss_reaches_gets_that_gradient():
     torch.testing.assert_close(model.extra.weight.grad, expected)
 
 
+def test_gradients_of_before_move_nothing():
+    """A parameter that neither loss reaches stays, whatever your own loop left in its grad, momentum or decay."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"used": nn.Linear(6, 4), "unused": nn.Linear(6, 4)})
+    model.forward = lambda x: model["used"](x)
+    optimizer = sgd(model, momentum=0.9, weight_decay=0.1)
+    sum(p.square().sum() for p in model.parameters()).backward()
+    optimizer.step()
+    before = snapshot(model)
+    OEU(model, optimizer).step(*batches())
+    moved = {name.partition(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"used"} and all(p.grad is None for p in model["unused"].parameters())
+
+
 def test_only_what_the_optimizer_holds_is_changed():
     """Parameters that the optimizer does not hold stay, although they require a gradient."""
     model, data = small_net(), batches()
@@ -342,6 +356,35 @@ def test_bfloat16_models_unlearn():
     assert abs(report.residual) < 1e-2  # the direction itself is rounded to bfloat16
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_losses_of_halves_are_computed_in_float32(dtype):
+    """Losses, entropy and gradients are those of the same logits in float32."""
+    torch.manual_seed(0)
+    model, (forget, retain, labels) = nn.Linear(6, 4).to(dtype), batches()
+    unlearner = OEU(model, sgd(model))
+    plan = unlearner.plan(forget.to(dtype), retain.to(dtype), labels)
+    log_p = model(forget.to(dtype)).float().log_softmax(1)
+    entropy, loss = (
+        -(log_p.exp() * log_p).sum(1).mean(),
+        nn.functional.cross_entropy(model(retain.to(dtype)).float(), labels),
+    )
+    assert plan.report.forget_entropy == pytest.approx(entropy.item(), rel=1e-6)
+    assert plan.report.retain_loss == pytest.approx(loss.item(), rel=1e-6)
+    for found, expected in ((plan.forget_grads, -entropy), (plan.retain_grads, loss)):
+        torch.testing.assert_close(found["weight"], torch.autograd.grad(expected, model.weight)[0])
+
+
+def test_a_gradient_of_zeros_has_cosine_zero():
+    """With every layer, and with all together; the step is then plain descent on the retain loss."""
+    model, data = small_net(batch_norm=False), batches()
+    plan = OEU(model, sgd(model), forget_loss=lambda logits: 0 * logits.sum()).plan(*data)
+    report = plan.report
+    assert report.cosine == report.residual == 0
+    assert {*report.layer_cosines.values(), *report.layer_residuals.values()} == {0}
+    for name, d in plan.direction.items():
+        assert torch.equal(d, plan.retain_grads[name])
+
+
 class Additive(OEU):
     """OEU with the additive normalization: what a subclass that projects otherwise looks like."""
 
@@ -482,6 +525,22 @@ def test_the_stop_rule_stops_at_the_entropy_of_unseen_data():
     model.eval()
     p = model(forget).softmax(1)
     assert stop.history[-1][0] == pytest.approx(-(p * p.log()).sum(1).mean().item(), abs=1e-6)
+
+
+def test_equal_entropies_are_enough_to_stop():
+    """Forgotten is what is as uncertain as unseen data, which needs not be more uncertain."""
+    model, (forget, *_) = small_net(), batches()
+    model(forget)
+    assert EntropyStop(model, forget, forget.clone()).reached()
+
+
+def test_measuring_entropy_keeps_no_graph():
+    """Activations of a thousand images would stay in memory otherwise, in the middle of unlearning."""
+    seen = []
+    model = nn.Linear(6, 4)
+    model.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    EntropyStop(model, torch.rand(2, 6), torch.rand(3, 6), batch_size=2).reached()
+    assert seen == [False] * 3
 
 
 def test_the_stop_rule_names_bad_inputs():
