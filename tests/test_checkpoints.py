@@ -217,7 +217,8 @@ def test_the_state_is_saved_after_each_save_every_steps_and_at_no_other(tmp_path
         saved, model = [], small_model()
         method = METHODS["ft"].make(model, splits.forget, Settings(0.1), stream(0, "method"))
         generators, checkpoint = (stream(0, "forget"), stream(0, "retain")), Noting(tmp_path / f"{every}.pt", {})
-        unlearn(method, splits.forget, splits.retain, 7, 8, 8, generators, checkpoint=checkpoint, save_every=every)
+        data, config = (splits.forget, splits.retain), UnlearnConfig(8, 8)
+        unlearn(method, *data, 7, config, generators, checkpoint=checkpoint, save_every=every)
         assert saved == expected
 
 

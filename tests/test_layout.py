@@ -242,7 +242,7 @@ def test_a_plain_experiment_is_the_documented_one():
         **{"dataset": "cifar10", "forget_ratio": 0.1, "validation_size": 5000, "arch": "resnet18", "stem_stride": 1},
         **{"weight_bits": 4, "activation_bits": 4, "first_last_bits": 8, "epochs": 30, "batch_size": 128},
         **{"learning_rate": 0.1, "weight_decay": 5e-4, "augmented": True, "forget_batch": 128, "retain_batch": 128},
-        **{"precision": "float32", "compiled": False},
+        **{"schedule": "constant", "recalibrated": False, "precision": "float32", "compiled": False},
     }
     assert {name: value for name, value in dataclasses.asdict(Setup()).items() if value is not None} == expected
 
