@@ -187,6 +187,7 @@ LIMITS = {
     **{name: ((0, 1e9), (-1e-9, INFINITE)) for name in ("weight_decay", "grad_scale")},
     "bits": ((1, 8, "binary", "ternary"), (0, 9, 32)),
     "bits of torch.module": ((1, 8), (0, 9)),
+    "bits of torch.module": ((1, 8), (0, 9)),
     **{name: ((1, 8, 32, "binary"), (0, 9, 31)) for name in ("weight_bits", "activation_bits", "first_last_bits")},
     "q_min": ((-128, 0, 3.0), (0.5,)),
     "q_max": ((0, 255), (-8, -9)),
