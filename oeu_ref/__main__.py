@@ -103,15 +103,15 @@ class Demo(Folder):
     search: bool = option(
         False,
         "search every method's settings anew first, on seeds 101 to 105 (about 10 minutes), and overwrite "
-        "oeu_ref/lab/demo_settings.json",
+        "oeu_ref/lab/demo_settings.json; with --schedule or --recalibrate write OUT/settings.json and take that",
     )
+    schedule: str = options.schedule()
+    recalibrated: bool = options.recalibrated()
 
     def run(self):
         from .lab import demo
 
-        if self.search:
-            demo.search()
-        return self.show(demo.run(self.out, self.seeds, self.quick))
+        return self.show(demo.run(self.out, self.seeds, self.quick, self.schedule, self.recalibrated, self.search))
 
 
 @record
@@ -262,12 +262,16 @@ class Variants(Folder):
     out: str = option(
         "results/variants", "folder for search.json, variants.json and variants.md, made if it is missing", "DIR"
     )
+    schedule: str = options.schedule()
+    recalibrated: bool = options.recalibrated()
 
     def run(self):
         from .lab import variants
+        from .lab.experiment import Digits
 
         with files.alone(self.out, "out_dir"):
-            return self.show(variants.run(self.out))
+            config = Digits(schedule=self.schedule, recalibrated=self.recalibrated)
+            return self.show(variants.run(self.out, config=config))
 
 
 @record

@@ -9,8 +9,10 @@ import torch
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, digits, other_labels, stream
+from oeu_ref.lab import engine
 from oeu_ref.lab.baselines import (
     FineTuning,
+    L1Sparse,
     Method,
     OrthogonalEntropy,
     RandomLabels,
@@ -20,7 +22,7 @@ from oeu_ref.lab.baselines import (
     SimilarLabelsByEpoch,
     similar_labels,
 )
-from oeu_ref.lab.experiment import METHODS
+from oeu_ref.lab.experiment import METHODS, QUICK
 from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
 from oeu_ref.reference.entropy import cross_entropy, entropy_loss
 from oeu_ref.reference.projection import project
@@ -102,6 +104,53 @@ def test_oeu_with_random_labels_projects_their_gradient(tiny):
         (g_perp,) = project([g_f.numpy()], [g_r.numpy()])
         assert abs((g_f * g_r).sum()) > 0.01  # otherwise nothing would be projected
         assert_equal(stepped(method, tiny), before - RATE * (g_r + WEIGHT * torch.from_numpy(g_perp)))
+
+
+def layers_of_two(name, tiny):
+    """(plan, {parameter: (g_f, g_r)}, <g_f, g_r> of each layer) of a method's first step on two layers."""
+    torch.manual_seed(21)
+    first, second = (torch.nn.Linear(FEATURES, n, dtype=torch.float64) for n in (FEATURES, CLASSES))
+    tiny.model = torch.nn.Sequential(first, torch.nn.Tanh(), second)
+    oeu, retain = make(METHODS[name].make, tiny, decay=0.0).oeu, tiny.retain
+    plan = oeu.plan(tiny.forget.inputs, retain.inputs, retain.labels)
+    grads = {key: (plan.forget_grads[key], plan.retain_grads[key]) for key in plan.parameters}
+    inner = {layer: sum((f * r).sum() for k, (f, r) in grads.items() if k.startswith(layer)) for layer in ("0", "2")}
+    return plan, grads, inner
+
+
+def test_oeu_under_conflict_projects_where_layers_conflict_and_nowhere_else(tiny):
+    """d = g_r + w g_f in a layer whose gradients agree, g_r + w g_perp in one where they conflict."""
+    plan, grads, inner = layers_of_two("oeu_conflict", tiny)
+    assert min(inner.values()) < -0.01 and max(inner.values()) > 0.01  # a layer of each kind
+    for key, (g_f, g_r) in grads.items():
+        layer = key[0]
+        length = sum((r * r).sum() for k, (_, r) in grads.items() if k.startswith(layer))
+        taken = min(inner[layer], 0) / length * g_r
+        assert_equal(plan.direction[key], g_r + WEIGHT * (g_f - taken))
+
+
+def test_forget_only_steps_have_no_part_along_the_retain_gradient(tiny):
+    """d = w g_perp, at right angles to g_r in each layer, where OEU's own d has <d, g_r> = |g_r|^2."""
+    plan, grads, inner = layers_of_two("oeu_forget_only", tiny)
+    assert min(abs(value) for value in inner.values()) > 0.01
+    for layer in inner:
+        keys = [key for key in grads if key.startswith(layer)]
+        assert abs(sum((plan.direction[key] * grads[key][1]).sum() for key in keys)) < 1e-14
+    for key in grads:
+        assert_equal(plan.direction[key], WEIGHT * plan.projected_grads[key])
+
+
+def test_a_method_that_fades_does_so_over_the_run(monkeypatch):
+    """Three steps have the whole penalty, two thirds and one; each number of steps is a run of its own."""
+    case, seen = engine.prepare(0, QUICK), []
+    direction = L1Sparse.direction
+    watched = lambda self, *losses: seen.append((self.fade, self.taken)) or direction(self, *losses)
+    monkeypatch.setattr(L1Sparse, "direction", watched)
+    for name in ("l1_fading", "l1"):
+        engine.forget(case, name, Settings(0.1), 3)
+    assert seen == [(3, 0), (3, 1), (3, 2), *[(None, i) for i in range(3)]]
+    assert METHODS["l1_fading"].runs(UnlearnConfig(), (2, 4)) == [(2,), (4,)]
+    assert METHODS["l1"].runs(UnlearnConfig(), (2, 4)) == [(2, 4)]
 
 
 def test_saliency_does_not_depend_on_the_batch_size(tiny):
@@ -252,7 +301,7 @@ def test_every_method_runs_in_the_one_loop_and_repeats_to_the_bit(name):
         reports = unlearn(method, splits.forget, splits.retain, 5, UnlearnConfig(32, 64), generators)
         assert len(reports) == 5
         assert (reports[0].retain_loss is None) == (name == "ga")
-        assert (reports[0].forget_loss is None) == (name in ("ft", "l1"))
+        assert (reports[0].forget_loss is None) == (name in ("ft", "l1", "l1_fading"))
         weights.append([p.detach().clone() for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights))
     assert not all(torch.equal(a, b) for a, b in zip(weights[0], original.parameters()))

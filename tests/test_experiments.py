@@ -528,14 +528,14 @@ def test_the_words_of_the_help_are_those_of_the_code():
     assert tuple(bench.FIGURES) == options.BENCH
     assert tuple(models.ARCHITECTURES) == tuple(options.STANDARD_WIDTHS)
     assert tuple(experiment._MAKE) == tuple(options.METHODS)
-    assert set(options.BASELINES) | set(options.ABLATIONS) == set(METHODS)
+    assert {*options.BASELINES, *options.ABLATIONS, *options.PROJECTIONS, *options.RELEASED} == set(METHODS)
     assert not set(tables.REPORTED_SEEDS) & set(tuning.TUNING_SEEDS)
 
 
-def test_the_package_brings_settings_for_every_method_by_both_rules():
+def test_the_package_brings_settings_for_every_method_of_table_and_ablation_by_both_rules():
     found = json.loads(tables.SETTINGS_FILE.read_text())
     for rule in tuning.RULES:
-        for name in METHODS:
+        for name in {*options.BASELINES, *options.ABLATIONS}:
             settings, steps = tuning.chosen(found, rule, name)
             assert settings.learning_rate > 0 and steps >= 1
     assert found["experiment"] == json.loads(

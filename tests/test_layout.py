@@ -43,8 +43,8 @@ CEILINGS = {
     "beyond": 1370,
     "integer": 1300,
     "data": 1030,
-    "lab": 4945,
-    "studies": 3320,
+    "lab": 5040,
+    "studies": 3415,
     "__main__": 330,
     "__init__": 10,
 }

@@ -7,7 +7,7 @@ theta <- theta - eta d, with momentum and weight decay. Both batches are forward
 Retrain, which all are measured against, is `oeu_ref.lab.training.train` on the retain set.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
+from ..core.fast import cosines_and_norms
 from ..core.undo import in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from ..data.samples import Samples, other_labels
@@ -165,7 +166,7 @@ class L1Sparse(FineTuning):
 
     Update: SGD along g_r + w gamma sign(theta), sign(0) = 0; gamma = 5e-4 is ours. All parameters are penalized, as in
     the authors' code, whose factor is 0.2 by default and fades linearly to 0 over the epochs. So it does here over
-    `fade` steps, an integer >= 1; None, and in the tables: it stays what it is.
+    `fade` steps, an integer >= 1 (in the tables' row l1_fading the run's own); None: it stays what it is.
     Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023, equation 4.
     """
 
@@ -347,7 +348,7 @@ def _crosswise(norms):
 
 @torch.no_grad()
 def similar_labels(model, samples, batch_size=1024):
-    """The most likely class other than each sample's own label, in eval mode; each module's own mode is put back afterwards.
+    """The most likely class other than each sample's own label, in eval mode; modules' modes are put back.
 
     model: maps (N, ...) to logits (N, K); samples: `Samples`.  Returns (N,) int64, never equal to `samples.labels`.
     Source: the similar labels of Q-MUL, arXiv 2503.13917.
@@ -382,20 +383,50 @@ class JointOEU(ParallelOEU):
         return self.model(torch.cat([forget_inputs, retain_inputs])).split([len(forget_inputs), len(retain_inputs)])
 
 
+class ConflictOEU(ParallelOEU):
+    """OEU that projects only where the gradients conflict: a layer with <g_f, g_r> >= 0 keeps its forget gradient.
+
+    Arguments as `OEU`.
+    Source: the rule of PCGrad (Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020), layer by layer.
+    """
+
+    def project(self, parameters, g_f, g_r, layers):
+        """As `OEU.project`, but for layers where the gradients agree."""
+        agree = cosines_and_norms(g_f, g_r, layers)[0].to(g_f[0].device) >= 0
+        projected = super().project(parameters, g_f, g_r, layers)
+        return [torch.where(agree[i], f, p) for i, f, p in zip(layers.ids, g_f, projected)]
+
+
+class ForgetOnlyOEU(ParallelOEU):
+    """OEU without its retain term, d = beta g_perp: the one step of which Theorem 4.3 speaks as a whole.
+
+    Arguments as `OEU`.
+    """
+
+    def plan(self, forget_inputs, retain_inputs, retain_labels):
+        """As `OEU.plan`, with another direction."""
+        plan = super().plan(forget_inputs, retain_inputs, retain_labels)
+        return replace(plan, direction={name: self.beta * g for name, g in plan.projected_grads.items()})
+
+
+FORMS = {"separate": ParallelOEU, "joint": JointOEU, "under conflict": ConflictOEU, "forget only": ForgetOnlyOEU}
+
+
 class OrthogonalEntropy(Method):
     """OEU: raise the entropy of the forget predictions, at right angles to what the retain set needs.
 
     Update: SGD along g_r + w g_perp, g_perp the gradient of -mean H(p(x_f)) with its component along g_r removed layer
-    by layer (`oeu_ref.core.unlearner.OEU`, whose beta is w); forget labels are not used. forward: "separate", or "joint"
-    for `JointOEU`; options: of that class.  Steps return its `StepReport`.  With a stop rule the loop ends early: pass `EntropyStop(...).reached` as `stop`.
+    by layer (`oeu_ref.core.unlearner.OEU`, whose beta is w); forget labels are not used. form: a key of
+    FORMS, that class of OEU takes the steps; options: its.  Steps return its `StepReport`.  With a stop rule the loop
+    ends early: pass `EntropyStop(...).reached` as `stop`.
     Source: arXiv 2602.00567.
     """
 
     Report = StepReport
 
-    def __init__(self, model, forget, settings, generator, forward="separate", **options):
+    def __init__(self, model, forget, settings, generator, form="separate", **options):
         super().__init__(model, forget, settings, generator)
-        make = {"separate": ParallelOEU, "joint": JointOEU}[boundary.one_of("forward", forward, ("separate", "joint"))]
+        make = FORMS[boundary.one_of("form", form, tuple(FORMS))]
         self.oeu = make(model, self.optimizer, beta=settings.weight, **options)
 
     def step(self, forget, retain):

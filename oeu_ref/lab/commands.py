@@ -169,9 +169,10 @@ class Ablation(Rows):
 
     line = "OEU without projection, with global projection, with random labels, with the stop rule"
     example = "cifar10-10 --preset cpu --data-root data"
+    methods: tuple[str, ...] = methods(options.ABLATIONS)
 
     def run(self):
-        return self.make(options.ABLATIONS)
+        return self.make(self.methods)
 
 
 @options.record

@@ -24,23 +24,32 @@ __all__ = ["REPORTED_SEEDS", "markdown", "redraw", "run", "search"]
 REPORTED_SEEDS = (1, 2, 3)
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, quick=False, progress=True):
+def run(
+    out_dir, seeds=REPORTED_SEEDS, quick=False, schedule="constant", recalibrated=False, anew=False, progress=True
+):
     """The demo: every method on every seed; writes demo.json, demo.md and demo.png.
 
     out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs and
-    steps only, to see that everything works, the figures mean nothing; progress: show a bar on stderr, if a terminal.
+    steps only, to see that everything works, the figures mean nothing; schedule, recalibrated: as in `UnlearnConfig`;
+    anew: search the settings first, and keep them in `demo_settings.json`, or, where schedule or recalibrated are not
+    the default, in settings.json of the directory; progress: show a bar on stderr, if a terminal.
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
     seeds = engine.checked_seeds(seeds)
     out_dir = results.output_directory("out_dir", out_dir)
-    config = QUICK if quick else Digits()
-    chosen = load_settings(config.max_steps)
+    plain = QUICK if quick else Digits()
+    config = dataclasses.replace(plain, schedule=schedule, recalibrated=recalibrated)
+    config.unlearning()
+    path = SETTINGS_FILE if config == plain or not anew else out_dir / "settings.json"
+    if anew:
+        search(path, config=dataclasses.replace(Digits(), schedule=schedule, recalibrated=recalibrated))
+    chosen = load_settings(config.max_steps, path)
     start = time.perf_counter()
     total = len(seeds) * (2 * config.train.epochs + sum(steps for _, steps in chosen.values()))
     with files.alone(out_dir), engine.one_thread(), engine.progress_bar(total, progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
-    data = _document(config, seeds, chosen, runs, time.perf_counter() - start)
+    data = _document(config, seeds, chosen, runs, time.perf_counter() - start, path)
     text = markdown(data)
     return {
         "table": text,
@@ -90,7 +99,7 @@ def _cosines(reports):
     return {layer: [report.layer_cosines[layer] for report in reports] for layer in reports[0].layer_cosines}
 
 
-def _document(config, seeds, chosen, runs, seconds):
+def _document(config, seeds, chosen, runs, seconds, path):
     """All that the files show, as plain data. Everything but "seconds" is a function of config, seeds and versions."""
     seconds = {"total": seconds, "runs": [run.pop("seconds") for run in runs]}
     times = [{name: {"seconds": value} for name, value in run.items()} for run in seconds["runs"]]
@@ -100,7 +109,7 @@ def _document(config, seeds, chosen, runs, seconds):
             "config": described(config),
             "settings": {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in chosen.items()},
             "seeds": list(seeds),
-            "search": _search_in_short(),
+            "search": _search_in_short(path),
             "attack": SupportVectorAttack.name,
             "versions": results.versions(),
             "labels": {name: LABELS[name] for name in ("original", "retrain", *DEMO)},
@@ -112,10 +121,11 @@ def _document(config, seeds, chosen, runs, seconds):
     )
 
 
-def _search_in_short():
+def _search_in_short(path):
     """How the settings were chosen: the seeds, the number of grid points, and what a wrong choice costs a method."""
-    found = results.read_json(SETTINGS_FILE)
+    found = results.read_json(path)
     return {
+        "how": results.how_unlearned(found["config"]),
         "seeds": found["seeds"],
         "most_steps": max(found["grid"]["steps"]),
         "points": math.prod(len(values) for values in found["grid"].values()),
@@ -140,6 +150,8 @@ def markdown(data):
         f"Settings: each method's best by AG among the same {data['search']['points']} points (learning rate, weight, "
         f"at most {data['search']['most_steps']} steps), on seeds {', '.join(map(str, data['search']['seeds']))}."
     )
+    if (how := data["search"].get("how", results.how_unlearned({}))) != results.how_unlearned(config):
+        caption += f" In that search: {how}"
     for run in data["runs"]:
         for name in run["diverged"]:
             caption += f"\n{data['labels'][name]} diverged on seed {run['seed']} and is averaged over the others."

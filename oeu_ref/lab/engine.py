@@ -62,7 +62,8 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     """
     info = METHODS.get(method) if isinstance(method, str) else None
     make = method if info is None else info.make
-    method = make(model, splits.forget, settings, stream(seed, "method"), **dict(options))
+    fade = {"fade": steps} if info is not None and info.fades else {}
+    method = make(model, splits.forget, settings, stream(seed, "method"), **{**fade, **dict(options)})
     stop = None
     if info is not None and info.stops:
         # unseen by training and by the metrics, and asked for inputs alone

@@ -238,12 +238,17 @@ class MethodInfo:
     """A method as the tables know it.
 
     label: what to call it; make(model, forget, settings, generator) -> `oeu_ref.lab.baselines.Method`; stops: whether
-    the entropy stop rule may end it early.
+    the entropy stop rule may end it early; fades: whether its steps depend on how many there will be, `fade`.
     """
 
     label: str
     make: object
     stops: bool = False
+    fades: bool = False
+
+    def runs(self, config, steps):
+        """Numbers of steps by the run that shows them: `UnlearnConfig.runs`, each its own if the method fades."""
+        return [(count,) for count in steps] if self.fades else config.runs(steps)
 
 
 def _oeu(**options):
@@ -262,8 +267,15 @@ _MAKE = {
     "oeu_no_projection": _oeu(alpha=0.0),
     "oeu_global": _oeu(granularity="global"),
     "oeu_random_labels": baselines.OrthogonalRandomLabels,
+    "l1_fading": baselines.L1Sparse,
+    "qmul_released": baselines.SimilarLabelsByEpoch,
+    "oeu_conflict": _oeu(form="under conflict"),
+    "oeu_forget_only": _oeu(form="forget only"),
 }
-METHODS = {name: MethodInfo(label, _MAKE[name], name == "oeu_stop") for name, label in options.METHODS.items()}
+METHODS = {
+    name: MethodInfo(label, _MAKE[name], name == "oeu_stop", name == "l1_fading")
+    for name, label in options.METHODS.items()
+}
 DEMO = ("oeu", "oeu_stop", "ft", "ga", "rl", "salun", "qmul")
 # OEU with one option changed: what the paper leaves open, and what is left without its parts
 VARIANTS = {
@@ -272,8 +284,10 @@ VARIANTS = {
     "tensor, undo": {"layer": "tensor"},
     "tensor, match": {"layer": "tensor", "rescale": "match"},
     "global": {"granularity": "global"},
-    "joint forward": {"forward": "joint"},
+    "joint forward": {"form": "joint"},
     "no projection": {"alpha": 0.0},
+    "only under conflict": {"form": "under conflict"},
+    "forget-only steps": {"form": "forget only"},
 }
 
 

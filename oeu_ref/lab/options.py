@@ -44,10 +44,18 @@ METHODS = {
     "oeu_no_projection": "OEU without projection",
     "oeu_global": "OEU, global projection",
     "oeu_random_labels": "OEU, random labels for entropy",
+    "l1_fading": "l1-sparse, fading",
+    "qmul_released": "Q-MUL, weights as released",
+    "oeu_conflict": "OEU, projection only under conflict",
+    "oeu_forget_only": "OEU, forget-only steps",
 }
 LABELS = {"original": "original", "retrain": "Retrain", **METHODS}
 BASELINES = ("oeu", "ft", "ga", "rl", "salun", "qmul", "l1")
 ABLATIONS = ("oeu", "oeu_stop", "oeu_no_projection", "oeu_global", "oeu_random_labels")
+# as their authors' code has it, and not in the tables unless asked for
+RELEASED = ("l1_fading", "qmul_released")
+# what else there is of projection: `ablation --methods`, with settings of a search of your own
+PROJECTIONS = ("oeu", "oeu_no_projection", "oeu_global", "oeu_conflict", "oeu_forget_only")
 RULES = ("true", "proxy")
 SCHEDULES = ("constant", "linear", "cosine")  # of the learning rate of unlearning
 STANDARD_WIDTHS = {"resnet18": 64, "mobilenet_v2": 32}  # channels of the first stage
@@ -76,6 +84,18 @@ def bits(default, whose, **further):
     """An option for widths."""
     meaning = f"bits {whose}: 1 to 8, ternary, binary, or 32 for no quantization"
     return option(default, meaning, "BITS", check=boundary.bits, **further)
+
+
+def schedule():
+    """The option for what becomes of the learning rate, for `training.UnlearnConfig`."""
+    meaning = "learning rate of unlearning over the run, of every method: as it is, or down to zero"
+    return option("constant", meaning, words=SCHEDULES)
+
+
+def recalibrated():
+    """The option for BatchNorm's statistics, for `training.UnlearnConfig`."""
+    meaning = "after unlearning, whatever the method, estimate BatchNorm's statistics anew on what is to be retained"
+    return option(False, meaning, flag="--recalibrate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +131,8 @@ class Setup:
     augmented: bool = option(True, "whether images are shifted and mirrored, in training and in unlearning", flag="")
     forget_batch: int = option(128, "images to forget in an unlearning step", flag="")
     retain_batch: int = option(128, "images to retain in an unlearning step", flag="")
-    schedule: str = option(
-        "constant",
-        "learning rate of unlearning over the run, of every method: as it is, or down to zero along a line or half a "
-        "cosine",
-        words=SCHEDULES,
-    )
-    recalibrated: bool = option(
-        False,
-        "after unlearning, whatever the method, estimate BatchNorm's statistics anew on the images to retain",
-        flag="--recalibrate",
-    )
+    schedule: str = schedule()
+    recalibrated: bool = recalibrated()
     precision: str = option(
         "float32", "numbers that the network computes with", unset="bfloat16 on cuda, else float32", words=PRECISIONS
     )

@@ -14,7 +14,7 @@ import numpy as np
 from .. import boundary
 from ..core.unlearner import NonFiniteError
 from . import baselines, engine, results
-from .experiment import DEMO, VARIANTS, Digits, described
+from .experiment import DEMO, METHODS, VARIANTS, Digits, described
 
 SETTINGS_FILE = Path(__file__).with_name("demo_settings.json")
 # The search budget, the same for every method. The end of the steps is a budget, not a range: 80 steps read a fifth of
@@ -70,7 +70,7 @@ def gaps_along(gap, steps, run):
 def gaps_of(case, method, settings, steps, options=()):
     """{steps: AG} of a method at one point, for each of some numbers of steps; arguments as in `engine.forget`."""
     gaps = {}
-    for part in case.experiment.unlearning().runs(steps):
+    for part in METHODS[method].runs(case.experiment.unlearning(), steps):
         run = functools.partial(engine.forget, case, method, settings, max(part), options=options)
         gaps |= gaps_along(case.gap, part, lambda look, run=run: run(look)[0])
     return gaps
@@ -80,12 +80,13 @@ def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=DEMO, conf
     """Choose every method's settings: the grid point with the lowest AG, averaged over seeds that are not reported.
 
     path: the JSON file to write; seeds: distinct integers >= 0; grid: {"learning_rate", "weight", "steps"}, values of
-    each, None: GRID; methods: names among DEMO and VARIANTS; config: `Digits`, None: the default; progress: show a bar.
+    each, None: GRID; methods: names among METHODS and VARIANTS; config: `Digits`, None: the default; progress: show a
+    bar.
     All methods get the same grid. A point's AG is null where the method diverged on any seed; it counts as the worst.
     Returns the JSON's contents: for each method the best point, which of its axes end there, median and worst AG over
     the grid, and the AG of every point.  Raises TypeError or ValueError, naming the argument.
     """
-    methods = [boundary.one_of("methods", name, (*DEMO, *VARIANTS)) for name in methods]
+    methods = [boundary.one_of("methods", name, (*METHODS, *VARIANTS)) for name in methods]
     results.output_directory("path", Path(path).parent)
     config = boundary.instance("config", Digits() if config is None else config, Digits)
     seeds, grid, found = on_digits(methods, seeds, GRID if grid is None else grid, config, progress)

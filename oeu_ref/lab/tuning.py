@@ -21,7 +21,8 @@ from .search import checked_grid, searched, setting
 
 GRID = {
     "learning_rate": (0.01, 0.03, 0.1, 0.3),
-    "weight": (0.1, 0.3, 1.0, 3.0),
+    # down to where l1-sparse, whose weight multiplies 5e-4, has the 1e-5 and less that other code gives it
+    "weight": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     "steps": (10, 20, 40, 80),
 }
 AXES = tuple(GRID)
@@ -43,17 +44,17 @@ def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=
         raise ValueError("methods must name at least one, got ()")
     seeds, widen = checked_seeds(seeds), boundary.integer("widen", widen, 0)
     grid = checked_grid(GRID if grid is None else grid)
-    runs = experiment.unlearning().runs(grid["steps"])
+    runs = {name: METHODS[name].runs(experiment.unlearning(), grid["steps"]) for name in methods}
     while True:
-        points = itertools.product(seeds, methods, grid["learning_rate"], grid["weight"], runs)
-        cells = [_cell(*point, len(runs) > 1) for point in points]
+        points = itertools.product(seeds, methods, grid["learning_rate"], grid["weight"])
+        cells = [_cell(*point, part, len(runs[point[1]]) > 1) for point in points for part in runs[point[1]]]
         retrain = [Cell(seed, "retrain", folder="tuning") for seed in seeds]
         done = run_cells(runner, experiment, retrain + cells)
 
         def attempt(seed, name, rate, weight, done=done):
             (rule, method), gaps = name, {}
-            for steps in runs:
-                cell = _cell(seed, method, rate, weight, steps, len(runs) > 1)
+            for steps in runs[method]:
+                cell = _cell(seed, method, rate, weight, steps, len(runs[method]) > 1)
                 found = done[cell], done[cell.retrain()], done[cell.original()]
                 gaps |= {count: _gaps(found[0], count, *found[1:])[rule] for count in steps}
             return gaps

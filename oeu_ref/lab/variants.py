@@ -4,10 +4,13 @@ import math
 
 from . import engine, results, search
 from .experiment import VARIANTS, Digits, described
+from .training import as_left, predictions
 
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.03, 0.1, 0.3, 1.0, 3.0), "steps": (10, 20, 40, 80)}
 REPORTED_SEEDS = tuple(range(1, 11))
 COLUMNS = ("AG, own best setting", "AG, the demo's OEU setting", "AG in the search, median over the grid")
+LOSS = "retain loss, own best setting"
+POINTS = 10  # of a run's curve, besides its start
 
 
 def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None, progress=True):
@@ -28,15 +31,19 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
     best = {name: found["methods"][name]["best"] for name in VARIANTS}
     common = search.load_settings(config.max_steps)["oeu"]
     gaps = {name: {column: [] for column in COLUMNS[:2]} for name in VARIANTS}
+    losses = {name: [] for name in VARIANTS}
     with engine.one_thread(), engine.progress_bar(len(seeds) * len(VARIANTS), progress) as bar:
         for seed in seeds:
             bar.set_description(f"seed {seed}")
             case = engine.prepare(seed, config)
             for name, options in VARIANTS.items():
                 for column, used in zip(COLUMNS, (search.setting(best[name]), common)):
-                    run = lambda used=used: engine.forget(case, "oeu", *used, options=tuple(options.items()))[0]
-                    values = case.attempt(run)
+                    curve = _Curve(case, used[1])
+                    run = case, "oeu", *used, curve.look, tuple(options.items())
+                    values = case.attempt(lambda run=run: engine.forget(*run)[0])
                     gaps[name][column].append(values and values["AG"])
+                    if column == COLUMNS[0]:
+                        losses[name].append(values and curve.losses)
                 bar.update()
     data = results.plain(
         {
@@ -47,7 +54,10 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
             "config": described(config),
             "versions": results.versions(),
             "variants": {
-                name: {"options": VARIANTS[name], "best": best[name], "AG": gaps[name], "digest": _short(found, name)}
+                name: {
+                    **{"options": VARIANTS[name], "best": best[name], "AG": gaps[name]},
+                    **{"digest": _short(found, name), "retain_losses": losses[name]},
+                }
                 for name in VARIANTS
             },
         }
@@ -62,21 +72,40 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
 
 def markdown(data):
     """The table, from the contents of variants.json alone."""
-    rows = [["variant of OEU", *COLUMNS]]
+    rows = [["variant of OEU", *COLUMNS, LOSS]]
     for name, found in data["variants"].items():
         cells = [_cell(found["AG"][column]) for column in COLUMNS[:2]]
-        rows.append([name, *cells, f"{found['digest']['median_AG']:.1f}"])
+        ends = [losses and losses[-1] for losses in found["retain_losses"]]
+        rows.append([name, *cells, f"{found['digest']['median_AG']:.1f}", _cell(ends, 2)])
     seeds, search_seeds = (", ".join(map(str, data[key])) for key in ("seeds", "search_seeds"))
     points = math.prod(len(values) for values in data["grid"].values())
     return (
         f"{results.aligned(rows)}\n\nAG in percentage points: mean ± standard deviation over seeds {seeds}; {points} "
-        f"settings for each\nvariant, chosen on seeds {search_seeds}. {results.how_unlearned(data['config'])}"
+        f"settings for each\nvariant, chosen on seeds {search_seeds}. Retain loss: at the end of the run, in "
+        f"nats, all retain samples in eval mode. {results.how_unlearned(data['config'])}"
     )
 
 
-def _cell(values):
+class _Curve:
+    """Retain loss in nats, all samples in eval mode, at the start and POINTS times along a run of so many steps."""
+
+    def __init__(self, case, steps):
+        self.case, self.at, self.losses = case, [round(steps * i / POINTS) for i in range(1, POINTS + 1)], []
+        self.add(case.original)
+        self.losses *= 1 + self.at.count(0)
+
+    def look(self, model, done, _):
+        for _ in range(self.at.count(done)):  # a short run is at some points twice
+            with as_left(model, self.case.splits.retain, self.case.experiment.unlearning()):
+                self.add(model)
+
+    def add(self, model):
+        self.losses.append(engine.mean_loss(*predictions(model, self.case.splits.retain)))
+
+
+def _cell(values, digits=1):
     finite, lost = results.finished(values)
-    return (results.format_value(results.mean_and_spread(finite)) if finite else "–") + lost
+    return (results.format_value(results.mean_and_spread(finite), digits) if finite else "–") + lost
 
 
 def _short(found, name):

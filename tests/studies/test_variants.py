@@ -1,9 +1,11 @@
 """The comparison of OEU's own options."""
 
+import dataclasses
 import functools
 import json
 
 import pytest
+import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import baselines, engine, variants
@@ -32,6 +34,9 @@ def test_every_variant_gets_the_same_search_and_seeds(written):
     for found in data["variants"].values():
         assert [len(values) for values in found["AG"].values()] == [2, 2]
         assert found["best"]["weight"] in (0.3, 1.0)
+        assert [len(curve) for curve in found["retain_losses"]] == [variants.POINTS + 1] * 2
+        # a run of two steps is at each point of its curve at one of three places, the start and those
+        assert all(1 <= len(set(curve)) <= 3 for curve in found["retain_losses"])
     assert variants.markdown(data) == written["table"] == written["markdown"].read_text().rstrip("\n")
     assert all(f"| {name} " in written["table"] for name in VARIANTS)
 
@@ -53,7 +58,22 @@ def test_variants_differ_in_the_option_that_they_are_named_for():
     assert abs(reports["module, undo"].residual) < 1e-5 < abs(reports["module, undo"].cosine)
     assert list(reports["global"].layer_cosines) == ["global"]
     assert "layers.0.weight" in reports["tensor, undo"].layer_cosines
+    residuals = {name: reports[name].layer_residuals for name in ("no projection", "only under conflict")}
+    for layer, cosine in residuals["no projection"].items():
+        assert residuals["only under conflict"][layer] == pytest.approx(max(cosine, 0), abs=1e-5)
     assert reports["joint forward"].forget_loss != reports["module, undo"].forget_loss
+
+
+def test_a_curve_is_the_retain_loss_of_eval_mode_from_start_to_end():
+    """The first point is the original's, the last that of the model at the end, statistics as the loop leaves them."""
+    for recalibrated in (False, True):
+        case = engine.prepare(1, dataclasses.replace(QUICK, recalibrated=recalibrated))
+        curve = variants._Curve(case, 2)
+        model = engine.forget(case, "oeu", baselines.Settings(0.1, 0.3), 2, curve.look)[0]
+        for end, network in ((0, case.original), (-1, model)):
+            logits = network.eval()(case.splits.retain.inputs).double()
+            loss = torch.nn.functional.cross_entropy(logits, case.splits.retain.labels).item()
+            assert curve.losses[end] == pytest.approx(loss)
 
 
 def test_a_run_that_diverges_is_counted_not_hidden(monkeypatch, tmp_path):
