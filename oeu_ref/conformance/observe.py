@@ -202,6 +202,12 @@ class _Products:
         self.a = (self.dr * self.ff - self.df * self.fr) / determinant
         self.b = (self.df * self.rr - self.dr * self.fr) / determinant
 
+    def cosines(self):
+        """Layer -> (cosine of g_f and g_r, cosine of d - g_r and g_r)."""
+        before = self.fr / np.sqrt(np.maximum(self.ff * self.rr, 1e-300))
+        rest = np.maximum((self.dd - 2 * self.dr + self.rr) * self.rr, 1e-300)
+        return dict(zip(self.names, zip(before.tolist(), ((self.dr - self.rr) / np.sqrt(rest)).tolist())))
+
     def error(self, a, b, where=slice(None)):
         """|d - a g_r - b g_f| / |d|, over all layers."""
         rest = self.dd - 2 * (a * self.dr + b * self.df) + a * a * self.rr + 2 * a * b * self.fr + b * b * self.ff
@@ -262,7 +268,6 @@ def explain(model, direction, forget, retain, old=None):
     if not present:
         return Finding(False, "no parameter has a gradient", math.nan, math.nan, {})
     tolerance = 1e-6 if next(iter(present.values())).dtype == torch.float64 else 2e-3
-    cosines = _cosines(present, right)
     candidates = [(words, present, options) for words, options in _sources(model, forget, retain)]
     if old and all(old.get(name) is not None for name in present):
         less = {name: d - old[name] for name, d in present.items()}
@@ -271,41 +276,47 @@ def explain(model, direction, forget, retain, old=None):
         grads = gradients(model, **{"forget": forget, "retain": retain, **options})
         found = _recognized({n: (d[n], grads[0][n], grads[1][n]) for n in d}, tolerance)
         if found:
-            oeu, more, alpha, beta = found
+            oeu, more, alpha, beta, products = found
             batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
             mode = ", BatchNorm in train mode" if batch_norm and not words else ""
             lacking = f", and no gradient for {', '.join(missing)}" if missing else ""
             is_right = oeu and not missing and words in ("", "BatchNorm in eval mode")
             text = f"{more}{mode}{', ' * bool(words)}{words}{lacking}"
-            return Finding(is_right, text, alpha, beta, cosines)
-    return Finding(False, "d is no known combination of the two gradients", math.nan, math.nan, cosines)
+            return Finding(is_right, text, alpha, beta, products.cosines())
+    again = gradients(model, forget, retain)
+    random = any(not torch.equal(g[n], a[n]) for g, a in zip(right, again) for n in g)
+    why = ", which cannot be computed again: the model draws random numbers (dropout?)" if random else ""
+    return Finding(False, f"d is no known combination of the two gradients{why}", math.nan, math.nan, {})
 
 
 def _recognized(tensors, tolerance):
-    """(whether OEU's, words, alpha, beta) of d, g_f and g_r by name, or None where they are related in no known way."""
-    modules = {}
-    for name in tensors:
-        modules.setdefault(name.rpartition(".")[0], []).append(name)
-    notions = {"layer-wise (modules)": modules, "layer-wise (tensors)": {n: [n] for n in tensors}}
-    notions["global"] = {"all": list(tensors)}
+    """(whether OEU's, words, alpha, beta, `_Products` of the layers) of d, g_f and g_r by name; None if unrelated."""
+    owners = {name: name.rpartition(".")[0] for name in tensors}
+    # a step, which a quantizer inside of a layer holds, may count to the layer that it serves
+    serves = {n: o.rpartition(".")[0] if tensors[n][0].numel() == 1 else o for n, o in owners.items()}
+    serves = {n: o if o in owners.values() else owners[n] for n, o in serves.items()}
+    notions = {"layer-wise (modules)": owners, "layer-wise (modules, a quantizer's step with its layer)": serves}
+    notions |= {"layer-wise (tensors)": {n: n for n in tensors}, "global": dict.fromkeys(tensors, "all")}
+    notions = {words: _grouped(ids) for words, ids in notions.items() if ids != owners or words.endswith("(modules)")}
     products = {notion: _Products(tensors, groups) for notion, groups in notions.items()}
-    for scaled in (False, True):
+    # exactly; where collinear layers hold rounding noise; times a factor
+    for scaled, known in ((False, False), (False, True), (True, False)):
         for notion, p in products.items():
             for rescale in ("undo", "match"):
-                if scaled and len(p.names) < 2:
+                if scaled and len(p.names) < 2 or known and not p.known.any():
                     continue
                 a, b, alpha, beta, factor = p.oeu(rescale, scaled)
-                if not (-0.01 < alpha < 4 and factor > 1e-3) or p.error(a, b, p.known) >= tolerance:
-                    continue
-                oeu, words, *values = _named(notion, rescale, alpha, beta, factor, bool((p.fr >= 0).all()))
-                if p.error(a, b) < tolerance:
-                    return oeu, words, *values
-                collinear = ", ".join(name for name, known in zip(p.names, p.known) if not known)
-                return False, f"{words}; but not 0 where both gradients are collinear, in {collinear}", *values
+                where = p.known if known else slice(None)
+                if p.error(a, b, where) < tolerance and -0.01 < alpha < 4 and factor > 1e-3:
+                    oeu, words, *values = _named(notion, rescale, alpha, beta, factor, bool((p.fr >= 0).all()))
+                    if known:
+                        collinear = ", ".join(name for name, apart in zip(p.names, p.known) if not apart)
+                        words += f"; but not 0 where both gradients are collinear, in {collinear}"
+                    return oeu and not known, words, *values, p
     for notion, p in products.items():
         for words, a, b in p.mistakes():
             if p.error(a, b) < tolerance:
-                return False, f"{words}, {notion}", math.nan, math.nan
+                return False, f"{words}, {notion}", math.nan, math.nan, p
     for notion, p in products.items():
         for words, (a, b) in {"the retain gradient alone": (1, 0), "nothing": (0, 0)}.items():
             plain = np.array([p.error(a, b, [i]) < tolerance for i in range(len(p.names))])
@@ -316,6 +327,13 @@ def _recognized(tensors, tolerance):
                     layers = ", ".join(name for name, bad in zip(p.names, plain) if bad)
                     return False, f"{words} in {layers}; elsewhere {found[1]}", *found[2:]
     return None
+
+
+def _grouped(ids):
+    groups = {}
+    for name, layer in ids.items():
+        groups.setdefault(layer, []).append(name)
+    return groups
 
 
 def _named(notion, rescale, alpha, beta, factor, agree):
@@ -340,13 +358,4 @@ def _named(notion, rescale, alpha, beta, factor, agree):
 
 
 def _short(value):
-    return f"{round(value, 4):g}"
-
-
-def _cosines(direction, right):
-    result = {}
-    for name, d in direction.items():
-        d, f, r = (t.double().flatten() for t in (d, right[0][name], right[1][name]))
-        cosine = lambda x, y: float(x @ y / (x.norm() * y.norm()).clamp_min(1e-300))
-        result[name] = cosine(f, r), cosine(d - r, r)
-    return result
+    return f"{round(value, 3):g}"
