@@ -314,6 +314,7 @@ GROUPS = {
         Bits,
         commands.Run,
         commands.Tune,
+        commands.Replicate,
         commands.Report,
     ),
     "beyond the paper": (Beyond, Variants),

@@ -260,6 +260,62 @@ def test_similar_labels_by_epoch_keep_their_weights_for_an_epoch(tiny):
         method = again
 
 
+def test_similar_labels_in_turns_weigh_by_the_means_of_the_epoch_before(tiny):
+    """theta - eta w_f g_f on forget batches, theta - eta w_r g_r on retain batches: 1/2 and 1/2 in the first epoch, then
+    w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r) of the mean norms before, of 3 forget and 2 retain batches."""
+    method, weights, norms = make(SimilarLabelsByEpoch, tiny, decay=0.0), (0.5, 0.5), ([], [])
+    labels = similar_labels(tiny.model, tiny.forget)
+    for step in range(15):
+        side, part = (step % 5) // 3, torch.tensor([step, step + 1])
+        batch = tiny.retain[part % 8] if side else Samples(tiny.forget.inputs[part % 5], labels[part % 5])
+        if step % 5 == 0 and step:
+            f, r = (sum(of_set) / len(of_set) for of_set in norms)
+            weights, norms = (r / (f + r), f / (f + r)), ([], [])
+        before, g = tiny.model.weight.detach().clone(), gradient(tiny.model, batch)
+        norms[side].append(g.norm().item())
+        method.step(*((None, batch) if side else (batch, None)))
+        torch.testing.assert_close(tiny.model.weight.detach(), before - RATE * weights[side] * g, rtol=1e-6, atol=1e-7)
+        again = make(SimilarLabelsByEpoch, tiny, decay=0.0)
+        again.load_state_dict(method.state_dict())
+        method = again
+    assert abs(weights[0] - 0.5) > 0.01
+
+
+@pytest.mark.parametrize("kind", [FineTuning, RandomLabels, METHODS["ga"].make, SalUn])
+def test_with_one_batch_a_step_follows_its_part_alone(tiny, kind):
+    """theta - eta w g_f with a forget batch alone, theta - eta g_r with a retain batch alone; ascent has -w g_f; with
+    nothing that a method learns from it refuses."""
+    options = {"share": 1.0} if kind is SalUn else {}
+    method, twin = make(kind, tiny, decay=0.0, **options), stream(0, "method")
+    labels = None if kind is METHODS["ga"].make else other_labels(tiny.forget.labels, CLASSES, twin)
+    sign = -1 if labels is None else 1
+    if kind is FineTuning:
+        with pytest.raises(ValueError, match="FineTuning learns from"):
+            method.step(tiny.forget, None)
+    else:
+        before, g_f = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.forget, labels)
+        assert method.step(tiny.forget, None).retain_loss is None
+        assert_equal(tiny.model.weight.detach(), before - RATE * sign * WEIGHT * g_f)
+    before, g_r = tiny.model.weight.detach().clone(), gradient(tiny.model, tiny.retain)
+    if sign == -1:
+        with pytest.raises(ValueError, match="GradientAscent learns from"):
+            method.step(None, tiny.retain)
+    else:
+        assert method.step(None, tiny.retain).forget_loss is None
+        assert_equal(tiny.model.weight.detach(), before - RATE * g_r)
+
+
+def test_random_labels_over_all_classes_hit_the_true_one_as_often_as_any(tiny):
+    """12,000 draws over four classes, 3,000 expected for each, five standard deviations allowed; the mask's labels too."""
+    for kind in (RandomLabels, SalUn):
+        method = make(kind, tiny, classes="all")
+        counts = torch.bincount(method.drawn(torch.full((12000,), 2), 4), minlength=4)
+        assert ((counts - 3000).abs() < 5 * (12000 * 0.25 * 0.75) ** 0.5).all()
+        assert (make(kind, tiny).drawn(torch.full((100,), 2), 4) != 2).all()
+    with pytest.raises(ValueError, match="classes must be one of"):
+        make(RandomLabels, tiny, classes="some")
+
+
 def test_similar_labels_keep_to_the_original_model(tiny):
     """The labels are those of the model at the start, whatever it has become since."""
     method = make(SimilarLabels, tiny)

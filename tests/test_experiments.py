@@ -688,10 +688,10 @@ def test_a_run_that_stopped_early_counts_as_where_it_stopped_for_all_larger_numb
     short = found_cell(0.0)
     short["curve"] = [found_cell(7.0, steps=(2,))["curve"][0], found_cell(5.0, steps=(3,))["curve"][0]]
     zero = found_cell(0.0)
-    assert tuning._gaps(short, 2, zero, zero) == {"true": 7.0, "proxy": 7.0}
+    assert tuning.gaps_of(short, 2, zero, zero) == {"true": 7.0, "proxy": 7.0}
     short["curve"][0]["proxy"] = found_cell(6.0)["proxy"]
-    assert tuning._gaps(short, 2, zero, zero) == {"true": 7.0, "proxy": 6.0}
-    assert tuning._gaps(short, 4, zero, zero) == tuning._gaps(short, 80, zero, zero) == {"true": 5.0, "proxy": 5.0}
+    assert tuning.gaps_of(short, 2, zero, zero) == {"true": 7.0, "proxy": 6.0}
+    assert tuning.gaps_of(short, 4, zero, zero) == tuning.gaps_of(short, 80, zero, zero) == {"true": 5.0, "proxy": 5.0}
 
 
 def test_the_grid_is_widened_for_all_where_one_method_picks_its_end(tmp_path, source, monkeypatch):

@@ -117,7 +117,7 @@ def test_bfloat16_keeps_float32_logits_and_gradients_and_is_close():
 
 
 def test_a_failing_compiler_is_a_warning_and_the_network_runs(monkeypatch):
-    def broken(network):
+    def broken(network, dynamic):
         def run(x):
             raise RuntimeError("no compiler here")
 
@@ -133,7 +133,7 @@ def test_a_failing_compiler_is_a_warning_and_the_network_runs(monkeypatch):
 
 
 def test_an_error_of_the_network_itself_is_no_compiler_failure(monkeypatch):
-    monkeypatch.setattr(images_module.torch, "compile", lambda network: lambda x: network(x))
+    monkeypatch.setattr(images_module.torch, "compile", lambda network, dynamic: lambda x: network(x))
     model = ImageClassifier(nn.Linear(2, 2), [0.5] * 3, [0.2] * 3, compiled=True)
     with pytest.warns(UserWarning), pytest.raises(RuntimeError):
         model(raw(2))
@@ -141,7 +141,7 @@ def test_an_error_of_the_network_itself_is_no_compiler_failure(monkeypatch):
 
 def test_a_quantizer_sees_its_first_batch_before_anything_is_compiled(monkeypatch):
     compiled = []
-    monkeypatch.setattr(images_module.torch, "compile", lambda network: compiled.append(1) or network)
+    monkeypatch.setattr(images_module.torch, "compile", lambda network, dynamic: compiled.append(1) or network)
     model = ImageClassifier(quantize_model(tiny_network()), [0.5] * 3, [0.2] * 3, compiled=True)
     model(raw(4))
     assert not compiled
@@ -149,8 +149,28 @@ def test_a_quantizer_sees_its_first_batch_before_anything_is_compiled(monkeypatc
     assert compiled
 
 
+def test_measuring_is_never_compiled(monkeypatch):
+    """Its batches have many sizes: in eval mode, or without gradients, the network runs as it is."""
+    compiled = []
+    monkeypatch.setattr(images_module.torch, "compile", lambda network, dynamic: compiled.append(1) or network)
+    model = ImageClassifier(tiny_network(), [0.5] * 3, [0.2] * 3, compiled=True)
+    with torch.no_grad():
+        model(raw(4))
+    model.eval()(raw(4))
+    assert not compiled
+    model.train()(raw(4))
+    assert compiled
+
+
+def test_compiled_code_serves_every_network_of_a_width():
+    """All are of one class, whose code is compiled once for each size of a batch."""
+    assert type(resnet18(10, 4)) is type(resnet18(3, 4))
+    with torch.no_grad():
+        assert resnet18(10, 4)(torch.rand(2, 3, 8, 8)).shape == (2, 10) != resnet18(3, 8)(torch.rand(2, 3, 8, 8)).shape
+
+
 def test_a_copy_of_a_compiled_classifier_has_weights_of_its_own(monkeypatch):
-    monkeypatch.setattr(images_module.torch, "compile", lambda network: lambda x: network(x))
+    monkeypatch.setattr(images_module.torch, "compile", lambda network, dynamic: lambda x: network(x))
     model, batch = ImageClassifier(tiny_network(), [0.5] * 3, [0.2] * 3, compiled=True), raw(3)
     before = model(batch)
     twin = copy.deepcopy(model)

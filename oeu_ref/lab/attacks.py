@@ -3,7 +3,10 @@
 import numpy as np
 
 from .. import boundary
-from ..reference.metrics import threshold_attack
+from ..reference.entropy import entropy_of_probabilities
+from ..reference.metrics import confidence, modified_entropy, threshold_attack
+
+MOST = 50.0  # nats, above every finite modified entropy of float32 probabilities but for certain ones
 
 
 class SupportVectorAttack:
@@ -22,17 +25,42 @@ class SupportVectorAttack:
     def __init__(self, seed=0):
         self.seed = boundary.integer("seed", seed, 0)
 
-    @boundary.taking(np)(**threshold_attack.rules)
-    def __call__(self, members, non_members, targets):
+    def judged(self, members, non_members, targets):
+        """What a call answers, also for features (A, D), (B, D), (C, D)."""
         try:
             from sklearn.svm import SVC  # a second to import: only for those who attack
         except ImportError:
             raise ImportError("SupportVectorAttack must have scikit-learn: pip install scikit-learn") from None
+        members, non_members, targets = (x.reshape(len(x), -1) for x in (members, non_members, targets))
         if len(members) > len(non_members):
             chosen = np.random.default_rng(self.seed).permutation(len(members))[: len(non_members)]
             members = members[chosen]
         is_member = np.repeat([1, 0], [len(members), len(non_members)])
         # unused here, but without it scikit-learn draws from NumPy's global generator
         classifier = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)
-        classifier.fit(np.concatenate([members, non_members])[:, None], is_member)
-        return classifier.predict(targets[:, None]) == 0
+        classifier.fit(np.concatenate([members, non_members]), is_member)
+        return classifier.predict(targets) == 0
+
+    __call__ = boundary.taking(np)(**threshold_attack.rules)(judged)
+
+
+FEATURES = {
+    "correctness": lambda p, labels: (p.argmax(axis=1) == labels).astype(float),
+    "confidence": confidence,
+    "entropy": lambda p, labels: entropy_of_probabilities(p),
+    # infinite where the label has probability 0
+    "modified entropy": lambda p, labels: np.minimum(modified_entropy(p, labels), MOST),
+    "probability": lambda p, labels: p,
+}
+
+
+def by_feature(retain, test, forget, seed=0):
+    """MIA by each of the five features of SalUn's protocol: {feature: percent of forget samples called non-members}.
+
+    retain, test, forget: pairs (probabilities (N, K), labels (N,)), as in `membership_inference`; seed: as in
+    `SupportVectorAttack`, whose classifier gets the feature in the confidence's place ("probability": all K).
+    Source: SalUn (Fan et al., ICLR 2024), evaluation/SVC_MIA.py; the modified entropy as Song and Mittal define it.
+    """
+    attack = SupportVectorAttack(seed)
+    features = {name: [of(*pair) for pair in (retain, test, forget)] for name, of in FEATURES.items()}
+    return {name: float(100 * attack.judged(*found).mean()) for name, found in features.items()}

@@ -3,7 +3,9 @@
 A method is built from (model, forget, settings, generator) and then turns pairs of batches into updates of the model.
 Notation: theta parameters, theta_o the original model's, eta learning rate, w `Settings.weight`; forget batch
 (x_f, y_f), retain batch (x_r, y_r); CE mean cross-entropy, L_r = CE(x_r, y_r) with gradient g_r; "SGD along d" is
-theta <- theta - eta d, with momentum and weight decay. Both batches are forwarded in train mode, one after the other.
+theta <- theta - eta d, with momentum and weight decay. Both batches are forwarded in train mode, one after the other. A
+method whose direction is a sum of one part for each batch also takes one batch alone, None in the other's place: the
+protocol of `oeu_ref.lab.protocol` alternates them.
 Retrain, which all are measured against, is `oeu_ref.lab.training.train` on the retain set.
 """
 
@@ -110,9 +112,10 @@ class Method:
     def step(self, forget, retain):
         """Update the model once.
 
-        forget, retain: batches, `Samples`.  Returns `Losses`.
-        Raises TypeError or ValueError for bad batches, `NonFiniteError` (a ValueError) for inputs, a loss or a gradient
-        that are not finite; model, optimizer and generator are then as before.
+        forget, retain: batches, `Samples`, or one of them None.  Returns `Losses`.
+        Raises TypeError or ValueError for bad batches or none that the method learns from, `NonFiniteError` (a
+        ValueError) for inputs, a loss or a gradient that are not finite; model, optimizer and generator are then as
+        before.
         """
         _check_batches(forget, retain)
         with undone_on_error(self.model, self.generator):
@@ -123,6 +126,8 @@ class Method:
             for name, value in zip(("forget", "retain"), values):
                 if value is not None and not abs(value) < float("inf"):
                     raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
+            if losses == (None, None):
+                raise ValueError(f"forget, retain must hold a batch that {type(self).__name__} learns from, got none")
             direction = self.direction(forget_loss, retain_loss)
             if not torch.stack(torch._foreach_norm(direction, float("inf"))).isfinite().all():
                 raise NonFiniteError("the gradient must be finite, got NaN or infinity: lower learning_rate or weight")
@@ -132,7 +137,9 @@ class Method:
         return Losses(*values)
 
     def cross_entropy(self, batch):
-        """Mean cross-entropy of a batch, in nats; over several processes, this one's part of it."""
+        """Mean cross-entropy of a batch, in nats, None without one; over several processes, this one's part of it."""
+        if batch is None:
+            return None
         mine = distributed.shard(batch)
         logits = self.model(mine.inputs)
         loss = functional.cross_entropy(logits, boundary.labels("labels", mine.labels, torch, logits))
@@ -140,8 +147,10 @@ class Method:
 
 
 def _check_batches(forget, retain):
-    """Raise unless both are `Samples` with finite inputs."""
+    """Raise unless both are None or `Samples` with finite inputs."""
     for name, batch in (("forget", forget), ("retain", retain)):
+        if batch is None:
+            continue
         inputs = boundary.instance(name, batch, Samples, "Samples").inputs
         if inputs.is_floating_point() and not inputs.isfinite().all():
             raise NonFiniteError(f"{name} must hold finite inputs, got NaN or infinity; nothing was changed")
@@ -205,22 +214,36 @@ class GradientAscent(Method):
     """
 
     def losses(self, forget, retain):
-        return -self.cross_entropy(forget), None
+        return None if forget is None else -self.cross_entropy(forget), None
 
 
 class RandomLabels(Method):
     """RL: teach a random wrong label for each forget sample, drawn anew at each step, while training on the rest.
 
-    Update: SGD along g_r + w grad CE(x_f, y'), y' uniform over the classes other than y_f.
+    Update: SGD along g_r + w grad CE(x_f, y'), y' uniform over the classes other than y_f; with classes "all" over all.
     Source: Golatkar et al., CVPR 2020; SalUn (Fan et al., ICLR 2024), equation 6, without its mask. (SalUn's code
-    draws over all classes, the true one included; its equation excludes it, and so do we.)
+    draws over all classes, the true one included; its equation excludes it, and so do we where nothing else is asked.)
     """
 
+    def __init__(self, model, forget, settings, generator, classes="other"):
+        super().__init__(model, forget, settings, generator)
+        self.classes = boundary.one_of("classes", classes, ("other", "all"))
+
+    def drawn(self, labels, num_classes):
+        """Labels that are taught in place of these, (N,) int64; num_classes: K."""
+        if self.classes == "other":
+            return other_labels(labels, num_classes, self.generator)
+        generator = self.generator
+        drawn = torch.randint(num_classes, labels.shape, generator=generator, device=generator.device)
+        return drawn.to(labels.device)
+
     def losses(self, forget, retain):
+        if forget is None:
+            return None, self.cross_entropy(retain)
         mine = distributed.shard(forget)
         logits = self.model(mine.inputs)
         # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
-        wrong = distributed.shard(other_labels(forget.labels, logits.shape[1], self.generator))
+        wrong = distributed.shard(self.drawn(forget.labels, logits.shape[1]))
         loss = distributed.part(functional.cross_entropy(logits, wrong), len(mine), len(forget))
         return loss, self.cross_entropy(retain)
 
@@ -235,8 +258,8 @@ class SalUn(RandomLabels):
     Source: SalUn (Fan et al., ICLR 2024), equations 3 to 6.
     """
 
-    def __init__(self, model, forget, settings, generator, share=0.5):
-        super().__init__(model, forget, settings, generator)
+    def __init__(self, model, forget, settings, generator, share=0.5, classes="other"):
+        super().__init__(model, forget, settings, generator, classes)
         self.originals = [p.detach().clone() for p in self.parameters]
         self.masks = self.saliency_masks(forget, share)
 
@@ -305,13 +328,15 @@ class SimilarLabelsByEpoch(SimilarLabels):
 
     Update: SGD along w_r g_r + w_f g_f, w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r), G the mean, over the batches
     of the epoch before, of the sum of the tensors' gradient norms; the first epoch takes its first batch for it. An
-    epoch is as many steps as it takes to draw as many samples as there are to forget. `Settings.weight` is not used.
+    epoch is as many steps as it takes to draw as many samples as there are to forget, or, where a step has one batch,
+    the forget batches and the retain batches after them; the first such epoch has no norms to go by: 1/2 and 1/2.
+    `Settings.weight` is not used.
     Source: as `SimilarLabels`.
     """
 
     def __init__(self, model, forget, settings, generator):
         super().__init__(model, forget, settings, generator)
-        self.epoch = {"samples": 0, "sums": [0.0, 0.0], "weights": None}
+        self.epoch = {"samples": 0, "sums": [0.0, 0.0], "counts": [0, 0], "weights": None}
 
     def state_dict(self):
         return {**super().state_dict(), "epoch": self.epoch}
@@ -321,23 +346,30 @@ class SimilarLabelsByEpoch(SimilarLabels):
         self.epoch = {**state["epoch"]}
 
     def direction(self, forget_loss, retain_loss):
-        g_f, g_r = self.gradient(forget_loss), self.gradient(retain_loss)
-        self._norms = [torch.stack(torch._foreach_norm(g)).sum().item() for g in (g_f, g_r)]
-        w_f, w_r = self.epoch["weights"] or _crosswise(self._norms)
-        return torch._foreach_add(torch._foreach_mul(g_r, w_r), torch._foreach_mul(g_f, w_f))
+        grads = [None if loss is None else self.gradient(loss) for loss in (forget_loss, retain_loss)]
+        self._norms = [0.0 if g is None else torch.stack(torch._foreach_norm(g)).sum().item() for g in grads]
+        weights = self.epoch["weights"] or ((0.5, 0.5) if None in grads else _crosswise(self._norms))
+        weighted = [torch._foreach_mul(g, w) for g, w in zip(grads, weights) if g is not None]
+        return weighted[0] if len(weighted) == 1 else torch._foreach_add(*weighted[::-1])
 
     def step(self, forget, retain):
+        if retain is None and self.epoch["counts"][1]:
+            self._end_epoch()  # of batches one at a time: the retain batches come last
         losses = super().step(forget, retain)
-        now = self.epoch
-        sums = [total + norm for total, norm in zip(now["sums"], self._norms)]
+        now, alone = self.epoch, None in (forget, retain)
         self.epoch = {
-            "samples": now["samples"] + len(forget),
-            "sums": sums,
-            "weights": now["weights"] or _crosswise(self._norms),
+            "samples": now["samples"] + (0 if alone else len(forget)),
+            "sums": [total + norm for total, norm in zip(now["sums"], self._norms)],
+            "counts": [count + (batch is not None) for count, batch in zip(now["counts"], (forget, retain))],
+            "weights": now["weights"] or (None if alone else _crosswise(self._norms)),
         }
         if self.epoch["samples"] >= len(self.similar):
-            self.epoch = {"samples": 0, "sums": [0.0, 0.0], "weights": _crosswise(sums)}
+            self._end_epoch()
         return losses
+
+    def _end_epoch(self):
+        means = [total / max(count, 1) for total, count in zip(self.epoch["sums"], self.epoch["counts"])]
+        self.epoch = {"samples": 0, "sums": [0.0, 0.0], "counts": [0, 0], "weights": _crosswise(means)}
 
 
 def _crosswise(norms):

@@ -16,15 +16,18 @@ from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
 from ..reference import metrics
 from . import baselines, engine, results
-from .attacks import SupportVectorAttack
+from .attacks import SupportVectorAttack, by_feature
 from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described
 from .training import as_left
 
 
+TRAINED = ("original", "retrain", "retrain again")
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What to make: "original", "retrain", or a method's run.
+    """What to make: "original", "retrain", "retrain again" (other random numbers), or a method's run.
 
     seed: integer >= 0; name: "original", "retrain" or a key of METHODS; settings: `baselines.Settings` of a method;
     steps: at most so many; evaluate_at: steps after which the model is measured, besides the end; attacked: whether
@@ -47,7 +50,14 @@ class Cell:
 
     def path(self, out):
         """The cell's JSON file."""
-        return pathlib.Path(out) / self.folder / f"seed-{self.seed}" / f"{self.name}{self.suffix}.json"
+        return (
+            pathlib.Path(out) / self.folder / f"seed-{self.seed}" / f"{self.name.replace(' ', '_')}{self.suffix}.json"
+        )
+
+    @property
+    def trains(self):
+        """Whether a model is trained from scratch, and no method unlearns."""
+        return self.name in TRAINED
 
     def original(self):
         """The cell of the original model that this cell starts from."""
@@ -102,7 +112,8 @@ def run_cell(runner, experiment, cell, on_images=None):
     split = _splits_on_device if experiment.forget_file is None else _splits_on_device.__wrapped__
     splits = split(experiment, data, cell.seed, device)
     identity = _identity(cell, experiment, data, splits)
-    partial = Checkpoint(path.with_suffix(".partial.pt"), identity)
+    # on a GPU an epoch takes hardly longer than to save it
+    partial = Checkpoint(path.with_suffix(".partial.pt"), identity, 0.0 if str(device) == "cpu" else 20.0)
     if path.is_file() and not redo:
         found = results.read_json(path)
         if (made := _identity_of(found)) != identity:
@@ -111,7 +122,7 @@ def run_cell(runner, experiment, cell, on_images=None):
                 "or pass --redo to make it again"
             )
         # a model that is missing is made again, to the same bits
-        keeps = cell.keep or cell.name in ("original", "retrain")
+        keeps = cell.keep or cell.name in experiment.kept
         if not keeps or found["diverged"] or path.with_suffix(".pt").is_file():
             partial.discard()  # of a run that was killed between its last two files
             return found
@@ -119,7 +130,7 @@ def run_cell(runner, experiment, cell, on_images=None):
     if redo and path.is_file():
         partial.discard()
         distributed.barrier()
-    if cell.name in ("original", "retrain"):
+    if cell.trains:
         split_path = path.with_name("split.json")
         if not split_path.is_file() and distributed.rank() == 0:
             results.write_json(split_path, {part: at.tolist() for part, at in splits.indices.items()})
@@ -176,8 +187,10 @@ def _train_cell(experiment, splits, device, cell, partial, on_images, path):
 
     model, losses = engine.trained(experiment, splits, cell.seed, cell.name, after_epoch, partial, device)
     seconds = clock.read()
-    _keep(model, splits, path, partial.identity)
-    return {"diverged": False, "losses": losses, **measure(model, splits, cell.seed), "seconds": seconds}
+    if cell.name in experiment.kept:
+        _keep(model, splits, path, partial.identity)
+    found = measure(model, splits, cell.seed, experiment.all_features and not cell.folder)
+    return {"diverged": False, "losses": losses, **found, "seconds": seconds}
 
 
 def _keep(model, splits, path, identity):
@@ -198,7 +211,8 @@ def load_model(path, device="cpu"):
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["identity"]["experiment"].items()}
     if "dataset" not in fields:
         raise ValueError(f"{path} must hold a model of images, it is of the digits")
-    fields.pop("forget_copies", None)  # of `ForgettingCopies`: the network is the same
+    for name in ("forget_copies", "protocol"):  # of subclasses: the network is the same
+        fields.pop(name, None)
     classifier = Experiment(**fields).classifier(len(saved["notes"]["classes"]), torch.zeros(3), torch.ones(3))
     classifier.load_state_dict(saved["state"]["model"])
     return classifier.to(device).eval()
@@ -245,7 +259,7 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
         )
         seconds = clock.read()
         on_images((cell.steps - len(reports)) * batch)  # that a stop rule saved
-        final = measure(model, splits, cell.seed)
+        final = measure(model, splits, cell.seed, experiment.all_features and not cell.folder)
         if cell.keep:
             _keep(model, splits, path, partial.identity)
     except NonFiniteError as error:
@@ -298,11 +312,16 @@ class Clock:
         return self.partial.notes["seconds"]
 
 
-def measure(model, splits, seed):
-    """Everything that a table, a tuning rule or a figure asks of a model: what `engine.measure` finds, and "proxy"."""
+def measure(model, splits, seed, all_features=False):
+    """Everything that a table, a tuning rule or a figure asks of a model: what `engine.measure` finds, and "proxy".
+
+    all_features: whether "features" is among it, what `attacks.by_feature` finds.
+    """
     outputs = engine.outputs(model, splits, (*engine.MEASURED, "validation"))
-    loss = engine.mean_loss(*outputs["retain"])
-    return {**engine.measure(outputs, seed), "proxy": engine.proxy(outputs, seed), "retain_loss": loss}
+    found = {**engine.measure(outputs, seed), "proxy": engine.proxy(outputs, seed)}
+    if all_features:
+        found["features"] = by_feature(*(outputs[part] for part in engine.MEASURED), seed)
+    return {**found, "retain_loss": engine.mean_loss(*outputs["retain"])}
 
 
 def accuracies(model, splits):

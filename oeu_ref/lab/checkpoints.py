@@ -5,6 +5,7 @@ import io
 import pathlib
 import pickle
 import struct
+import time
 import zipfile
 import zlib
 
@@ -27,10 +28,12 @@ class Checkpoint:
     path: the file's, which need not exist; identity: plain data (strings, numbers, lists, dicts) that says what the
     state belongs to; a file with another identity is refused.
     notes: dict of plain data that travels with the state; what `restore` finds replaces it.
+    pause: seconds between two saves; one that comes sooner writes nothing.
     """
 
-    def __init__(self, path, identity):
+    def __init__(self, path, identity, pause=0.0):
         self.path, self.identity, self.notes = pathlib.Path(path), identity, {}
+        self.pause, self.last = pause, time.monotonic()
 
     def save(self, **parts):
         """Write the state of objects with `state_dict()` and of plain data, by name; the file before stays until then.
@@ -38,12 +41,13 @@ class Checkpoint:
         Of several processes (`oeu_ref.beyond.distributed`) the first alone writes.
         Raises OSError where it cannot be written; an older checkpoint is then as before.
         """
-        if distributed.rank() > 0:
+        if distributed.rank() > 0 or time.monotonic() - self.last < self.pause:
             return
         state = {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "identity": self.identity, "notes": self.notes, "state": state}, buffer)
         write_bytes(self.path, buffer.getvalue())
+        self.last = time.monotonic()
 
     def restore(self, **parts):
         """Load the state of objects with `load_state_dict()`, by name; None where there is no file yet.

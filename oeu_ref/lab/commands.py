@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -102,6 +103,7 @@ class Images(How, options.Setup, Files, Named):
                 changes[name] = self.bits if changes[name] is None else changes[name]
             changes["precision"] = changes["precision"] or ("bfloat16" if device.startswith("cuda") else "float32")
             changes["forget_copies"] = self.forget_copies
+            changes["protocol"] = getattr(self, "protocol", None)
             experiment = tables.experiment_named(self.name, self.preset, **changes)
             source = {"data_root": self.data_root, "cache_dir": self.cache_dir, "download": self.download}
             jobs = self.jobs
@@ -241,6 +243,32 @@ class Tune(Images):
         with self.started() as (experiment, runner, first):
             tuning.tune(runner, experiment, self.methods, self.seeds, widen=self.widen)
             return _show(report.report(runner.out)) if first else 0
+
+
+@options.record
+class Replicate(Images):
+    __doc__ = f"""Tests the paper's claims by the protocol of the field's own code: 10 epochs of unlearning, settings
+    searched on a seed that is not reported, a second Retrain as the floor. Makes complete rows in order of worth for as
+    long as --minutes says; writes replicate.json after each. {RESTART} Wants a GPU, on which several processes pay."""
+
+    line = "the paper's claims at full size within a budget of minutes, by the protocol of the field's own code"
+    example = "cifar10-10 --minutes 9 --jobs 6 --data-root data --out results/replicate"
+    without = ("forget_copies",)
+    minutes: float | None = option(None, "minutes to spend, > 0", example=9, unset="as long as it takes")
+    protocol: str = option("authors", "forget batches and then retain batches, or pairs", words=options.PROTOCOLS)
+    rows: tuple[str, ...] = option(options.REPLICATED, "rows, the most worth first", words=options.REPLICATED)
+    deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
+
+    def run(self):
+        from . import replicate, results
+
+        with self.started() as (experiment, runner, _):
+            seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
+            minutes = math.inf if self.minutes is None else boundary.positive("--minutes", self.minutes)
+            path, finished = replicate.replicate(runner, experiment, seeds, minutes, self.rows, self.name)
+            said = () if finished else ("The time is over: the same command goes on.",)
+            say(*((replicate.table(results.read_json(path)),) if path.is_file() else ()), *said, path)
+        return 0
 
 
 @options.record

@@ -61,7 +61,7 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     checkpoint: as in `training.unlearn`.  Raises `NonFiniteError` if the method diverges.
     """
     info = METHODS.get(method) if isinstance(method, str) else None
-    make = method if info is None else info.make
+    make, order = method if info is None else info.make, experiment.order(method, splits)
     fade = {"fade": steps} if info is not None and info.fades else {}
     method = make(model, splits.forget, settings, stream(seed, "method"), **{**fade, **dict(options)})
     stop = None
@@ -85,6 +85,7 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
         experiment.augment(),
         checkpoint,
         max(50, len(splits.retain) // experiment.retain_batch),
+        order,
     )
 
 

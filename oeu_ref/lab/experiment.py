@@ -56,6 +56,8 @@ class Experiment(options.Setup):
             boundary.bits(name, getattr(self, name))
         self.training(), self.unlearning()
 
+    kept = ("original", "retrain")  # cells whose model is made again where its file is missing
+    all_features = False  # whether rows are attacked by all of `attacks.by_feature`, which takes long
     stop_every = 5  # steps between two questions of the stop rule, which reads some thousand images each time
 
     def training(self):
@@ -74,6 +76,9 @@ class Experiment(options.Setup):
     def augment(self):
         """What makes other inputs of a batch's, None: nothing does."""
         return augment if self.augmented else None
+
+    def order(self, method, splits):
+        """In which order a method gets its batches, as `training.unlearn` takes it; None: one of each at every step."""
 
     def load(self, source):
         """The data set; source: {"data_root", "cache_dir", "download"}.  Raises as `load_images`."""
@@ -161,7 +166,7 @@ class Digits:
     schedule: str = "constant"
     recalibrated: bool = False
 
-    stop_every = 1
+    stop_every, all_features, kept = 1, False, Experiment.kept
     forget_file, is_request = None, False
 
     @property
@@ -177,6 +182,9 @@ class Digits:
 
     def augment(self):
         """Nothing is done to the inputs of a batch."""
+
+    def order(self, method, splits):
+        """One batch of each at every step: None."""
 
     def load(self, source=None):
         """Where the data is from, for a cell's file; the digits themselves come with scikit-learn."""

@@ -85,12 +85,14 @@ class ImageClassifier(nn.Module):
             return self._network()(x).float()
 
     def _network(self):
-        if self.compiled and self._fast is None:
+        if not (self.compiled and self.training and torch.is_grad_enabled()):
+            return self.network  # outside of training batches have many sizes, and each would be compiled
+        if self._fast is None:
             # a quantizer that still has to see its first batch decides by the data, which compiled code cannot
             if any(isinstance(m, Quantizer) and m.unread for m in self.network.modules()):
                 return self.network
             self._fast = _compiled(self.network)
-        return self._fast or self.network
+        return self._fast
 
     def __getstate__(self):
         # compiled code refers to these very weights: a copy compiles its own
@@ -99,7 +101,8 @@ class ImageClassifier(nn.Module):
 
 def _compiled(network):
     """The network through `torch.compile`, or as it is from the first call on that the compiler fails."""
-    state = {"run": torch.compile(network)}
+    # for each size of a batch its own code: there are two or three in a run, and code for all sizes is slower
+    state = {"run": torch.compile(network, dynamic=False)}
 
     def run(x):
         try:

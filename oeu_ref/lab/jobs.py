@@ -4,11 +4,13 @@ import concurrent.futures
 import concurrent.futures.process
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 import os
 import pathlib
 import signal
 import threading
+import time
 
 import torch
 
@@ -37,11 +39,7 @@ def run_cells(runner, experiment, cells):
     needed = list(dict.fromkeys([cell.original() for cell in wanted] + wanted))
     as_it_is = dataclasses.replace(runner, redo=False)  # for originals that nobody asked for
     runners = {cell: runner if cell in wanted else as_it_is for cell in needed}
-    with _alone(runner.out), deterministic(runner.device, runner.determinism):
-        if distributed.rank() == 0:
-            # halves of files that a killed run was writing
-            for folder in {pathlib.Path(runner.out), *(cell.path(runner.out).parent for cell in needed)}:
-                files.clear_halves(folder)
+    with _at_work(runner, {cell.path(runner.out).parent for cell in needed}):
         # before any process is started: what is wrong with the data or the splits is said once, and at once
         with _first_alone():
             data = experiment.load(runner.source)
@@ -52,38 +50,95 @@ def run_cells(runner, experiment, cells):
         done = {}
         with progress_bar(sum(work.values()), progress, "images") as bar:
             if jobs == 1:
-                with one_thread() if str(runner.device) == "cpu" else contextlib.nullcontext():
-                    for cell in needed:
-                        bar.set_description(_name(cell))
-                        before = bar.n
-                        done[cell] = run_cell(runners[cell], experiment, cell, bar.update)
-                        bar.update(work[cell] - (bar.n - before))
+                for cell in needed:
+                    bar.set_description(_name(cell))
+                    before = bar.n
+                    done[cell] = run_cell(runners[cell], experiment, cell, bar.update)
+                    bar.update(work[cell] - (bar.n - before))
             else:
-                for cell, found in _side_by_side(runners, experiment, jobs):
+                for cell, found in _side_by_side(runners.get, experiment, jobs, lambda done: needed):
                     done[cell] = found
                     bar.set_description(_name(cell))
                     bar.update(work[cell])
     return done
 
 
-def _side_by_side(runners, experiment, jobs):
-    """(cell, contents) as they are finished; a cell is started when its original model is there."""
+def run_planned(runner, experiment, plan, on_cell, minutes=math.inf):
+    """Make cells in order of worth, one plan after the other, until there are no more or the time is over.
+
+    runner, experiment: as in `run_cells`; plan: function of {cell: contents}, of what is there, that returns all cells
+    wanted as far as that tells, the most worth first; a cell whose original model is not there yet waits for it;
+    on_cell: called with {cell: contents} after each; minutes > 0: a budget. What is under way when it ends is ended,
+    and its checkpoint is where the next call goes on.
+    Returns ({cell: contents}, whether all is made).  Raises as `run_cells`.
+    """
+    deadline, done = time.monotonic() + 60 * minutes, {}
+    with _at_work(runner, {path for path in pathlib.Path(runner.out).rglob("*") if path.is_dir()}):
+        experiment.load(runner.source)
+        if boundary.integer("jobs", runner.jobs, 1) == 1:
+            cells = _one_by_one(runner, experiment, plan, deadline)
+        else:
+            cells = _side_by_side(lambda cell: runner, experiment, runner.jobs, plan, deadline)
+        try:
+            for cell, found in cells:
+                done[cell] = found
+                on_cell(done)
+        except TimeoutError:
+            return done, False
+    return done, True
+
+
+@contextlib.contextmanager
+def _at_work(runner, folders):
+    """The output folder for this run alone, without halves of files that a killed run was writing in these folders."""
+    one = one_thread() if str(runner.device) == "cpu" and runner.jobs == 1 else contextlib.nullcontext()
+    with _alone(runner.out), deterministic(runner.device, runner.determinism), one:
+        if distributed.rank() == 0:
+            for folder in {pathlib.Path(runner.out), *folders}:
+                files.clear_halves(folder)
+        yield
+
+
+def _one_by_one(runner, experiment, plan, deadline):
+    """(cell, contents) as they are finished; raises TimeoutError when the time is over."""
+    done = {}
+
+    def look(count):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+    while (cell := next((cell for cell in plan(done) if cell not in done), None)) is not None:
+        look(0)
+        done[cell] = run_cell(runner, experiment, cell, look)
+        yield cell, done[cell]
+
+
+def _side_by_side(runner_of, experiment, jobs, plan, deadline=math.inf):
+    """(cell, contents) as they are finished; a cell is started when its original model is there.
+
+    runner_of: function of a cell; plan: as in `run_planned`.  Raises TimeoutError when the time is over.
+    """
     context = multiprocessing.get_context("spawn")
-    waiting, running, made = list(runners), {}, set()
+    done, running = {}, {}
     others = set(multiprocessing.active_children())
     executor = concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker)
     try:
-        while waiting or running:
-            ready = [c for c in waiting if c.name in ("original", "retrain") or c.original() in made]
-            for cell in ready:
-                waiting.remove(cell)
+        while True:
+            waiting = [cell for cell in plan(done) if cell not in done and cell not in running.values()]
+            ready = [cell for cell in waiting if cell.trains or cell.original() in done]
+            for cell in ready[: jobs - len(running)]:
                 with _without_interrupts():
-                    running[executor.submit(_work, runners[cell], experiment, cell)] = cell
-            finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                    running[executor.submit(_work, runner_of(cell), experiment, cell)] = cell
+            if not running:
+                break
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            finished, _ = concurrent.futures.wait(running, left, concurrent.futures.FIRST_COMPLETED)
+            if not finished:
+                raise TimeoutError
             for future in finished:
                 cell = running.pop(future)
-                made.add(cell)
-                yield cell, future.result()
+                done[cell] = future.result()
+                yield cell, done[cell]
     except BaseException as error:
         # the others are ended, not waited for: what they did so far is in their checkpoints
         for process in set(multiprocessing.active_children()) - others:
@@ -179,10 +234,8 @@ def _alone(out):
 
 def _images_of(cell, experiment, splits):
     """Images that the cell reads in training steps, for the progress bar."""
-    if cell.name == "original":
-        return experiment.training().epochs * len(splits.train)
-    if cell.name == "retrain":
-        return experiment.training().epochs * len(splits.retain)
+    if cell.trains:
+        return experiment.training().epochs * len(splits.train if cell.name == "original" else splits.retain)
     return cell.steps * (experiment.forget_batch + experiment.retain_batch)
 
 

@@ -1,5 +1,7 @@
 """Two standard image networks, at the sizes that small images want."""
 
+import functools
+
 from torch import nn
 
 from .. import boundary
@@ -13,9 +15,20 @@ def resnet18(num_classes, width=64, stem_stride=1):
     forward: (N, 3, H, W) float -> (N, K), a float network.  Raises TypeError or ValueError for values out of range.
     Source: He et al., CVPR 2016; the stem is the practice of the field for images of 32 x 32 pixels.
     """
-    from torchvision.models.resnet import BasicBlock, ResNet
-
     num_classes, width, stem_stride = _image_network(num_classes, width, stem_stride)
+    kind, block = _resnet_of(width)
+    network = kind(block, [2, 2, 2, 2], num_classes)
+    network.conv1 = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.bn1, network.maxpool = nn.BatchNorm2d(width), nn.Identity()
+    network.fc = nn.Linear(8 * width, num_classes)
+    return network
+
+
+@functools.cache  # one class for all networks of a width: code that is compiled for one serves them all
+def _resnet_of(width):
+    """(torchvision's ResNet with this width, its block)."""
+    from torchvision.models.resnet import BasicBlock, ResNet
 
     class WidthResNet(ResNet):
         """torchvision's constructor knows one width: every stage passes through here, the first with 64 planes."""
@@ -24,12 +37,7 @@ def resnet18(num_classes, width=64, stem_stride=1):
             self.inplanes = width if planes == 64 else self.inplanes
             return super()._make_layer(block, planes * width // 64, blocks, stride, dilate)
 
-    network = WidthResNet(BasicBlock, [2, 2, 2, 2], num_classes)
-    network.conv1 = nn.Conv2d(3, width, 3, stem_stride, 1, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.bn1, network.maxpool = nn.BatchNorm2d(width), nn.Identity()
-    network.fc = nn.Linear(8 * width, num_classes)
-    return network
+    return WidthResNet, BasicBlock
 
 
 def mobilenet_v2(num_classes, width=32, stem_stride=1):

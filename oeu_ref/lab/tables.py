@@ -15,6 +15,7 @@ from .engine import checked_seeds
 from .experiment import TABLES, Experiment, ForgettingCopies, described
 from .jobs import run_cells
 from .options import PRESETS, RULES, SEEDS
+from .protocol import SCHEDULE, Replication
 from .tuning import checked_methods, chosen
 
 SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")
@@ -23,11 +24,11 @@ KINDS = ("table", "ablation", "sweep", "run")
 CURVE_POINTS = 5  # measurements along a run, for the trade-off figure
 
 
-def experiment_named(name, preset="full", forget_copies=False, **changes):
+def experiment_named(name, preset="full", forget_copies=False, protocol=None, **changes):
     """One of the paper's experiments, at full size or at a preset's, with some fields changed.
 
     name: a key of TABLES; preset: a key of PRESETS; changes: fields of `Experiment`, None: as it is; forget_copies:
-    True for a `ForgettingCopies`.
+    True for a `ForgettingCopies`; protocol: one of PROTOCOLS for a `Replication`, which has a schedule of its own.
     Returns an `Experiment`.  Raises TypeError or ValueError for an unknown word or field or a value out of range.
     """
     fields = [field.name for field in dataclasses.fields(Experiment)]
@@ -35,10 +36,12 @@ def experiment_named(name, preset="full", forget_copies=False, **changes):
         raise TypeError(f"changes must be fields of an Experiment ({', '.join(fields)}), got {unknown[0]!r}")
     experiment = TABLES[boundary.one_of("name", name, tuple(TABLES))]
     wanted = dict(PRESETS[boundary.one_of("preset", preset, tuple(PRESETS))])
+    if protocol is not None:
+        wanted = {**SCHEDULE, **wanted, "protocol": protocol}
     if changes.get("forget_classes") is not None or changes.get("forget_file") is not None:
         wanted["forget_ratio"] = None
     wanted.update({name: value for name, value in changes.items() if value is not None})
-    kind = ForgettingCopies if forget_copies else Experiment
+    kind = Replication if protocol is not None else ForgettingCopies if forget_copies else Experiment
     return kind(**{**dataclasses.asdict(experiment), **wanted})
 
 

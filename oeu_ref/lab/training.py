@@ -165,11 +165,18 @@ def unlearn(
     augment=None,
     checkpoint=None,
     save_every=50,
+    order=None,
 ):
-    """The loop of every unlearning method: draw two batches, let the method update the model, until told to stop.
+    """The loop of every unlearning method: draw batches, let the method update the model, until told to stop.
 
     method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
-from .options import SCHEDULES
+    as in `oeu_ref.lab.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; config: `UnlearnConfig`;
+    generators: two, for the order of forget and of retain samples; stop: callable without arguments, asked before each
+    step, True ends the loop; on_step: called with (steps done, report) after each step; augment: as in
+    `oeu_ref.data.samples.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is saved after each
+    `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`, newly made from
+    the original model; order: function of the number of steps taken that says which batches the next step has, (forget,
+    retain), True or False each, as `Replication.order` gives it; None: both, at every step.
     Returns the reports, one for each step taken.  The model is left in eval mode.
     Raises what the method raises; TypeError or ValueError, naming the argument, for others, or a foreign checkpoint.
     """
@@ -183,7 +190,7 @@ from .options import SCHEDULES
         raise ValueError(f"generators must be two, of forget and of retain samples, got {len(generators)}")
     for generator in generators:
         boundary.instance("generators", generator, torch.Generator, "pair of torch.Generator")
-    _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step)
+    _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step, order=order)
     if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
         raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
     steps, save_every = boundary.integer("steps", steps, 0), boundary.integer("save_every", save_every, 1)
@@ -201,7 +208,9 @@ from .options import SCHEDULES
     while len(reports) < steps and not (stop is not None and stop()):
         if rates:
             _set_rates(method, [rate * config.rate(len(reports), steps) for rate in rates])
-        reports.append(method.step(next(forget_source), next(retain_source)))
+        which = (True, True) if order is None else order(len(reports))
+        batches = [next(source) if drawn else None for source, drawn in zip((forget_source, retain_source), which)]
+        reports.append(method.step(*batches))
         if on_step is not None:
             on_step(len(reports), reports[-1])
         if checkpoint is not None and len(reports) % save_every == 0:

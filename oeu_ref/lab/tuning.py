@@ -56,7 +56,7 @@ def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=
             for steps in runs[method]:
                 cell = _cell(seed, method, rate, weight, steps, len(runs[method]) > 1)
                 found = done[cell], done[cell.retrain()], done[cell.original()]
-                gaps |= {count: _gaps(found[0], count, *found[1:])[rule] for count in steps}
+                gaps |= {count: gaps_of(found[0], count, *found[1:])[rule] for count in steps}
             return gaps
 
         both = searched(list(itertools.product(RULES, methods)), seeds, grid, attempt)
@@ -119,7 +119,7 @@ def _cell(seed, method, rate, weight, steps, one_of_several):
     return Cell(seed, method, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
 
 
-def _gaps(found, steps, retrain, original):
+def gaps_of(found, steps, retrain, original):
     """{rule: AG after so many steps}, inf if the run diverged before."""
     points = {point["steps"]: point for point in found["curve"]}
     if steps not in points and found["diverged"]:

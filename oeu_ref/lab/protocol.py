@@ -1,0 +1,120 @@
+"""The protocol of the field's own code: unlearning runs for epochs over forget and retain set, one batch at a time.
+
+In each of 10 epochs (GA: 5) a method passes all forget batches and then all retain batches of 256, with a constant
+learning rate, momentum 0.9 and weight decay 5e-4; FT and l1-sparse read the retain set alone, GA the forget set alone.
+Random labels are drawn over all classes. OEU takes its joint step on pairs of batches, for as many steps as 10 passes
+over the retain set have, with the forget set cycling; as a second reading, for 10 passes over the forget set.
+What is ours: the schedule of original and Retrain (one cycle, made for accuracy per minute, where theirs is 182
+epochs), the learning rates that are tried, and beta, which is tried on as many points in all.
+Source: the public code of SalUn (Fan et al., ICLR 2024), Classification/unlearn, whose loops the code of the paper's
+peers shares.
+"""
+
+import dataclasses
+
+from .. import boundary
+from . import baselines
+from .experiment import METHODS, Experiment
+from .options import PROTOCOLS
+
+SEARCH_SEED = 101  # never reported
+SCHEDULE = {"epochs": 18, "batch_size": 512, "learning_rate": 0.4, "forget_batch": 256, "retain_batch": 256}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """How one row of the table is made.
+
+    method: a key of METHODS; reads: in each epoch, "pairs" (as many pairs of batches as the retain set has), "forget
+    pairs" (as the forget set has), "turns" (forget batches, then retain batches), "forget" or "retain" (these alone);
+    epochs >= 1; points: pairs (learning rate, weight) that the search tries; options: further arguments of the method.
+    """
+
+    method: str
+    reads: str
+    points: tuple
+    epochs: int = 10
+    options: tuple = ()
+    label: str = ""
+
+    def counts(self, forget, retain):
+        """(forget batches, retain batches) of an epoch, given those of a pass over each set; pairs: as many of both."""
+        return {
+            "pairs": (retain, retain),
+            "forget pairs": (forget, forget),
+            "turns": (forget, retain),
+            "forget": (forget, 0),
+            "retain": (0, retain),
+        }[self.reads]
+
+    def steps(self, forget, retain):
+        """Steps in all; forget, retain: batches in a pass over each set."""
+        first, second = self.counts(forget, retain)
+        return self.epochs * (first if "pairs" in self.reads else first + second)
+
+
+RATES = tuple((rate, 1.0) for rate in (0.003, 0.01, 0.03, 0.1))
+SMALL_RATES = tuple((rate, 1.0) for rate in (1e-4, 3e-4, 1e-3, 3e-3))  # nothing holds GA back
+BETAS = ((0.01, 0.03), (0.01, 0.3), (0.03, 0.03), (0.03, 0.3))
+SHORT_BETAS = ((0.01, 0.3), (0.01, 3.0), (0.03, 0.3), (0.03, 3.0))
+ANY = (("classes", "all"),)
+# in order of worth
+ROWS = {
+    "oeu": Row("oeu", "pairs", BETAS),
+    "qmul": Row("qmul_released", "turns", RATES),
+    "oeu_short": Row("oeu", "forget pairs", SHORT_BETAS, label="OEU, 10 passes over the forget set"),
+    "oeu_global": Row("oeu_global", "pairs", BETAS),
+    "ft": Row("ft", "retain", RATES),
+    "rl": Row("rl", "turns", RATES, options=ANY),
+    "salun": Row("salun", "turns", RATES, options=ANY),
+    "ga": Row("ga", "forget", SMALL_RATES, 5),
+    "l1": Row("l1_fading", "retain", RATES),
+    "oeu_no_projection": Row("oeu_no_projection", "pairs", BETAS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Replication(Experiment):
+    """An experiment whose methods unlearn for epochs, by the "authors" protocol; "joint": pairs in place of turns."""
+
+    protocol: str = "authors"
+
+    # who goes on on another machine brings results, and of the models what methods start from is made again
+    all_features, kept = True, ("original",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        boundary.one_of("protocol", self.protocol, PROTOCOLS)
+
+    def passes(self, splits):
+        """Batches in a pass over forget and over retain set: (int, int)."""
+        sets, sizes = (splits.forget, splits.retain), (self.forget_batch, self.retain_batch)
+        return tuple(max(1, len(part) // size) for part, size in zip(sets, sizes))
+
+    def order(self, method, splits):
+        reads = {row.method: row.reads for row in ROWS.values()}.get(method, "pairs")
+        if "pairs" in reads or (reads, self.protocol) == ("turns", "joint"):
+            return None
+        forget, retain = Row(method, reads, ()).counts(*self.passes(splits))
+
+        def drawn(step):
+            of_forget = step % (forget + retain) < forget
+            return of_forget, not of_forget
+
+        return drawn
+
+
+def run_of(name, point, passes, protocol="authors"):
+    """(`Settings`, steps, options) of a row.
+
+    name: key of ROWS; point: (learning rate, weight); passes: as `Replication.passes` gives them; protocol: its word.
+    """
+    row = ROWS[name]
+    if (row.reads, protocol) == ("turns", "joint"):
+        row = dataclasses.replace(row, reads="pairs")
+    return baselines.Settings(*point), row.steps(*passes), row.options
+
+
+def label(name):
+    """What to call a row."""
+    return ROWS[name].label or METHODS[ROWS[name].method].label

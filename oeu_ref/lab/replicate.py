@@ -1,0 +1,183 @@
+"""The paper's claims at full size within a budget of minutes: complete rows in order of worth, a seed after the other.
+
+Settings are searched on a seed that is never reported: a few points a row, by true AG and by the proxy. What is there
+is written after each cell, to `replicate.json`, and the same command goes on from it, on another machine too.
+"""
+
+import math
+import pathlib
+
+from .. import boundary
+from . import results, tuning
+from .cells import Cell
+from .engine import checked_seeds
+from .experiment import described
+from .jobs import run_planned
+from .options import RULES
+from .protocol import ROWS, SEARCH_SEED, Replication, label, run_of
+from .report import values
+
+
+class Plan:
+    """Which cells there are, in order of worth, as far as is known from those that are there.
+
+    experiment: `Replication`; passes: as its `passes` gives them; seeds: reported ones; rows: keys of ROWS.
+    """
+
+    def __init__(self, experiment, passes, seeds, rows=tuple(ROWS)):
+        self.experiment, self.passes, self.seeds, self.rows = experiment, passes, seeds, rows
+
+    def __call__(self, done):
+        """All cells wanted; done: {cell: contents}."""
+        cells = []
+        for i, seed in enumerate(self.seeds):
+            cells += [Cell(seed, name) for name in ("original", "retrain", "retrain again")]
+            cells += self.search()[:2] if i == 0 else []
+            for name in self.rows:
+                cells += self.search(name)[2:] if i == 0 else []
+                cells += self.runs(name, seed, done, ("true",))
+            for name in self.rows:
+                cells += self.runs(name, seed, done, ("proxy",))
+        return list(dict.fromkeys(cells))
+
+    def search(self, name=None):
+        """The search's original and Retrain, and a row's points."""
+        models = [Cell(SEARCH_SEED, kind, folder="tuning") for kind in ("original", "retrain")]
+        points = () if name is None else ROWS[name].points
+        return models + [self.cell(name, point, SEARCH_SEED, "tuning") for point in points]
+
+    def cell(self, name, point, seed, folder=""):
+        """The cell of a row's run."""
+        settings, steps, options = run_of(name, point, self.passes, self.experiment.protocol)
+        suffix = f"_lr{point[0]:g}_w{point[1]:g}_s{steps}"
+        return Cell(seed, ROWS[name].method, settings, steps, (), options, folder=folder, suffix=suffix)
+
+    def gaps(self, name, done):
+        """AG of each of a row's points: {rule: list, inf where a run diverged}; None as long as one is missing."""
+        original, retrain, *cells = self.search(name)
+        if not all(cell in done for cell in (original, retrain, *cells)):
+            return None
+        found = [tuning.gaps_of(done[cell], cell.steps, done[retrain], done[original]) for cell in cells]
+        return {rule: [gap[rule] for gap in found] for rule in RULES}
+
+    def chosen(self, name, done):
+        """{rule: a row's best point} as far as its search is finished and not all of it diverged."""
+        gaps = self.gaps(name, done) or {}
+        best = {rule: min(zip(of_rule, ROWS[name].points)) for rule, of_rule in gaps.items()}
+        return {rule: point for rule, (gap, point) in best.items() if gap < math.inf}
+
+    def runs(self, name, seed, done, rules):
+        """A row's cells of one seed, as far as their settings are known."""
+        chosen = self.chosen(name, done)
+        return [self.cell(name, chosen[rule], seed) for rule in rules if rule in chosen]
+
+    def document(self, done):
+        """What `replicate.json` holds, but for what all cells share."""
+        search, rows, trained = {}, [], {}
+        for name in self.rows:
+            if (gaps := self.gaps(name, done)) is not None:
+                finite = {rule: [g if g < math.inf else None for g in found] for rule, found in gaps.items()}
+                search[name] = {"points": ROWS[name].points, "AG": finite, "chosen": self.chosen(name, done)}
+        for seed in self.seeds:
+            cells = [Cell(seed, kind) for kind in ("original", "retrain", "retrain again")]
+            if not all(cell in done for cell in cells[:2]):
+                continue
+            original, retrain, *again = [done[cell] for cell in cells if cell in done]
+            scale = values(original, retrain)["AG"]
+            short = lambda cell, scale=scale, retrain=retrain: _short(cell, retrain, scale)
+            trained[seed] = {"original": short(original), "retrain": short(retrain)}
+            trained[seed] |= {"retrain again": short(cell) for cell in again}
+            for name in self.rows:
+                chosen = self.chosen(name, done)
+                for point in dict.fromkeys(chosen.values()):
+                    cell = self.cell(name, point, seed)
+                    if cell in done:
+                        rules = [rule for rule in chosen if chosen[rule] == point]
+                        head = {"row": name, "label": label(name), "seed": seed, "rules": rules, "steps": cell.steps}
+                        point = {"learning_rate": point[0], "weight": point[1]}
+                        rows.append({**head, **point, "values": short(done[cell])})
+        return {"search_seed": SEARCH_SEED, "search": search, "trained": trained, "rows": rows}
+
+
+def _short(cell, retrain, scale):
+    """A cell's figures against Retrain of its seed, None if it diverged; scale: the original's AG."""
+    found = values(cell, retrain)
+    if found is None:
+        return None
+    share = found["AG"] / scale if scale else None
+    tow = tug_of_war(cell["metrics"], retrain["metrics"])
+    return {
+        **found,
+        "share_of_original": share,
+        "tug_of_war": tow,
+        "features": cell["features"],
+        "seconds": cell["seconds"],
+    }
+
+
+def tug_of_war(metrics, retrain):
+    """ToW: product over forget, retain and test set of 1 - |accuracy - Retrain's|, in percent; 100 is Retrain.
+
+    metrics, retrain: mappings with "FA", "RA", "TA" in percent.
+    Source: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024, section 3.
+    """
+    return 100 * math.prod(1 - abs(metrics[key] - retrain[key]) / 100 for key in ("FA", "RA", "TA"))
+
+
+def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), name=""):
+    """Make as many cells of the table as the time allows, in order of worth.
+
+    runner: `cells.Runner`; experiment: `protocol.Replication`; seeds: distinct integers >= 0, not SEARCH_SEED;
+    minutes > 0; rows: keys of ROWS, in order of worth; name: the experiment's.
+    Returns (path of replicate.json, whether all is made).  Raises as `jobs.run_planned`.
+    """
+    out = results.output_directory("out", runner.out)
+    boundary.instance("experiment", experiment, Replication, "Replication, as experiment_named gives it")
+    seeds = checked_seeds(seeds)
+    if SEARCH_SEED in seeds:
+        raise ValueError(f"seeds must not hold {SEARCH_SEED}, on which settings are searched, got {seeds}")
+    boundary.positive("minutes", minutes) if minutes != math.inf else None
+    rows = [boundary.one_of("rows", row, tuple(ROWS)) for row in boundary.sequence("rows", rows, "words")]
+    plan = Plan(experiment, experiment.passes(experiment.split(experiment.load(runner.source), seeds[0])), seeds, rows)
+    path = pathlib.Path(out) / "replicate.json"
+
+    def write(done):
+        cell = next(iter(done.values()))
+        head = {"kind": "replicate", "name": name, "experiment": described(experiment), "seeds": seeds}
+        head |= {key: cell[key] for key in ("attack", "device", "versions", "data")}
+        head |= {"jobs": runner.jobs, "passes": plan.passes, "cells": len(done)}
+        results.write_json(path, results.plain({**head, **plan.document(done)}))
+
+    _, finished = run_planned(runner, experiment, plan, write, minutes)
+    return path, finished
+
+
+def table(data):
+    """Markdown table of what is there, from the contents of replicate.json alone: a row a seed and rule."""
+    head = ["row", "seed", "rules", "rate", "weight", *COLUMNS.values()]
+    lines = [head]
+    for seed, models in data["trained"].items():
+        lines += [[kind, seed, "", "", "", *_cells(found)] for kind, found in models.items()]
+    for row in data["rows"]:
+        point = [f"{row['learning_rate']:g}", f"{row['weight']:g}"]
+        lines.append([row["label"], str(row["seed"]), ", ".join(row["rules"]), *point, *_cells(row["values"])])
+    return results.aligned(lines)
+
+
+COLUMNS = {
+    "FA": "FA",
+    "RA": "RA",
+    "TA": "TA",
+    "MIA": "MIA",
+    "AG": "AG",
+    "share_of_original": "AG / original's",
+    "tug_of_war": "ToW",
+    "forget_vs_test_auc": "AUC",
+    "seconds": "s",
+}
+
+
+def _cells(found):
+    if found is None:
+        return ["diverged"] + [""] * (len(COLUMNS) - 1)
+    return ["–" if found[key] is None else f"{found[key]:.2f}" for key in COLUMNS]

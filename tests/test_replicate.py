@@ -1,0 +1,288 @@
+"""The protocol in turns, and the command that makes its table within a budget of minutes."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from oeu_ref.__main__ import main
+from oeu_ref.data.samples import stream
+from oeu_ref.lab import attacks, jobs, protocol, replicate
+from oeu_ref.lab.cells import Cell, Runner
+from oeu_ref.lab.protocol import ROWS, Replication
+from oeu_ref.lab.training import UnlearnConfig, unlearn
+from oeu_ref.reference import metrics
+
+from .test_experiments import tiny_arrays
+from .test_training import Recorder, numbered
+
+TINY = Replication(
+    dataset="tiny", validation_size=40, width=4, epochs=2, batch_size=64, forget_batch=8, retain_batch=64
+)
+FEW = ("oeu", "rl")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    np.savez(folder / "tiny.npz", **tiny_arrays())
+    return {"data_root": str(folder), "cache_dir": None, "download": False}
+
+
+@pytest.fixture(scope="module")
+def few_points():
+    """Two points a row instead of four, and an epoch instead of ten."""
+    before = dict(ROWS)
+    for name, row in before.items():
+        ROWS[name] = dataclasses.replace(row, points=row.points[1:3], epochs=1)
+    yield
+    ROWS.update(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, source, few_points):
+    """(folder, contents of replicate.json) of a table of two rows on one seed."""
+    out = tmp_path_factory.mktemp("made")
+    path, finished = replicate.replicate(Runner(out, source, progress=False), TINY, (1,), rows=FEW)
+    assert finished
+    return out, json.loads(path.read_text())
+
+
+def without_times(data):
+    """The document but for what depends on the clock."""
+    if isinstance(data, dict):
+        return {key: without_times(value) for key, value in data.items() if key not in ("seconds", "time", "jobs")}
+    return [without_times(value) for value in data] if isinstance(data, list) else data
+
+
+# The protocol
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("oeu", 1580), ("oeu_short", 170), ("qmul", 1750), ("rl", 1750), ("ft", 1580), ("l1", 1580), ("ga", 85)],
+)
+def test_steps_are_epochs_of_what_a_row_reads(name, steps):
+    """With CIFAR-10's 17 forget and 158 retain batches of 256."""
+    assert protocol.run_of(name, (0.01, 1.0), (17, 158))[1] == steps
+
+
+def test_the_joint_protocol_has_pairs_in_place_of_turns():
+    assert protocol.run_of("rl", (0.01, 1.0), (17, 158), "joint")[1] == 1580
+    assert protocol.run_of("ga", (0.01, 1.0), (17, 158), "joint")[1] == 85
+
+
+def order_of(method, experiment=TINY, forget=17, retain=130):
+    """ "f", "r" or "b" (both) for each of 8 steps: 2 forget batches of 8 and 2 retain batches of 64 in an epoch."""
+
+    class Sets:
+        pass
+
+    sets, recorder = Sets(), Recorder()
+    sets.forget, sets.retain = numbered(forget), numbered(retain)
+    recorder.relabel = lambda forget: forget
+    order = experiment.order(method, sets)
+    unlearn(recorder, sets.forget, sets.retain, 8, UnlearnConfig(8, 64), (stream(0, "f"), stream(0, "r")), order=order)
+    return "".join("b" if None not in pair else "r" if pair[0] is None else "f" for pair in recorder.seen)
+
+
+def test_in_turns_all_forget_batches_come_before_all_retain_batches():
+    assert order_of("rl") == order_of("salun") == order_of("qmul_released") == "ffrrffrr"
+    assert order_of("ft") == order_of("l1_fading") == "r" * 8
+    assert order_of("ga") == "f" * 8
+    assert order_of("oeu") == order_of("oeu_global") == order_of("oeu_no_projection") == "b" * 8
+    assert order_of("rl", dataclasses.replace(TINY, protocol="joint")) == "b" * 8
+
+
+def test_an_epoch_in_turns_shows_each_sample_once():
+    recorder, retain = Recorder(), numbered(12)
+    recorder.relabel = lambda forget: forget
+    order = lambda step: (step % 5 < 2, step % 5 >= 2)
+    unlearn(recorder, numbered(6), retain, 5, UnlearnConfig(3, 4), (stream(0, "f"), stream(0, "r")), order=order)
+    seen = [torch.cat([pair[side].labels for pair in recorder.seen if pair[side] is not None]) for side in (0, 1)]
+    assert [sorted(part.tolist()) for part in seen] == [list(range(6)), list(range(12))]
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(ValueError, match="protocol must be one of"):
+        dataclasses.replace(TINY, protocol="ours")
+
+
+# The plan
+
+
+def a_cell(gap, original=10.0):
+    """Contents of a finished cell whose gaps to Retrain and to the proxy's aim are as given."""
+    found = dict.fromkeys(("FA", "RA", "TA", "MIA"), 50.0 + gap)
+    proxy = dict.fromkeys(("FA", "RA", "VA", "MIA", "MIA_unseen"), 50.0 + original - gap)
+    return {
+        "diverged": False,
+        "curve": [{"steps": 1, "metrics": found, "proxy": proxy}],
+        "metrics": found,
+        "proxy": proxy,
+    }
+
+
+def test_what_is_worth_most_comes_first_and_a_row_waits_for_its_search():
+    plan = replicate.Plan(TINY, (17, 158), (1, 2), ("oeu", "ga"))
+    first = plan({})
+    assert [(c.seed, c.name) for c in first[:5]] == [
+        (1, "original"),
+        (1, "retrain"),
+        (1, "retrain again"),
+        (101, "original"),
+        (101, "retrain"),
+    ]
+    assert {c.seed for c in first if not c.trains} == {101}  # nothing is reported before it is searched for
+    models = [Cell(101, name, folder="tuning") for name in ("original", "retrain")]
+    done = {cell: a_cell(0.0) for cell in models}
+    for cell, gap in zip(plan.search("oeu")[2:], (3.0, 2.0, 1.0, 4.0)):
+        done[cell] = a_cell(gap)
+    runs = [cell for cell in plan(done) if not cell.trains and cell.seed != 101]
+    # true AG is least at the third point; the proxy's, whose aim is the original's 60, at the third as well
+    assert [(c.seed, c.name) for c in runs] == [(1, "oeu"), (2, "oeu")]
+    assert (runs[0].settings.learning_rate, runs[0].settings.weight) == ROWS["oeu"].points[2]
+    order = plan(done)
+    assert order.index(runs[0]) < order.index(plan.search("ga")[2]) < order.index(Cell(2, "original"))
+
+
+def test_a_point_that_diverged_is_not_chosen_and_a_row_of_such_points_is_left_out():
+    plan = replicate.Plan(TINY, (17, 158), (1,), ("ga",))
+    lost = {"diverged": True, "curve": [], "seconds": 1.0}
+    done = {Cell(101, name, folder="tuning"): a_cell(0.0) for name in ("original", "retrain")}
+    done |= {cell: lost for cell in plan.search("ga")[2:]}
+    assert plan.chosen("ga", done) == {} and plan.gaps("ga", done)["true"] == [math.inf] * 4
+    done[plan.search("ga")[3]] = a_cell(5.0)
+    assert plan.chosen("ga", done) == dict.fromkeys(("true", "proxy"), ROWS["ga"].points[1])
+
+
+# The command
+
+
+def test_the_document_holds_each_row_of_each_seed_with_its_scale(made):
+    """AG against Retrain of the same seed, the share of the original's, ToW, and five attacks; Retrain's own AG is 0."""
+    out, data = made
+    assert [(row["row"], row["seed"]) for row in data["rows"] if "true" in row["rules"]] == [(name, 1) for name in FEW]
+    for row in data["rows"]:
+        assert row["rules"] and set(row["values"]["features"]) == set(attacks.FEATURES)
+        models = data["trained"][str(row["seed"])]
+        gap = np.mean([abs(row["values"][key] - models["retrain"][key]) for key in ("FA", "RA", "TA", "MIA")])
+        assert row["values"]["AG"] == pytest.approx(gap)
+        assert row["values"]["share_of_original"] == pytest.approx(gap / models["original"]["AG"])
+        assert row["values"]["features"]["confidence"] == row["values"]["MIA"]
+        best = data["search"][row["row"]]
+        for rule in row["rules"]:
+            point = best["points"][int(np.argmin(best["AG"][rule]))]
+            assert point == [row["learning_rate"], row["weight"]] == best["chosen"][rule]
+    assert set(models) == {"original", "retrain", "retrain again"} and models["retrain"]["AG"] == 0
+    assert models["retrain"]["tug_of_war"] == 100
+    assert "OEU" in replicate.table(data)
+
+
+def test_a_second_retrain_has_other_random_numbers(made):
+    out, _ = made
+    first, again = (json.loads((out / f"seed-1/{name}.json").read_text()) for name in ("retrain", "retrain_again"))
+    assert first["losses"] != again["losses"]
+
+
+def test_whose_time_is_over_goes_on_to_the_same_figures(made, source, tmp_path, monkeypatch):
+    """Killed by the clock again and again, on the way through cells too, it ends with what one run gives."""
+    clock, run_cell = [0.0], jobs.run_cell
+
+    def timed(runner, experiment, cell, look):
+        def tick(count):
+            clock[0] += count  # an image a second
+            look(count)
+
+        return run_cell(runner, experiment, cell, tick)
+
+    monkeypatch.setattr(jobs, "run_cell", timed)
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    finished, calls = False, 0
+    while not finished:
+        path, finished = replicate.replicate(Runner(tmp_path, source, progress=False), TINY, (1,), 12, FEW)
+        calls += 1
+    assert calls > 5
+    assert without_times(json.loads(path.read_text())) == without_times(made[1])
+
+
+def test_side_by_side_the_figures_are_the_same(made, source, tmp_path):
+    """Two processes, which have the rows as they are in the package: all cells are there already but one."""
+    out = made[0]
+    shutil.copytree(out, tmp_path / "made", dirs_exist_ok=True)
+    for path in (tmp_path / "made/seed-1").glob("rl_*.json"):
+        path.unlink()
+    runner = Runner(tmp_path / "made", source, jobs=2, progress=False)
+    path, finished = replicate.replicate(runner, TINY, (1,), rows=FEW)
+    assert finished and without_times(json.loads(path.read_text())) == without_times(made[1])
+
+
+def test_results_without_models_go_on_where_they_were(made, source, tmp_path):
+    """On another machine Retrain is not trained again; the original is, to the same bits, for methods start from it."""
+    place = tmp_path / "made"
+    shutil.copytree(made[0], place, ignore=shutil.ignore_patterns("*.pt"))
+    before = (place / "seed-1/retrain.json").stat().st_mtime_ns
+    path, finished = replicate.replicate(Runner(place, source, progress=False), TINY, (1,), rows=FEW)
+    assert finished and without_times(json.loads(path.read_text())) == without_times(made[1])
+    assert (place / "seed-1/retrain.json").stat().st_mtime_ns == before
+    assert (place / "seed-1/original.pt").is_file() and not (place / "seed-1/retrain.pt").exists()
+
+
+def test_the_command_prints_the_table_and_where_it_is(made, source, capsys):
+    words = "replicate cifar10-10 --dataset tiny --width 4 --epochs 2 --validation-size 40 --device cpu --jobs 1"
+    where = ["--data-root", source["data_root"], "--out", str(made[0].parent / "command")]
+    assert main([*words.split(), *where, "--rows", "ga", "--seeds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "GA (gradient ascent)" in printed and printed.rstrip().endswith("replicate.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seeds", "1,101"], "--seeds must not hold 101"),
+        (["--rows", "oeu,nothing"], "--rows must be one of"),
+        (["--minutes", "0"], "--minutes must be greater than 0"),
+        (["--protocol", "ours"], "--protocol must be one of"),
+    ],
+)
+def test_bad_options_are_named(words, message, source, tmp_path, capsys):
+    small = ["--dataset", "tiny", "--validation-size", "40", "--device", "cpu", "--data-root", source["data_root"]]
+    assert main(["replicate", *small, "--out", str(tmp_path), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+# The scale
+
+
+def test_tug_of_war_is_the_product_of_what_is_left_of_each_accuracy():
+    """0.9 * 0.8 * 1 = 72 %; Retrain itself has 100."""
+    retrain = {"FA": 60.0, "RA": 90.0, "TA": 50.0}
+    assert replicate.tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
+    assert replicate.tug_of_war(retrain, retrain) == 100
+
+
+def test_each_feature_is_attacked_by_the_same_classifier():
+    """Confidence gives the MIA of the tables; a sure and wrong forget set looks unseen by correctness, not by entropy."""
+    rng = np.random.default_rng(0)
+    labels = {part: rng.integers(0, 3, 60) for part in ("retain", "test", "forget")}
+
+    def sure(labels, right):
+        p = np.full((60, 3), 0.01)
+        p[np.arange(60), (labels + ~right) % 3] = 0.98
+        return p
+
+    right = np.arange(60) % 2 == 0
+    retain = sure(labels["retain"], np.ones(60, bool)), labels["retain"]
+    test = sure(labels["test"], right), labels["test"]
+    test[0][~right] = 1 / 3
+    forget = sure(labels["forget"], np.zeros(60, bool)), labels["forget"]
+    found = attacks.by_feature(retain, test, forget, 0)
+    attack = attacks.SupportVectorAttack(0)
+    assert found["confidence"] == metrics.membership_inference(retain, test, forget, attack)
+    assert found["correctness"] == 100 and found["entropy"] == 0
+    certain = np.eye(3)[[0]], np.array([1])
+    assert attacks.FEATURES["modified entropy"](*certain) == attacks.MOST
