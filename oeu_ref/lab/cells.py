@@ -93,7 +93,7 @@ class Runner:
     determinism: str = "warn"
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _splits_on_device(experiment, data, seed, device):
     return experiment.split(data, seed).to(device)
 
