@@ -150,10 +150,15 @@ class Check(Command):
         (), "operations, or all: exit code 1 unless each was judged", "OPERATIONS", "project,oeu_direction", "none"
     )
     strict: bool = option(False, "exit code 1 for every failure, not 3 or 4 for some")
+    verbose: bool = option(False, "a row for each law, and the values tried in each dimension of the input")
+    dump_case: int | None = option(
+        None, "write the arrays of failure N and a script that repeats it to this folder", "N", "1", "not written"
+    )
     json: str | None = option(None, "also write the report there, as JSON", "FILE", "report.json", "not written")
 
     def run(self):
         from .conformance import check, load
+        from .conformance.dump import dump_case
 
         cases = boundary.integer("--cases", self.cases, 1)
         implementations = [load(name) for name in self.implementation]
@@ -161,7 +166,10 @@ class Check(Command):
         for implementation in implementations:
             reports.append(check(implementation, cases, progress=_dot, required=list(filter(None, self.require))))
             _dot(None)
-            say(reports[-1].table(), "")
+            say(reports[-1].table(self.verbose), "")
+            if self.dump_case is not None and (failures := reports[-1].failures):
+                number = boundary.integer("--dump-case", self.dump_case, 1, len(failures))
+                say(*dump_case(implementation, failures[number - 1]))
         _write_json(self.json, [report.as_dict() for report in reports])
         worst = min(filter(None, (report.exit_code for report in reports)), default=0)
         return min(worst, 1) if self.strict else worst

@@ -3,20 +3,29 @@
 What a theorem excludes must be seen to break its laws; what is right up to rounding must not, however it is written.
 """
 
+import collections
+import functools
 import itertools
+import os
 import pathlib
+import subprocess
+import sys
 import types
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 
 from oeu_ref import reference
-from oeu_ref.conformance import LAWS, Implementation, LoadError, Violation, check, load, try_law
-from oeu_ref.conformance.cases import Cases, LogitsCase
+from oeu_ref.__main__ import main
+from oeu_ref.conformance import LAWS, SIGNATURES, Implementation, LoadError, Violation, check, load, try_law
+from oeu_ref.conformance.cases import DIMENSIONS, Cases, LogitsCase
 from oeu_ref.conformance.law import Law
 
-from .mutants.edits import MUTANTS, build
+from .mutants.edits import MUTANTS, SOURCE, build
+
+ROOT = str(pathlib.Path(__file__).parent.parent)
 
 ALTERNATIVES = sorted((pathlib.Path(__file__).parent / "mutants" / "alternatives").glob("*.py"))
 
@@ -263,9 +272,10 @@ def test_a_verdict_says_whether_it_matters_and_the_most_specific_failure_comes_f
     report = check(Implementation(build(mutant), name), cases=1)
     assert (report.exit_code, report.ok) == (code, False) and words in report.verdict()
     assert report.failures[0].law.startswith(first)
-    assert report.table().splitlines()[3].startswith(f"FAILS  {report.failures[0].law}")
+    headings = [line for line in report.table().splitlines() if line.startswith("FAILS")]
+    assert headings[0].startswith(f"FAILS 1  {report.failures[0].law}")
     if name == "entropy_zero_log":  # one NaN is one cause
-        assert report.table().count("FAILS") == 1 and "also:" in report.table()
+        assert len(headings) <= 2 and "also:" in report.table()
 
 
 def test_a_failing_law_names_its_smallest_case_and_hint():
@@ -489,6 +499,134 @@ def test_required_operations_have_to_be_judged():
     assert "1 of 7 operations" in check(kl, cases=1).verdict()
     with pytest.raises(ValueError, match="required must be one of 'entropy_loss'"):
         check(kl, required=["projekt"])
+
+
+def mutant(name):
+    """A wrong implementation by the name of its mistake."""
+    (found,) = [mutant for mutant in MUTANTS if mutant.name == name]
+    return Implementation(build(found), name)
+
+
+def law_named(name):
+    """The law of this name."""
+    (law,) = [law for law in LAWS if law.name == name]
+    return law
+
+
+@functools.cache
+def one_report():
+    """What `check` finds for the reference with one drawn case."""
+    return check(load("oeu_ref.reference"), cases=1)
+
+
+@pytest.mark.parametrize("operation", DIMENSIONS)
+def test_every_dimension_of_the_domain_is_tried_whatever_is_drawn(operation):
+    """Sizes, ranks, ranges, scales and options that the table of dimensions names are seen by the reference."""
+    report = one_report()
+    for dimension, values in DIMENSIONS[operation].items():
+        assert set(values) <= set(report.tried[operation][dimension]), dimension
+    assert f"{operation}, {next(iter(DIMENSIONS[operation]))}:" in report.table(verbose=True)
+    assert "tried, in each dimension" not in report.table()
+
+
+def test_few_shapes_are_asked_for():
+    """A compiler that works shape by shape is asked a dozen times for each operation, not hundreds of times."""
+    shapes = {}
+
+    def watch(operation, args, options):
+        arrays = args[0] if isinstance(args[0], list) else [args[0]]
+        shapes.setdefault(operation, set()).add(tuple(a.shape for a in arrays))
+
+    for law in LAWS:
+        try_law(law, load("oeu_ref.reference").declaring(watch), 15)
+    assert {operation: len(found) for operation, found in shapes.items() if len(found) > 16} == {}
+
+
+def test_bits_are_drawn_evenly():
+    """Of the quantizer's calls no width takes more than a third, and 2, 4 and 8 bits are tried by every law."""
+    counts = collections.Counter()
+    reference_implementation = load("oeu_ref.reference").declaring(
+        lambda operation, args, options: counts.update([args[-2:]] if operation == "fake_quantize" else [])
+    )
+    laws = [law for law in LAWS if law.needs == ("fake_quantize",) and law.theorem == "LSQ"]
+    for law in laws:
+        assert {(-2, 1), (-8, 7), (-128, 127), (0, 255)} <= {case.q_range for case in law.cases.fixed}
+        try_law(law, reference_implementation, 50)
+    share = {ends: count / counts.total() for ends, count in counts.items()}
+    one_bit, eight_bits = share[-1, 0] + share[0, 1], share[-128, 127] + share[0, 255]
+    assert max(share.values()) < 1 / 3 and one_bit < 0.2 and eight_bits > 0.1
+
+
+@pytest.mark.parametrize("operation", SIGNATURES)
+def test_state_between_calls_is_found_by_the_law_about_it(operation):
+    """What drifts when the same input comes again breaks the law that calls twice."""
+    law = law_named(f"{operation.replace('_', ' ')} gives the same result when called again")
+    assert try_law(law, mutant(f"{operation}_again")).status == "fails"
+    assert try_law(law, variant()).status == "holds"
+
+
+@pytest.mark.parametrize(
+    ("name", "law_name"),
+    [
+        ("backward_range_symmetric", "the gradient passes where its own forward moves"),
+        ("mask_missing", "the gradient passes where its own forward moves"),
+        ("direction_projects_at_full_strength_under_match", "direction adds beta times its own projection"),
+        ("alpha_default", "project has the contracts defaults and order"),
+        ("beta_before_alpha", "oeu direction has the contracts defaults and order"),
+        ("kl_cached", "kl to uniform leaves its inputs alone and returns new arrays"),
+        ("kl_reversed", "kl to uniform gives the exact values of the test vectors"),
+    ],
+)
+def test_laws_without_the_reference_see_on_their_own(name, law_name):
+    """Laws that compare an implementation with itself, or with exact values, find what they are about."""
+    law, wrong = law_named(law_name), mutant(name)
+    for operation in law.needs:  # beside the mutant's own
+        vars(wrong.target).setdefault(operation, getattr(reference, operation))
+    assert try_law(law, wrong, 5).status == "fails"
+    assert try_law(law, variant(), 5).status == "holds"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("entropy_tiny_eps_in_log", "entropy_loss looks like a known mistake: log(p + 1e-12): an epsilon inside"),
+        ("entropy_zero_log", "entropy_loss looks like a known mistake: 0 log 0"),
+        ("loss_sum", "N = 7 times too large: a sum over samples where a mean is meant"),
+        ("kl_reversed", "KL(U || p), the wrong way round"),
+        ("step_mean", "a mean over elements where a sum is meant"),
+        ("epsilon_8", "an epsilon of 1e-08 in a norm"),
+        ("rows_projected", "project: only matrices, 3-d arrays, 4-d arrays fail, not single numbers, vectors"),
+        ("square_transposed", ""),
+    ],
+)
+def test_known_mistakes_are_named_in_the_first_lines(name, words):
+    """The first five lines of a report say what a common mistake is, and which arrays it takes."""
+    report = check(mutant(name), cases=1)
+    assert words in "\n".join(report.table().splitlines()[:5])
+    assert bool(report.recognised) == bool(words)
+
+
+def test_versions_are_part_of_the_verdict():
+    """What passes with one version of a library may fail with the next one."""
+    assert f"PyTorch {torch.__version__}" in check(only("kl_to_uniform", reference.kl_to_uniform), cases=1).verdict()
+
+
+@pytest.mark.parametrize(("name", "number"), [("round_trunc", 1), ("always_global", 2)])
+def test_a_failing_case_is_written_as_arrays_and_a_script(name, number, tmp_path, monkeypatch, capsys):
+    """`--dump-case` writes what was passed, and a script that makes the same calls and breaks the same law."""
+    (found,) = [mutant for mutant in MUTANTS if mutant.name == name]
+    (tmp_path / "mine.py").write_text(SOURCE.replace(found.old, found.new), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "mine.py", "--cases", "1", "--dump-case", str(number)]) == 1
+    arrays, script = sorted(tmp_path.glob("failing-*"), key=lambda path: path.suffix, reverse=False)
+    assert arrays.suffix == ".npz" and f"{script.name}" in capsys.readouterr().out
+    assert len(np.load(arrays).files) >= 1
+    result = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT}
+    )
+    assert "Violation" in result.stderr and "[" in result.stdout
+    assert main(["check", "mine.py", "--cases", "1", "--dump-case", "99"]) == 2
+    assert "--dump-case must be in [1, " in capsys.readouterr().err
 
 
 @pytest.mark.reliability

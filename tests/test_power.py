@@ -10,7 +10,8 @@ import types
 
 import pytest
 
-from oeu_ref.conformance import Implementation, check, load
+from oeu_ref.conformance import LAWS, Implementation, check, load, try_law
+from oeu_ref.conformance.implementation import OPTIONAL
 from oeu_ref.files import write_text
 
 from .mutants.edits import MUTANTS, build
@@ -65,6 +66,19 @@ def test_the_mask_convention_is_told_apart():
         target = load(str(HERE / path)).target
         liar = types.SimpleNamespace(QUANTIZER_MASK=claimed, fake_quantize_backward=target.fake_quantize_backward)
         assert not check(Implementation(liar, "liar"), cases=5).ok
+
+
+@pytest.mark.parametrize("operation", OPTIONAL)
+def test_every_optional_operation_has_a_law_that_sees(operation):
+    """Each optional operation is right in `right.py`, has a wrong implementation that is caught, and may be absent."""
+    target = load(str(HERE / "right.py")).target
+    (found,) = [law for law in LAWS if law.needs == (operation,)]
+    alone = Implementation(types.SimpleNamespace(**{operation: getattr(target, operation)}), operation)
+    assert try_law(found, alone, 50).status == "holds"
+    wrong = [mutant for mutant in MUTANTS if mutant.operations == (operation,)]
+    assert wrong and all(try_law(found, Implementation(build(mutant)), 5).status == "fails" for mutant in wrong)
+    report = check(load(str(HERE / "alternatives" / "partial.py")), cases=1)
+    assert operation in report.table().partition("optional, not there: ")[2]
 
 
 def test_there_are_enough_mutants_each_one_edit_away():

@@ -1,7 +1,9 @@
 """Test vectors: the committed files, right answers in three languages, and answers that must be found wrong."""
 
+import itertools
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -11,7 +13,9 @@ import pytest
 from oeu_ref import reference
 from oeu_ref.__main__ import main
 from oeu_ref.conformance import vectors
+from oeu_ref.conformance.cases import CLASSES, GRADIENT_KINDS, LOGIT_KINDS, QUANTIZER_KINDS
 from oeu_ref.conformance.implementation import load
+from oeu_ref.reference.entropy import log_softmax
 from oeu_ref.reference.quantizer import fake_quantize_backward
 
 HERE = pathlib.Path(__file__).parent
@@ -78,6 +82,54 @@ def test_the_committed_vectors_are_what_the_command_writes(tmp_path, capsys):
     for path in fresh:
         assert path.read_bytes() == (COMMITTED / path.name).read_bytes(), path.name
     assert len(capsys.readouterr().out.splitlines()) == len(fresh)
+
+
+def conforms(value, rule, schema):
+    """Whether a value conforms to a JSON Schema, of the keywords that ours uses."""
+    if "$ref" in rule:
+        return conforms(value, schema["$defs"][rule["$ref"].rpartition("/")[2]], schema)
+    if "anyOf" in rule:
+        return any(conforms(value, option, schema) for option in rule["anyOf"])
+    assert set(rule) <= {"type", "const", "enum", "pattern", "required", "properties", "additionalProperties", "items"}
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float)}
+    if not isinstance(value, kinds.get(rule.get("type"), object)) or isinstance(value, bool):
+        return False
+    if value not in rule.get("enum", [value]) or value != rule.get("const", value):
+        return False
+    if isinstance(value, str):
+        return re.search(rule.get("pattern", ""), value) is not None
+    if isinstance(value, list):
+        return all(conforms(item, rule["items"], schema) for item in value)
+    if isinstance(value, dict):
+        known, other = rule.get("properties", {}), rule.get("additionalProperties", {})
+        return set(rule.get("required", ())) <= set(value) and all(
+            conforms(item, known[key], schema) if key in known else other is not False and conforms(item, other, schema)
+            for key, item in value.items()
+        )
+    return True
+
+
+def test_vectors_and_answers_conform_to_the_published_schema(tmp_path):
+    """The schema that goes with the files describes them, and our answers; what differs in form does not conform."""
+    schema = json.loads((COMMITTED / "schema.json").read_text())
+    vectors_rule, answers_rule = ({"$ref": f"#/$defs/{name}"} for name in ("vectors", "answers"))
+    folder = write_answers(tmp_path / "a")
+    for operation in vectors.operations():
+        content = json.loads((COMMITTED / f"{operation}.json").read_text())
+        assert conforms(content, vectors_rule, schema) and not conforms(content, answers_rule, schema)
+        assert conforms(json.loads((folder / f"{operation}.json").read_text()), answers_rule, schema)
+        for key, wrong in (("name", "no name"), ("flags", ["odd"]), ("inputs", None), ("expected", {"loss": "NaN"})):
+            changed_content = {**content, "cases": [{**content["cases"][0], key: wrong}]}
+            assert not conforms(changed_content, vectors_rule, schema), key
+    assert not conforms({"results": {"typical": {"loss": None}}}, answers_rule, schema)
+    assert conforms({"results": {"typical": {"loss": 1.5}}}, answers_rule, schema)
+
+
+def test_flags_are_kinds_of_input_in_the_words_of_the_laws():
+    """A case's flags name kinds that the laws know, so that a failure has a class."""
+    known = {*CLASSES, *GRADIENT_KINDS, *LOGIT_KINDS, *QUANTIZER_KINDS, "large"}
+    flags = {flag for operation in vectors.operations() for flag in itertools.chain(*vectors.flags(operation).values())}
+    assert flags <= known and {"zero_retain", "one_hot", "just_outside", "nearly_parallel", "typical"} <= flags
 
 
 def test_every_case_says_what_it_probes_and_has_its_own_name():
@@ -162,6 +214,21 @@ def set_output(name, output, value):
         ("entropy_loss", set_output("huge", "loss", "NaN"), "loss must be finite"),
         ("entropy_loss", set_output("huge", "loss", "minus one"), "must hold numbers or decimal text"),
         ("entropy_loss", set_output("huge", "loss", True), "must hold numbers or decimal text"),
+        ("entropy_loss", set_output("huge", "loss", None), "loss holds null, which is what JSON writers make of NaN"),
+        (
+            "entropy_loss",
+            lambda r: r["typical"].update(loss=str(7 * float(r["typical"]["loss"]))),
+            "N = 7 times too large: a sum over samples where a mean is meant",
+        ),
+        (
+            "kl_to_uniform",
+            set_output(
+                "two_rows_plain",
+                "kl",
+                to_json(-np.log(3) - log_softmax(np.array([[1, 2, 0.5], [0, 1, -3]])).mean(axis=1)),
+            ),
+            "KL(U || p), the wrong way round",
+        ),
         (
             "entropy_loss",
             set_output("huge", "grad", {"shape": [3], "data": [0, 0, 0]}),

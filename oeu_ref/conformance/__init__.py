@@ -5,7 +5,8 @@ The laws stand in the files named `*_laws.py`; what runs for outsiders is what r
 
 # each enters its laws into LAWS: the order here is the order of every report
 # isort: off
-from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_step_laws, contract_laws  # noqa: F401
+from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_step_laws  # noqa: F401
+from . import contract_laws, vector_laws, optional_laws  # noqa: F401
 
 # isort: on
 from .implementation import SIGNATURES, Implementation, LoadError, Violation, load

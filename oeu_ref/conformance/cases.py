@@ -1,8 +1,11 @@
 """Inputs on which laws are tried. A case is a recipe (kind, shape, scale, seed) that prints in one line.
 
-Kinds are named for what they probe, so that a failing law names the kind.
+Kinds are named for what they probe, so that a failing law names the kind. Shapes are few and values many: a compiler
+that works shape by shape, such as JAX's, is asked once for each. Together they are the domain that an implementation
+has to serve (README.md states it); `DIMENSIONS` says which values of each dimension are tried whatever is drawn.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +16,7 @@ SEEDS = st.integers(0, 999)
 # what a failure on a kind of input says: wrong on ordinary inputs ("definition"), unless the kind stands here
 CLASSES = {
     "edge": "zero_forget zero_retain both_zero one_layer_zero parallel antiparallel below_threshold one_element "
-    "one_hot huge two_way one_sample",
+    "one_hot huge two_way one_sample empty",
     "numerics": "nearly_parallel nearly_antiparallel nearly_orthogonal mixed_scales extreme_scales near_uniform "
     "barely_inside barely_outside near_ties",
 }
@@ -23,14 +26,64 @@ CLASSES = {kind: name for name, kinds in CLASSES.items() for kind in kinds.split
 def kind_of(case):
     """The kind of input that a case is, as reports name it: a key of CLASSES or another word; "" for a mere seed."""
     kind, shapes = getattr(case, "kind", ""), getattr(case, "shapes", [getattr(case, "shape", (2,))])
+    sizes = [math.prod(shape) for shape in shapes]
+    if kind and max(sizes) == 0:
+        return "empty"
     if kind in CLASSES or not kind:
         return kind
-    if getattr(case, "n", 2) == 1:
+    n, k = getattr(case, "n", 2), getattr(case, "k", 2)
+    if n == 1:
         return "one_sample"
-    if all(np.prod(shape) == 1 for shape in shapes):
+    if set(sizes) == {1}:
         return "one_element"
-    scales = (getattr(case, "forget_scale", 1.0), getattr(case, "retain_scale", 1.0))
-    return kind if all(1e-3 <= scale <= 1e3 for scale in scales) else "extreme_scales"
+    names, step = ("forget_scale", "retain_scale"), 2.0 ** getattr(case, "step_exponent", 0)
+    if not all(1e-3 <= scale <= 1e3 for scale in (step, *(getattr(case, name, 1.0) for name in names))):
+        return "extreme_scales"
+    if max(sizes) > 1000 or n > 24 or k > 100:
+        return "large"
+    return "many_layers" if len(shapes) > 8 else kind
+
+
+# operation -> dimension -> values that are tried whatever is drawn, on both sides of where code goes another way
+LOGITS = {"samples": (1, 5, 70), "classes": (2, 3, 130)}
+X = {
+    "shape": ((), (0,), (1,), (2, 12), (3, 3), (2, 3, 2), (2, 2, 3, 3), (10008,)),
+    "range": ((-1, 0), (-1, 1), (-7, 7), (-8, 7), (0, 15), (3, 10), (-10, -3), (-128, 127), (0, 1000), (-2048, 2047)),
+    "step": (2.0**-30, 2.0**-3, 2.0**20),
+}
+GRADIENTS = {"layers": (1, 2, 3, 12), "rank": (0, 1, 2, 3, 4), "elements": (1, 64, 1200, 20000)}
+GRADIENTS |= {"alpha": (0.0, 0.5, 1.0), "granularity": ("layer", "global"), "rescale": ("undo", "match")}
+GRADIENTS |= dict.fromkeys(("|g_f|", "|g_r|"), ("0", "1e-09", "1e+00", "1e+06"))
+DIMENSIONS = {"entropy_loss": LOGITS, "kl_to_uniform": LOGITS, "fake_quantize": X, "project": GRADIENTS}
+DIMENSIONS["fake_quantize_backward"] = {**X, "grad_scale": (0.0, 1e-5, 0.25, 1.0, 3.0)}
+DIMENSIONS["oeu_direction"] = {**GRADIENTS, "beta": (0.0, 0.25, 1.0, 8.0, 12.34567)}
+
+
+def dimensions(operation, args, options):
+    """{dimension: values} of one call of an operation of the contract."""
+    if operation not in DIMENSIONS:
+        return {}
+    if operation in ("entropy_loss", "kl_to_uniform"):
+        return {"samples": args[0].shape[:1], "classes": args[0].shape[1:], "|logits|": [_decade(args[0])]}
+    if operation.startswith("fake_quantize"):
+        x, step, low, high, *scale = (*args[operation.endswith("backward") :], *options.values())
+        return {
+            "shape": [x.shape],
+            "range": [(low, high)],
+            "step": [2.0 ** math.floor(math.log2(step))],
+            "grad_scale": scale,
+        }
+    forget, retain = args[:2]
+    named = zip(("alpha", *["beta"] * (operation == "oeu_direction"), "granularity", "rescale"), args[2:])
+    values = {"layers": [len(forget)], "rank": {g.ndim for g in forget}, "elements": {g.size for g in forget}}
+    values |= {"|g_f|": map(_decade, forget), "|g_r|": map(_decade, retain)}
+    return {**values, **{name: [value] for name, value in (*named, *options.items())}}
+
+
+def _decade(array):
+    """Order of magnitude of an array's largest element, as text."""
+    largest = np.abs(array).max(initial=0)
+    return f"1e{math.floor(math.log10(largest)):+03}" if largest else "0"
 
 
 @dataclass(frozen=True)
@@ -118,32 +171,23 @@ def _related(kind, retain, noise, factor, rng, dtype):
     }[kind]
 
 
-def layer_shapes(max_layers=4):
-    """Strategy: a tuple of 1 to max_layers shapes, from 0-d to 3-d, at most 64 elements each."""
-    vector = st.sampled_from([(2,), (3,), (5,), (17,), (64,)])
-    other = st.sampled_from([(2, 2), (3, 4), (8, 8), (2, 3, 4), (1, 5), (1,), ()])
-    return st.lists(st.one_of(vector, other), min_size=1, max_size=max_layers).map(tuple)
+# what is drawn, the simplest first: from 0-d to 3-d, one element, square, two layers of equal shape
+LAYERS = (((6,),), ((2, 2), (2, 2)), ((8,), (3, 4), (2, 2)), ((), (1,), (1, 4)), ((2, 3, 4), (17,), (3, 4)), ((64,),))
+# a convolution's weight, many layers, large ones: beside LAYERS, what must not depend on the luck of the draw
+LARGE_LAYERS = (((4, 3, 3, 3), (6, 6)), ((2, 2, 2),) + ((3, 2),) * 11, ((40, 30), (64,)), ((20000,),))
+SCALES = (1.0, 1e-9, 1e-3, 1e3, 1e6)  # of a gradient's elements: the domain's ends, and what is common
 
 
-# large, a convolution's, many layers, 0-d and one element: what must not depend on the luck of the draw
-GRADIENT_SIZES = (
-    ((5000,),),
-    ((4, 3, 3, 3), (6, 6)),
-    ((2, 2, 2),) + ((3, 2),) * 11,
-    ((), (1,), (1, 4)),
-    ((40, 30), (64,)),
-)
-
-
-def gradients(*kinds, layers=4, extra=()):
-    """`GradientCase`s of these kinds (none: all): up to so many layers, scales from 1e-6 to 1e6."""
-    kinds, scale = kinds or GRADIENT_KINDS, st.sampled_from([1.0, 1e-6, 1e-3, 1e3, 1e6])
-    drawn = st.builds(GradientCase, st.sampled_from(kinds), layer_shapes(layers), scale, scale, SEEDS)
-    shapes = ((8,), (3, 4), (2, 2))[-layers:]
-    fixed = [GradientCase(kind, shapes, seed=7) for kind in kinds]
-    sizes = GRADIENT_SIZES if layers > 1 else [shapes[:1] for shapes in GRADIENT_SIZES]
-    sizes = [GradientCase(kinds[i % len(kinds)], shapes, seed=11) for i, shapes in enumerate(sizes)]
-    return Cases(drawn, [*fixed, *sizes, *extra])
+def gradients(*kinds, layers=12, extra=()):
+    """`GradientCase`s of these kinds (none: all): lists of up to so many layers, scales from 1e-9 to 1e6."""
+    kinds, scale = kinds or GRADIENT_KINDS, st.sampled_from(SCALES)
+    small, large = ([shapes for shapes in lists if len(shapes) <= layers] for lists in (LAYERS, LARGE_LAYERS))
+    drawn = st.builds(GradientCase, st.sampled_from(kinds), st.sampled_from(small), scale, scale, SEEDS)
+    fixed = [GradientCase(kind, small[min(2, len(small) - 1)], seed=7) for kind in kinds]
+    sizes = [GradientCase(kinds[i % len(kinds)], shapes, seed=11) for i, shapes in enumerate(small)]
+    sizes += [GradientCase(kinds[0], shapes, seed=11) for shapes in large]
+    ends = [GradientCase(kinds[0], small[-1], *scales, seed=13) for scales in ((1e-9, 1.0), (1.0, 1e-9), (1e6, 1e6))]
+    return Cases(drawn, [*fixed, *sizes, *ends, *extra])
 
 
 LOGIT_KINDS = ("typical", "uniform", "near_uniform", "confident", "huge", "one_hot", "two_way")
@@ -175,21 +219,27 @@ class LogitsCase:
         return implementation.cast(z)
 
 
-def logits(*kinds, max_classes=130, extra=()):
-    """`LogitsCase`s of these kinds (none: all): 1 to 9 samples, 2 to max_classes classes."""
-    kinds = kinds or LOGIT_KINDS
-    classes = st.one_of(st.integers(2, min(10, max_classes)), st.integers(2, max_classes))
-    drawn = st.builds(LogitsCase, st.sampled_from(kinds), st.integers(1, 9), classes, SEEDS)
-    sizes = [LogitsCase(kinds[0], n, min(k, max_classes), seed=3) for n, k in ((1, 4), (70, 5), (3, 130))]
+# (N, K), with twice as many samples beside two of them; some are shapes of the test vectors too
+LOGITS_SHAPES = ((1, 3), (2, 3), (5, 3), (10, 3), (3, 2), (7, 4), (70, 5), (3, 130))
+
+
+def logits(*kinds, max_classes=130, shapes=LOGITS_SHAPES, extra=()):
+    """`LogitsCase`s of these kinds (none: all): 1 to 70 samples, 2 to max_classes classes."""
+    kinds, shapes = kinds or LOGIT_KINDS, [shape for shape in shapes if shape[1] <= max_classes]
+    drawn = st.builds(
+        lambda kind, shape, seed: LogitsCase(kind, *shape, seed), *map(st.sampled_from, (kinds, shapes)), SEEDS
+    )
+    sizes = [LogitsCase(kinds[i % len(kinds)], *shape, seed=3) for i, shape in enumerate(shapes)]
     return Cases(drawn, [*(LogitsCase(kind, 5, 3, seed=3) for kind in kinds), *sizes, *extra])
 
 
 QUANTIZER_KINDS = tuple("inside outside just_outside barely_outside barely_inside mixed ties near_ties ends".split())
 STANDARD = tuple((-(2 ** (b - 1)), 2 ** (b - 1) - 1) for b in range(1, 9)) + tuple((0, 2**b - 1) for b in range(1, 9))
 UNUSUAL = ((-7, 7), (-1, 1), (3, 10), (-10, -3), (0, 1000), (-2048, 2047))  # narrow, ternary, without zero, wide
-# a range and a shape: what must not depend on the luck of the draw, beside 4 bits and a matrix
-SHAPES = ((7,), (2, 3, 4), (2, 2, 3, 3), (), (1,), (5,), (1100,))
-QUANTIZER_SIZES = tuple(zip(((-2, 1), (-128, 127), (0, 255), (-7, 7), (-1, 1), (3, 10), (-2048, 2047)), SHAPES))
+FIXED_RANGES = ((-8, 7), (0, 15), (-2, 1), (-128, 127), (0, 255))
+# 10,008 elements: a multiple of 24, so that they make (2, 12) too, and more than the widest range has codes
+X_SHAPES = ((2, 12), (1,), (), (3, 3), (2, 3, 2), (2, 2, 3, 3), (0,), (10008,))
+SIZES = tuple(zip((*UNUSUAL, (-8, 7), (-1, 0)), X_SHAPES))
 BARELY = {"float64": 1e-9, "float32": 1e-3}  # of a step: what the dtype can tell from nothing, at 2,048 steps
 
 
@@ -244,13 +294,11 @@ class QuantizerCase:
 
 
 def quantizers(*kinds, extra=()):
-    """`QuantizerCase`s of these kinds (none: all): 1 to 8 bits and unusual ranges, steps from 2^-20 to 2^20."""
-    kinds, ranges = kinds or QUANTIZER_KINDS, st.sampled_from(STANDARD + STANDARD + UNUSUAL)
-    shapes = st.sampled_from([(), (1,), (2,), (7,), (2, 12), (2, 3, 4)])
-    drawn = st.builds(QuantizerCase, st.sampled_from(kinds), ranges, st.integers(-20, 20), shapes, SEEDS)
-    fixed = [
-        QuantizerCase(kind, q_range, -3, shape, seed=5)
-        for i, kind in enumerate(kinds)
-        for q_range, shape in (((-8, 7), (2, 12)), ((0, 15), (2, 12)), *QUANTIZER_SIZES[i :: len(kinds)])
-    ]
-    return Cases(drawn, [*fixed, *extra])
+    """`QuantizerCase`s of these kinds (none: all): 1 to 8 bits and unusual ranges, steps from 2^-30 to 2^20."""
+    kinds, ranges = kinds or QUANTIZER_KINDS, st.sampled_from(STANDARD + UNUSUAL)
+    shapes = st.sampled_from(X_SHAPES[:6])
+    drawn = st.builds(QuantizerCase, st.sampled_from(kinds), ranges, st.integers(-30, 20), shapes, SEEDS)
+    fixed = [QuantizerCase(kind, q_range, -3, (2, 12), seed=5) for kind in kinds for q_range in FIXED_RANGES]
+    sizes = [QuantizerCase(kinds[i % len(kinds)], q_range, -3, shape, 5) for i, (q_range, shape) in enumerate(SIZES)]
+    ends = [QuantizerCase(kinds[0], (-8, 7), exponent, (2, 12), 5) for exponent in (-30, 20)]
+    return Cases(drawn, [*fixed, *sizes, *ends, *extra])

@@ -1,11 +1,10 @@
 """Laws of entropy-guided unlearning: Theorems 4.1 and 4.2 of arXiv 2602.00567, and the definitions behind them."""
 
 import numpy as np
-from hypothesis import assume
 
 from ..reference import entropy as reference
-from .cases import LogitsCase, logits
-from .law import about, require
+from .cases import logits
+from .law import about, assume, require
 
 EGU = "EGU"  # the definition, without a theorem's number
 law = about("entropy_loss")
@@ -29,9 +28,9 @@ def _value_tolerance(implementation, logits):
 def _gradient_tolerance(implementation, logits):
     """Bound on the rounding error of the gradient, entry by entry (N, K): proportional to p, as the gradient is."""
     log_p = reference.log_softmax(logits)
-    size = np.exp(log_p) * (3 + np.abs(log_p) + np.log(logits.shape[1]))
-    smallest = np.finfo(implementation.dtype).tiny * logits.shape[1]
-    return (_perturbation(implementation, logits) * size + smallest) / len(logits)
+    slope = 3 + np.abs(log_p) + np.log(logits.shape[1])
+    smallest = np.finfo(implementation.dtype).tiny * logits.shape[1]  # some compilers make subnormal numbers zero
+    return (_perturbation(implementation, logits) * np.exp(log_p) + smallest) * slope / len(logits)
 
 
 def _within(error, allowed, what=""):
@@ -50,7 +49,8 @@ def entropy_loss_is_the_negative_mean_entropy(implementation, case):
     expected = -reference.entropy(z).mean()
     loss, _ = implementation.entropy_loss(z)
     tolerance = _value_tolerance(implementation, z).mean()
-    require(abs(loss - expected) <= tolerance, f"loss {loss:.9g}, expected {expected:.9g} within {tolerance:.1e}")
+    message = f"loss {loss:.9g}, expected {expected:.9g}: off by {loss - expected:.3g}, rounding allows {tolerance:.1e}"
+    require(abs(loss - expected) <= tolerance, message)
 
 
 @law(EGU, logits())
@@ -92,7 +92,7 @@ def entropy_gradient_sums_to_zero_over_classes(implementation, case):
     _within(sums, allowed, "row sums ")
 
 
-@law(EGU, logits("typical", "confident", "near_uniform"))
+@law(EGU, logits("typical", "confident", "near_uniform", shapes=((5, 3), (1, 3))))
 def entropy_loss_is_a_mean_over_the_batch(implementation, case):
     """Saying every sample twice leaves the loss as it is and halves the gradient of each.
 
@@ -135,7 +135,7 @@ def kl_to_uniform_is_log_k_minus_entropy(implementation, case):
     _within(error, tolerance)
 
 
-@law("4.1", logits("one_hot", extra=[LogitsCase("one_hot", 3, k) for k in (2, 3, 10, 100)]))
+@law("4.1", logits("one_hot"))
 def one_hot_prediction_has_kl_log_k(implementation, case):
     """At the optimum of label manipulation, a one-hot prediction, KL(p* || U) = log K.
 
@@ -164,7 +164,7 @@ def fitting_a_wrong_label_ends_at_the_largest_kl(implementation, case):
     Fitting a wrong label must drive the prediction away from uniform: check the sign and direction of KL."""
     label = case.seed % case.k
     # what that descent does, in closed form: the label's logit outgrows the rest
-    gaps = np.array([0.0, 0.5, 1, 2, 4, 8, 16, 64, 1000])
+    gaps = np.append(0.0, np.geomspace(0.5, 1000, 9))[np.linspace(9, 0, case.n).astype(int)[::-1]]
     z = implementation.cast(gaps[:, None] * (np.arange(case.k) == label))
     kl, slack = implementation.kl_to_uniform(z), _value_tolerance(implementation, z)
     require((np.diff(kl) >= -slack[1:]).all(), f"KL falls along the way: {kl}")

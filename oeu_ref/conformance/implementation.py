@@ -22,6 +22,24 @@ SIGNATURES = {
     "oeu_direction": "oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, "
     'granularity="layer", rescale="undo") -> list of float arrays, shapes of forget_grads',
 }
+# what an implementation may have beside: metrics in percent, probabilities (N, K), labels (N,)
+OPTIONAL = {
+    "initial_step": "initial_step(x, q_max) -> float",
+    "step_gradient_scale": "step_gradient_scale(count, q_max) -> float",
+    "fake_quantize_channels": "fake_quantize_channels(x, steps, q_min, q_max) -> x_hat: a step for each x[i]",
+    "fake_quantize_channels_backward": "fake_quantize_channels_backward(grad_out, x, steps, q_min, q_max, "
+    "grad_scale=1.0) -> (grad_x, grad_steps): arrays of the shapes of x and steps",
+    "fake_quantize_affine": "fake_quantize_affine(x, step, zero_point, q_min, q_max) -> x_hat",
+    "project_subspace": "project_subspace(forget_grads, retain_history, alpha=1.0) -> list of float arrays",
+    "accuracy": "accuracy(probabilities, labels) -> float",
+    "modified_entropy": "modified_entropy(probabilities, labels) -> a float array (N,)",
+    "membership_inference": "membership_inference(retain, test, forget) -> float, of pairs (probabilities, labels)",
+    "average_gap": "average_gap(metrics, retrain_metrics) -> float, of dicts with FA, RA, TA and MIA",
+    "auc": "auc(positives, negatives) -> float",
+    "js_divergence": "js_divergence(p, q) -> a float array (N,), of probabilities (N, K)",
+    "stop": "stop(forget_probabilities, unseen_probabilities) -> True or False",
+}
+EVERY = {**SIGNATURES, **OPTIONAL}
 STEP = "OEU"  # a class OEU(model, optimizer, ...).step(forget_inputs, retain_inputs, retain_labels), on PyTorch models
 
 
@@ -80,22 +98,25 @@ class Implementation:
         self.name = name or getattr(target, "__name__", type(target).__name__)
         self.declared = {name: self._declared(name, *rule) for name, rule in DECLARATIONS.items()}
         self.dtype = np.dtype(self.declared["DTYPE"])
-        if not any(self.has(operation) for operation in (*SIGNATURES, STEP)):
+        if not any(self.has(operation) for operation in (*EVERY, STEP)):
             raise LoadError(
                 f"{self.name} must define at least one of {', '.join(SIGNATURES)} or a class {STEP}, found none: "
                 "`python -m oeu_ref template` prints a file to start from"
             )
 
-    def declaring(self, **conventions):
-        """The same implementation, as if it declared these conventions."""
+    def declaring(self, watch=None, **conventions):
+        """The same implementation, as if it declared these conventions; watch: see the method, None: as before."""
         other = copy.copy(self)
-        other.declared = {**self.declared, **conventions}
+        other.declared, other.watch = {**self.declared, **conventions}, watch or self.watch
         return other
 
     @property
     def takes_all_options(self):
         """Whether nothing is declared that restricts alpha, granularity or rescale."""
         return all(self.declared[name] == DECLARATIONS[name][0] for name in OPTIONS.values())
+
+    def watch(self, operation, args, options):
+        """Called with every call of the target's functions, before it: for who wants to look on."""
 
     def alphas(self, *more):
         """Strengths of the projection to try: those that it supports, or both ends, some between, and these."""
@@ -127,28 +148,29 @@ class Implementation:
         """Call the target's function with these very objects, whatever it returns; options that have one supported
         value are not handed over."""
         only = [name for name, values in OPTIONS.items() if len(self.declared[values] or ()) == 1]
+        self.watch(operation, args, options)
         with np.errstate(all="ignore"):
             return getattr(self.target, operation)(*args, **{k: v for k, v in options.items() if k not in only})
 
     def entropy_loss(self, logits):
         """(loss, grad), checked for form; logits: (N, K)."""
-        loss, grad = self._pair("entropy_loss", self.raw("entropy_loss", self._own(logits)))
+        loss, grad = self._pair("entropy_loss", self.raw("entropy_loss", self.own(logits)))
         return self._number("entropy_loss", "loss", loss), self._array("entropy_loss", "grad", grad, logits.shape)
 
     def kl_to_uniform(self, logits):
         """kl (N,), checked for form; logits: (N, K)."""
-        kl = self.raw("kl_to_uniform", self._own(logits))
+        kl = self.raw("kl_to_uniform", self.own(logits))
         return self._array("kl_to_uniform", "kl", kl, logits.shape[:1])
 
     def fake_quantize(self, x, step, q_min, q_max):
         """x_hat, the shape of x, checked for form."""
-        x_hat = self.raw("fake_quantize", self._own(x), step, q_min, q_max)
+        x_hat = self.raw("fake_quantize", self.own(x), step, q_min, q_max)
         return self._array("fake_quantize", "x_hat", x_hat, np.shape(x))
 
-    def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, *grad_scale):
+    def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, *grad_scale, **options):
         """(grad_x, grad_step), checked for form."""
         name = "fake_quantize_backward"
-        result = self.raw(name, self._own(grad_out), self._own(x), step, q_min, q_max, *grad_scale)
+        result = self.raw(name, self.own(grad_out), self.own(x), step, q_min, q_max, *grad_scale, **options)
         grad_x, grad_step = self._pair(name, result)
         grad_step = None if grad_step is None else self._number(name, "grad_step", grad_step)
         return self._array(name, "grad_x", grad_x, np.shape(x)), grad_step
@@ -168,6 +190,22 @@ class Implementation:
         """List of arrays, shapes of forget_grads, checked for form."""
         return self._arrays("oeu_direction", forget_grads, retain_grads, args, options)
 
+    def formed(self, operation, result, like):
+        """A result, checked to have the form of what is right: a float, bool, array, or list or tuple of arrays."""
+        if isinstance(like, bool) and isinstance(result, (bool, np.bool_)):
+            return float(result)
+        if isinstance(like, (list, tuple)):
+            if not isinstance(result, (list, tuple)) or len(result) != len(like):
+                raise Violation(f"{EVERY[operation]} was expected, got {_describe(result)}")
+            return [self.formed(operation, one, other) for one, other in zip(result, like)]
+        if isinstance(like, np.ndarray):
+            return self._array(operation, "result", result, like.shape)
+        return self._number(operation, "result", result)
+
+    def own(self, array):
+        """A copy of an array in the declared dtype, to be handed over."""
+        return np.array(array, dtype=self.dtype)
+
     def _declared(self, name, default, is_right, right):
         value = getattr(self.target, name, default)
         try:
@@ -178,19 +216,16 @@ class Implementation:
             raise LoadError(f"{self.name}.{name} must be {right}, got {value!r}")
         return value
 
-    def _own(self, array):
-        return np.array(array, dtype=self.dtype)
-
     def _pair(self, operation, result):
         if not isinstance(result, (tuple, list)) or len(result) != 2:
-            raise Violation(f"{SIGNATURES[operation]} was expected, got {_describe(result)}")
+            raise Violation(f"{EVERY[operation]} was expected, got {_describe(result)}")
         return result
 
     def _number(self, operation, name, value):
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value[()]
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise Violation(f"{SIGNATURES[operation]} was expected: {name} is {_describe(value)}, not a float")
+            raise Violation(f"{EVERY[operation]} was expected: {name} is {_describe(value)}, not a float")
         if not np.isfinite(value):
             raise Violation(f"{operation}: {name} is {value}")
         return float(value)
@@ -199,7 +234,7 @@ class Implementation:
         if isinstance(value, np.generic):
             value = np.asarray(value)  # NumPy itself turns results of 0-d arrays into scalars
         if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
-            raise Violation(f"{SIGNATURES[operation]} was expected: {name} is {_describe(value)}")
+            raise Violation(f"{EVERY[operation]} was expected: {name} is {_describe(value)}")
         if value.shape != shape:
             raise Violation(f"{operation}: {name} must have shape {shape}, got {value.shape}")
         if np.finfo(value.dtype).eps > self.eps:
@@ -209,11 +244,11 @@ class Implementation:
         return value.astype(np.float64)
 
     def _arrays(self, operation, forget_grads, retain_grads, args, options):
-        forget, retain = ([self._own(g) for g in grads] for grads in (forget_grads, retain_grads))
+        forget, retain = ([self.own(g) for g in grads] for grads in (forget_grads, retain_grads))
         result = self.raw(operation, forget, retain, *args, **options)
         if not isinstance(result, (list, tuple)) or len(result) != len(forget):
             found = f"{len(result)} of them" if isinstance(result, (list, tuple)) else _describe(result)
-            raise Violation(f"{SIGNATURES[operation]} was expected ({len(forget)} arrays), got {found}")
+            raise Violation(f"{EVERY[operation]} was expected ({len(forget)} arrays), got {found}")
         return [self._array(operation, f"result[{i}]", r, g.shape) for i, (r, g) in enumerate(zip(result, forget))]
 
 

@@ -1,5 +1,6 @@
 """What a law is, and how it is tried: on fixed cases that it names itself, then on cases that Hypothesis draws."""
 
+import dataclasses
 import inspect
 import warnings
 import zlib
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import hypothesis
-from hypothesis.errors import Unsatisfiable, UnsatisfiedAssumption
+from hypothesis.errors import UnsatisfiedAssumption
 
 from .cases import CLASSES, Cases, kind_of
 from .implementation import Absent, Implementation, Violation
@@ -15,6 +16,15 @@ from .implementation import Absent, Implementation, Violation
 SEVERITIES = ("definition", "edge", "numerics")  # of failures, the worst first
 QUIET = {"database": None, "deadline": None, "report_multiple_bugs": False, "verbosity": hypothesis.Verbosity.quiet}
 QUIET |= {"suppress_health_check": list(hypothesis.HealthCheck)}
+# an array of each rank, with more than one row and column
+RANKS = {
+    "single numbers": (),
+    "vectors": (12,),
+    "matrices": (3, 4),
+    "3-d arrays": (2, 3, 2),
+    "4-d arrays": (2, 3, 2, 2),
+}
+TOGETHER = 10  # cases in one example of Hypothesis, whose own work is more than that of a law
 LAWS = []  # filled by the decorators below, in the order of the files and lines in which the laws stand
 
 
@@ -57,8 +67,8 @@ class LawResult:
 
     status: "holds", "fails", "partial" (it holds for some cases, the implementation declined others), "declined" (all
     of them) or "skipped"; operations: that it is about; cases: how many were judged; declined: how many were refused by
-    a NotImplementedError; example: the smallest failing case; message: how it fails, or why it was not judged; hint:
-    the usual cause of such a failure.
+    a NotImplementedError; case, example: the smallest failing case, and as text; message: how it fails, or why it was
+    not judged; where: for which shapes it fails and for which it does not; hint: the usual cause of such a failure.
     """
 
     law: str
@@ -69,8 +79,10 @@ class LawResult:
     declined: int = 0
     kinds: dict | None = None
     severity: str = ""
+    case: object = None
     example: str = ""
     message: str = ""
+    where: str = ""
     hint: str = ""
 
 
@@ -115,19 +127,21 @@ class Trial:
         if count == 0 or self.failures:
             return
         phases = [hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink
-        settings = hypothesis.settings(max_examples=count, phases=phases, **QUIET)
-        drawn = hypothesis.given(self.law.cases.drawn)(lambda case: self._attempt(case, hypothesis.reject))
+        examples = -(-count // TOGETHER)
+        settings = hypothesis.settings(max_examples=examples, phases=phases, **QUIET)
+        together = hypothesis.strategies.tuples(*[self.law.cases.drawn] * -(-count // examples))
+        drawn = hypothesis.given(together)(lambda cases: [self._attempt(case) for case in cases] and None)
         # the draws depend on seed and name alone, so that the same call gives the same result
         self._run(settings(hypothesis.seed(seed ^ zlib.crc32(self.law.name.encode()))(drawn)))
 
-    def _attempt(self, case, reject=lambda: None):
+    def _attempt(self, case):
         self.case = case
         try:
             self.law.check(self.implementation, case)
             self.held += 1
             self.kinds.setdefault(kind_of(case), True)
         except UnsatisfiedAssumption:
-            reject()
+            pass  # the law says nothing about it
         except Absent as error:
             self.skipped = str(error)
         except NotImplementedError as error:  # refused: this case is neither held against it nor counted for it
@@ -140,12 +154,22 @@ class Trial:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
                 attempts()
-        except Unsatisfiable:
-            pass  # no drawn case is within the conventions that it declares
         except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
             message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
             self.failures.setdefault(kind_of(self.case), (self.case, message))
             self.kinds[kind_of(self.case)] = False
+
+    def _where(self, case):
+        """Which ranks fail as the case does, with one array alone, such as "only matrices fail"; "" where all do."""
+        field = {"shapes": lambda shape: (shape,), "shape": lambda shape: shape}
+        name = next((name for name in field if hasattr(case, name)), None)
+        failing, holding = [], []
+        for words, shape in RANKS.items() if name else ():
+            trial = Trial(self.law, self.implementation)
+            trial._run(lambda: trial._attempt(dataclasses.replace(case, **{name: field[name](shape)})))
+            if trial.failures or trial.held:
+                (failing if trial.failures else holding).append(words)
+        return f"only {', '.join(failing)} fail, not {', '.join(holding)}" if failing and holding else ""
 
     def result(self):
         """What became of the law so far, as a `LawResult`."""
@@ -157,7 +181,8 @@ class Trial:
             classes = {kind: CLASSES.get(kind, "definition") for kind in self.failures}
             worst = min(classes, key=lambda kind: SEVERITIES.index(classes[kind]))  # the first of the worst class
             case, message = self.failures[worst]
-            found = {"severity": classes[worst], "example": str(case), "message": message, "hint": self.law.hint}
+            found = {"severity": classes[worst], "case": case, "example": str(case), "message": message}
+            found |= {"where": self._where(case), "hint": self.law.hint}
             return LawResult(status="fails", **found, **counts, **about)
         if self.declined:
             message = f"NotImplementedError: {self.refusal or ' or '.join(self.law.needs)}"
@@ -176,6 +201,12 @@ def try_law(law: Law, implementation: Implementation, cases=50):
     trial.try_fixed()
     trial.try_drawn(cases)
     return trial.result()
+
+
+def assume(condition):
+    """Pass over a case that a law says nothing about, unless the condition holds."""
+    if not condition:
+        raise UnsatisfiedAssumption
 
 
 def require(condition, message):

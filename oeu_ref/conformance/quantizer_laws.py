@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import expected
-from .cases import STANDARD, QuantizerCase, quantizers
+from .cases import STANDARD, X_SHAPES, QuantizerCase, quantizers
 from .law import about, require
 
 LSQ = "LSQ"
@@ -24,6 +24,8 @@ def _quantized(implementation, case):
 def _close(result, right, allowed, x, step):
     """Raise `Violation` unless |result - right| <= allowed, element by element; the message is in steps."""
     error = np.abs(result - right)
+    if not error.size:
+        return
     i = np.unravel_index(np.argmax(error - allowed), error.shape)
     message = f"at x = {x[i] / step:.9g} steps: {result[i] / step:.6g}, expected {np.asarray(right)[i] / step:.6g}"
     require((error <= allowed).all(), message)
@@ -86,7 +88,7 @@ def quantization_is_monotone(implementation, case):
     A larger value never gets a smaller code."""
     _, x, *arguments = case.arguments(implementation)
     x = np.sort(x, axis=None)
-    rises = np.diff(implementation.fake_quantize(x, *arguments))
+    rises = np.diff(implementation.fake_quantize(x.reshape(case.shape), *arguments).ravel())
     require((rises >= -_rounding(implementation, x[1:], arguments[0])).all(), lambda: f"falls by {-rises.min():.3g}")
 
 
@@ -106,8 +108,9 @@ def quantization_scales_with_the_step(implementation, case):
 
     Only the ratio x / step decides the code: an absolute constant or a fixed number of digits has crept in."""
     result, x, step, low, high = _quantized(implementation, case)
-    small = implementation.fake_quantize(x * 2.0**-9, step * 2.0**-9, low, high)
-    _close(small * 2.0**9, result, _rounding(implementation, x, step), x, step)
+    factor = 2.0**9 if step < 1 else 2.0**-9  # towards the middle of the domain
+    other = implementation.fake_quantize(x * factor, step * factor, low, high)
+    _close(other / factor, result, _rounding(implementation, x, step), x, step)
 
 
 @law(LSQ, quantizers("mixed", extra=[QuantizerCase("mixed", q_range, 0, (1,)) for q_range in STANDARD]), weight=0.1)
@@ -116,7 +119,7 @@ def every_code_of_the_range_is_used(implementation, case):
 
     Every range, signed and unsigned, narrow or wide, uses all its codes and no others."""
     *_, low, high = case.arguments(implementation)
-    result = implementation.fake_quantize(np.arange(low - 2, high + 3) * 0.5, 0.5, low, high)
+    result = implementation.fake_quantize(np.resize(np.arange(low - 2, high + 3) * 0.5, X_SHAPES[-1]), 0.5, low, high)
     codes = np.unique(np.round(result / 0.5))
     require(np.array_equal(codes, np.arange(low, high + 1)), f"{codes} for the range [{low}, {high}]")
 
@@ -135,6 +138,8 @@ def _check_grad_x(implementation, case):
     result = implementation.fake_quantize_backward(*arguments)[0]
     right, _ = expected.fake_quantize_backward(implementation, *arguments)
     error = np.abs(result - right)
+    if not error.size:
+        return
     i = np.unravel_index(np.argmax(error), error.shape)
     came = f"gradient {grad_out[i]:.6g} came out as {result[i]:.6g}, expected {right[i]:.6g}"
     message = f"at x / step = {x[i] / step:.9g}, range [{low}, {high}]: {came}"
@@ -167,6 +172,30 @@ def the_ends_of_the_range_pass_their_gradient(implementation, case):
     _check_grad_x(implementation, case)
 
 
+law = about("fake_quantize", "fake_quantize_backward")
+
+
+@law("STE", quantizers("mixed", "inside", "outside"), QUANTIZER_MASK=("clip", "open", "round"))
+def the_gradient_passes_where_its_own_forward_moves(implementation, case):
+    """Where the implementation's own quantized value stays when x moves a step either way, x gets no gradient; where
+    it moves both ways, x gets the outer gradient.
+
+    The backward pass masks another range than the forward pass clips to: are step, q_min and q_max the same in both?"""
+    grad_out, x, step, low, high = case.arguments(implementation)
+    here, up, down = (
+        implementation.fake_quantize(implementation.cast(x + d), step, low, high) for d in (0, step, -step)
+    )
+    moves = [np.abs(there - here) > step / 2 for there in (up, down)]
+    grad_x = implementation.fake_quantize_backward(grad_out, x, step, low, high)[0]
+    for where, right, words in ((~moves[0] & ~moves[1], 0.0, "stays"), (moves[0] & moves[1], grad_out, "moves")):
+        wrong = where & (np.abs(grad_x - right) > 2 * implementation.eps * np.abs(grad_out))
+        message = lambda: f"at x = {x[wrong][0] / step:.6g} steps x_hat {words}, and the gradient passed is "
+        require(not wrong.any(), lambda: message() + f"{grad_x[wrong][0]:.6g} of {grad_out[wrong][0]:.6g}")
+
+
+law = about("fake_quantize_backward")
+
+
 @law(LSQ, quantizers())
 def step_gradient_is_lsqs(implementation, case):
     """The step's gradient is the sum of grad_out times (round(v) - v inside, q_min below, q_max above).
@@ -189,7 +218,8 @@ def grad_scale_scales_the_step_gradient_alone(implementation, case):
     arguments = case.arguments(implementation)
     allowed, one = _allowed(implementation, *arguments), implementation.step_gradient(*arguments)
     for scale in (0.25, 3.0, 1e-5, 0.0):
-        grad_x, result = implementation.fake_quantize_backward(*arguments, scale)
+        options = {"grad_scale": scale} if scale == 3.0 else {}  # by name too
+        grad_x, result = implementation.fake_quantize_backward(*arguments, *() if options else (scale,), **options)
         message = f"grad_scale {scale:g} gives the step gradient {result:.9g}, grad_scale 1 gives {one:.9g}"
         require(abs(result - scale * one) <= 2 * allowed * scale, message)
         same = np.abs(grad_x - implementation.fake_quantize_backward(*arguments)[0])
@@ -202,7 +232,7 @@ def step_gradient_is_a_sum_over_elements(implementation, case):
 
     The step's gradient adds up over elements: a mean, or an extra 1/N, breaks this."""
     grad_out, x, *rest = arguments = case.arguments(implementation)
-    parts = zip(*(np.array_split(a.ravel(), min(a.size, 24)) for a in (grad_out, x)))
+    parts = zip(*(a.reshape((-1, 2, 12) if a.size > 1000 else (-1, 1)) for a in (grad_out, x)))
     whole, parts = implementation.step_gradient(*arguments), sum(implementation.step_gradient(*p, *rest) for p in parts)
     allowed = 2 * _allowed(implementation, *arguments)
     require(abs(whole - parts) <= allowed, f"{whole:.9g} for the whole, {parts:.9g} for its elements")

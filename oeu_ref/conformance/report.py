@@ -1,15 +1,17 @@
 """Trying all laws on one implementation, and telling what came out: as a table and as JSON."""
 
 import itertools
+import sys
 import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass
 
 from .. import boundary
 from ..boundary import GRANULARITIES, RESCALES
-from .cases import CLASSES
-from .implementation import SIGNATURES, STEP, Implementation
-from .law import LAWS, SEVERITIES, Trial
+from .cases import CLASSES, dimensions
+from .implementation import EVERY, OPTIONAL, SIGNATURES, STEP, Implementation
+from .law import LAWS, SEVERITIES, LawResult, Trial
+from .vectors import MISTAKE
 
 WIDTH = 118
 EXPLAINED = 3  # failures with case and usual cause; of the others, which follow from these as a rule, what fails
@@ -21,7 +23,8 @@ class Report:
     """What became of every law.
 
     name: of the implementation; dtype, mask: as it declares; results: `LawResult`s; required: operations that have to
-    be judged; proposals: declarations with which what fails would hold.
+    be judged; proposals: declarations with which what fails would hold; recognised: known mistakes that give the wrong
+    values found; libraries: that it was run with, with their versions; tried: operation -> dimension -> values.
     """
 
     name: str
@@ -30,6 +33,9 @@ class Report:
     results: list
     required: tuple = ()
     proposals: tuple = ()
+    recognised: tuple = ()
+    libraries: str = ""
+    tried: dict | None = None
 
     @property
     def failed(self):
@@ -40,7 +46,7 @@ class Report:
     def judged(self):
         """Operations that some law looked at, in the order of the contract."""
         looked_at = {operation for r in self.results if r.status in JUDGED for operation in r.operations}
-        return [operation for operation in (*SIGNATURES, STEP) if operation in looked_at]
+        return [operation for operation in (*EVERY, STEP) if operation in looked_at]
 
     @property
     def refused(self):
@@ -96,20 +102,25 @@ class Report:
             words = f"declines cases of {len(self.refused)} laws, which is no pass"
         else:
             words = "holds all laws that apply" if self.judged else "has nothing to check"
+        optional = sum(operation in OPTIONAL for operation in self.judged)
+        optional = f"{optional} optional, " * bool(optional)
         judged, declined = sum(counts[status] for status in JUDGED), sum(r.declined for r in self.results)
         return (
             f"{self.name} {words}: {counts['holds']} hold, {counts['fails']} fail, {counts['partial']} hold in part\n"
-            f"judged: {len(self.judged)} of {len(SIGNATURES) + 1} operations, {judged} of {len(self.results)} laws, "
-            f"{self.cases:,} cases; declined: {declined:,} cases"
+            f"judged: {len(set(self.judged) - set(OPTIONAL))} of {len(SIGNATURES) + 1} operations, {optional}"
+            f"{judged} of {len(self.results)} laws, "
+            f"{self.cases:,} cases; declined: {declined:,} cases; {self.dtype}, {self.libraries}"
         )
 
-    def table(self):
-        """The report as text: the verdict, why each law fails that has a cause of its own, then all laws that apply.
+    def table(self, verbose=False):
+        """The report as text: the verdict, why each law fails that has a cause of its own, then a row for each law of
+        an operation that fails and one for an operation all of whose laws hold; verbose: all laws, and what was tried.
 
         A row of marks says for each kind of input whether the law holds there (.) or fails (x).
         """
         lines = [
             *self.verdict().split("\n"),
+            *self.recognised,
             *(f"consistent with {p}: declare it, if it is meant" for p in self.proposals),
         ]
         causes = {}
@@ -117,13 +128,22 @@ class Report:
             same = "Error:" in r.message or " nan" in r.message
             causes.setdefault(r.message if same else r.law, []).append(r)
         for i, (first, *others) in enumerate(causes.values()):
-            lines += [""] * (i <= EXPLAINED) + [f"FAILS  {first.law}  (theorem {first.theorem}, {first.severity})"]
+            title = f"FAILS {self.failures.index(first) + 1}  {first.law}  (theorem {first.theorem}, {first.severity})"
+            lines += [""] * (i <= EXPLAINED) + [title]
             texts = [("what", first.message), ("smallest case", first.example), ("usual cause", first.hint)]
+            texts[2:2] = [("where", first.where)] * bool(first.where)
             texts += [("also", ", ".join(r.law for r in others))] * bool(others)
             for label, text in texts if i < EXPLAINED else texts[:1]:
                 text = f"{label + ':':<15}{text}"
                 lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 17)
-        shown = [r for r in self.results if r.status != "skipped"]
+        fine = {} if verbose else {r.operations: [] for r in self.results if r.status == "holds"}
+        for r in self.results:
+            if r.status in ("fails", "partial", "declined"):
+                fine.pop(r.operations, None)
+            elif r.operations in fine and r.status == "holds":
+                fine[r.operations].append(r)
+        shown = [r for r in self.results if r.status != "skipped" and r.operations not in fine]
+        shown += [_row_of(operations, results) for operations, results in fine.items()]
         width = max((len(r.law) for r in shown), default=3)
         lines += ["", f"{'law':<{width}}  theorem   cases  result, kinds of input" if shown else "no law applies"]
         for r in shown:
@@ -131,9 +151,39 @@ class Report:
             bad = ", ".join(kind for kind, holds in r.kinds.items() if not holds)
             declined = f" ({r.declined} declined)" * bool(r.declined)
             lines.append(f"{r.law:<{width}}  {r.theorem:<8} {r.cases:>6}  {r.status}{declined} {marks} {bad}".rstrip())
-        reasons = Counter((r.status, r.message) for r in self.results if r.status not in ("holds", "fails"))
+        absent = [r.operations[0] for r in self.results if r.operations[0] in OPTIONAL and r.status == "skipped"]
+        lines += ["", *textwrap.wrap(f"optional, not there: {', '.join(absent)}", WIDTH)] * bool(absent)
+        left = [r for r in self.results if r.status not in ("holds", "fails") and r.operations[0] not in absent]
+        reasons = Counter((r.status, r.message) for r in left)
         lines += [""] * bool(reasons) + [f"{status}, {n} laws: {reason}" for (status, reason), n in reasons.items()]
+        if verbose:
+            tried = [
+                (f"{operation}, {name}:", _spread(v)) for operation, d in self.tried.items() for name, v in d.items()
+            ]
+            lines += ["", "tried, in each dimension of the input:"]
+            for name, values in tried:
+                lines += textwrap.wrap(f"  {name:<38}{values}", WIDTH, subsequent_indent=" " * 40)
         return "\n".join([*lines, "", self.verdict()])
+
+
+def _row_of(operations, results):
+    """One row for all laws of some operations that hold."""
+    kinds = {kind: True for r in results for kind in r.kinds}
+    name = f"{' and '.join(operations)}: {len(results)} law{'s' * (len(results) > 1)}"
+    return LawResult(name, "", "holds", operations, sum(r.cases for r in results), 0, kinds)
+
+
+def _spread(values):
+    """Values of a dimension as text, the ends and how many where they are many."""
+    texts = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in sorted(values, key=_order)]
+    return ", ".join(texts) if len(texts) <= 24 else f"{texts[0]} to {texts[-1]}, {len(texts)} values"
+
+
+def _order(value):
+    try:
+        return 0, float(value), ""
+    except (TypeError, ValueError):
+        return 1, 0.0, str(value)
 
 
 def check(implementation, cases=50, stop_at_first=False, progress=lambda result: None, required=(), seed=0):
@@ -148,10 +198,17 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     if not isinstance(implementation, Implementation):
         kind = type(implementation).__name__
         raise TypeError(f"implementation must be an Implementation, as load(name) gives it, got {kind}")
-    cases, known = boundary.integer("cases", cases, 1), (*SIGNATURES, STEP)
+    cases, known = boundary.integer("cases", cases, 1), (*EVERY, STEP)
     required = tuple(boundary.one_of("required", operation, (*known, "all")) for operation in required)
     required = tuple(SIGNATURES) if "all" in required else required
-    trials = [Trial(law, implementation) for law in LAWS]
+    tried = {}
+
+    def watch(operation, args, options):
+        for name, values in dimensions(operation, args, options).items():
+            tried.setdefault(operation, {}).setdefault(name, set()).update(values)
+
+    watched = implementation.declaring(watch)
+    trials = [Trial(law, watched) for law in LAWS]
     for trial in trials:
         trial.try_fixed(keep_on=not stop_at_first)
         if stop_at_first and trial.failures:
@@ -164,8 +221,16 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
                 break
     results = [trial.result() for trial in trials]
     proposals = [] if stop_at_first else _proposals(implementation, [r for r in results if r.status == "fails"])
-    mask = implementation.declared["QUANTIZER_MASK"]
-    return Report(implementation.name, str(implementation.dtype), mask, results, required, proposals)
+    mask, failed = implementation.declared["QUANTIZER_MASK"], [r for r in results if r.status == "fails"]
+    known = [(r.operations[0], *r.message.split(MISTAKE)[1:]) for r in failed if MISTAKE in r.message]
+    recognised = [f"{operation} looks like a known mistake: {words}" for operation, words in known]
+    recognised += dict.fromkeys(f"{r.operations[0]}: {r.where}" for r in failed if r.where and r.theorem != "exact")
+    loaded = {"NumPy": "numpy", "PyTorch": "torch", "JAX": "jax", "TensorFlow": "tensorflow"}
+    libraries = ", ".join(f"{name} {sys.modules[m].__version__}" for name, m in loaded.items() if m in sys.modules)
+    about = implementation.name, str(implementation.dtype), mask, results, required
+    return Report(
+        *about, proposals, recognised, libraries, {o: {n: list(v) for n, v in d.items()} for o, d in tried.items()}
+    )
 
 
 def _conventions(operations):

@@ -3,13 +3,12 @@
 import itertools
 
 import numpy as np
-from hypothesis import assume
 from hypothesis import strategies as st
 
 from ..reference import projection as reference
 from . import expected
 from .cases import Cases, gradients
-from .law import about, require
+from .law import about, assume, require
 from .projection_laws import WIDE, inner, norm, rounding, threshold, tolerance, vectors
 from .smooth import SmoothNet
 
@@ -153,7 +152,7 @@ law = about("oeu_direction")
 
 @law(OEU, gradients(*WIDE))
 def oeu_direction_has_the_contracts_defaults_and_order(implementation, case):
-    """Called with two lists alone, or with its options by position, oeu_direction does what the contract says.
+    """Called with two lists alone, or with its options by position, it gives what the same options by name give.
 
     The defaults are alpha=1.0, beta=1.0, granularity="layer", rescale="undo", in this order."""
     assume(implementation.takes_all_options)
@@ -161,8 +160,28 @@ def oeu_direction_has_the_contracts_defaults_and_order(implementation, case):
     size = max(norm(g) for g in forget) + max(norm(g) for g in retain)
     allowed = 8 * rounding(implementation, sum(g.size for g in forget)) * size
     for args in ((), (0.5,), (0.5, 2.0), (0.5, 2.0, "global"), (0.5, 2.0, "global", "match"), (1, 2)):
-        alpha, beta, *options = (*args, 1.0, 1.0)[: max(2, len(args))]
-        g_perp = expected.project(implementation, forget, retain, alpha, *options)
-        for d, p, g_r in zip(implementation.oeu_direction(forget, retain, *args), g_perp, retain):
-            apart = norm(d - g_r - beta * p)
-            require(apart <= allowed, lambda: f"options {args}: off by {apart:.3g} of {norm(g_r + beta * p):.3g}")
+        alpha, beta, *words = (*args, *(1.0, 1.0, "layer", "undo")[len(args) :])
+        named = dict(zip(("alpha", "beta", "granularity", "rescale"), (float(alpha), float(beta), *words)))
+        right = implementation.oeu_direction(forget, retain, **named)
+        for d, e in zip(implementation.oeu_direction(forget, retain, *args), right):
+            message = f"called with {args}: off by {norm(d - e):.3g} from what {named} gives, of {norm(e):.3g}"
+            require(norm(d - e) <= allowed, message)
+
+
+law = about("oeu_direction", "project")
+
+
+@law(OEU, gradients(*WIDE, "parallel"))
+def direction_adds_beta_times_its_own_projection(implementation, case):
+    """oeu_direction is g_r plus beta times what the implementation's own project gives for the same options.
+
+    d(beta) - g_r = beta g_perp: the direction uses another projection, or other options, than project itself."""
+    forget, retain = case.arrays(implementation)
+    declared = implementation.declared
+    options = {"alpha": (declared["ALPHAS"] or (0.5,))[0], "granularity": declared["GRANULARITIES"][-1]}
+    options["rescale"] = declared["RESCALES"][-1]
+    g_perp = implementation.project(forget, retain, **options)
+    for d, p, g_r in zip(implementation.oeu_direction(forget, retain, beta=3.0, **options), g_perp, retain):
+        error, allowed = norm(d - (g_r + 3.0 * p)), rounding(implementation, 1) * (norm(g_r) + 3 * norm(p))
+        noise = 3 * threshold(implementation) * max(norm(g) for g in forget)  # of collinear gradients, which may differ
+        require(error <= allowed + noise, f"{options}: off by {error:.3g} of {norm(d):.3g}")

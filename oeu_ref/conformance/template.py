@@ -48,6 +48,11 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     raise NotImplementedError
 
 
+# Optional, each judged by a law of its own: initial_step(x, q_max), step_gradient_scale(count, q_max),
+# fake_quantize_channels(x, steps, q_min, q_max), fake_quantize_affine(x, step, zero_point, q_min, q_max),
+# project_subspace(forget_grads, retain_history, alpha=1.0), accuracy, modified_entropy, membership_inference,
+# average_gap, auc, js_divergence, stop: see oeu_ref/conformance/README.md.
+#
 # For PyTorch: a class with this signature is compared with the NumPy reference's whole step on a small network.
 #
 # class OEU:

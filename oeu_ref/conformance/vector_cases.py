@@ -9,6 +9,16 @@ import math
 import random
 
 EPS = 2.0**-52
+COLLINEAR = 1e-12  # of |g_f|: what is left of collinear gradients may be zero or as small
+# how the name of a case begins = kinds of input that it probes, in the words of cases.py; all others are "typical"
+FLAGS = """
+one_sample uniform near_uniform huge confident ties ends one_element zero_retain zero_forget both_zero parallel
+antiparallel orthogonal nearly_parallel below_threshold conflicting agreeing mixed_scales certain=one_hot
+mixed_sizes=huge many_classes=large just_beyond=just_outside half_beyond=just_outside,ties far_beyond=outside
+scalar=one_element large_step=extreme_scales small_step=extreme_scales long_retain=extreme_scales
+short_retain=extreme_scales
+"""
+FLAGS = {start: (kinds or start).split(",") for start, _, kinds in (word.partition("=") for word in FLAGS.split())}
 
 
 def array(shape, values):
@@ -21,6 +31,20 @@ def array(shape, values):
 def _grid(rng, count, scale=1.0):
     """Numbers on a grid of 1/64: exact in float32."""
     return [rng.randint(-256, 256) / 64 * scale for _ in range(count)]
+
+
+def flags(name):
+    """Kinds of input that a case of this name probes, the most telling one first."""
+    return next((kinds for start, kinds in FLAGS.items() if name.startswith(start)), ["typical"])
+
+
+def of(operation):
+    """(name, comment, inputs) of an operation's cases."""
+    if operation in ("entropy_loss", "kl_to_uniform"):
+        return logits_cases()
+    if "quantize" in operation:
+        return quantizer_cases()
+    return gradient_cases() if operation == "project" else direction_cases()
 
 
 def logits_cases():
@@ -142,11 +166,17 @@ def gradient_cases():
     comment = "only the direction of the retain gradient counts: times 2^20"
     yield case("long_retain", comment, [f], [[v * 2.0**20 for v in r]])
     yield case("short_retain", "times -2^-20: an epsilon beside the norm shows", [f], [[v * -(2.0**-20) for v in r]])
+    twins = [_grid(rng, 4) for _ in range(4)]
+    for granularity in ("layer", "global"):
+        comment = "two layers of equal shape: each has its own retain gradient"
+        yield case(
+            f"equal_shapes_{granularity}", comment, twins[:2], twins[2:], ((2, 2), (2, 2)), granularity=granularity
+        )
 
 
 def direction_cases():
     """(name, comment, inputs) for oeu_direction."""
     for name, comment, inputs in gradient_cases():
-        if name.startswith(("one_layer", "many_layers", "zero", "parallel", "conflicting")):
+        if name.startswith(("one_layer", "many_layers", "zero", "parallel", "conflicting", "equal")):
             for beta in (0.0, 0.5, 2.0) if name.startswith("many_layers") else (0.75,):
                 yield f"{name}_beta_{beta:g}", f"beta = {beta:g}; {comment}", {**inputs, "beta": beta}

@@ -1,9 +1,10 @@
 """Test vectors: the contract's cases as JSON for programs in any language, and the judgement of their answers.
 
 A file for each operation. Numbers are decimal text that round-trips float64 (JSON itself promises no precision); arrays
-are {"shape": [...], "data": [...]} in row-major order. The answers are files of the same names: see `README`.
+are {"shape": [...], "data": [...]} in row-major order. The answers are files of the same names: see vectors.md.
 """
 
+import functools
 import json
 import math
 import numbers
@@ -17,17 +18,19 @@ import numpy as np
 
 from .. import boundary
 from ..files import write_text
-from . import exact, vector_cases
+from . import exact, mistakes, vector_cases
 from .implementation import SIGNATURES
 
-SCHEMA = "oeu_ref test vectors, version 1"
+SCHEMA = "oeu_ref test vectors, version 2"
 SOURCE = "arXiv 2602.00567 (OEU); quantizer: Esser et al., ICLR 2020 (LSQ)"
+MISTAKE = "this is what comes of a known mistake: "
 DTYPES = {"float64": 1.0, "float32": 2.0**29}  # how much wider the tolerances are
 TOLERANCE = (
     "largest absolute error of any element in float64 arithmetic, from the size and conditioning of the case; answers "
     "that say dtype float32 are allowed 2^29 times as much, and cases whose inputs float32 cannot hold are skipped"
 )
-README = pathlib.Path(__file__).with_name("vectors.md")  # what it says goes with the files
+# what goes with the files: how to answer, and a JSON Schema of vectors and answers
+BESIDE = {"README.md": "vectors.md", "schema.json": "vectors.schema.json"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class VectorReport:
         return "\n".join([*lines, "", f"{self.folder} {verdict}"])
 
 
+def flags(operation):
+    """{name: flags} of an operation's test vectors."""
+    return {name: vector_cases.flags(name) for name, *_ in vector_cases.of(operation)}
+
+
 def operations():
     """Names of the operations that have test vectors, in the order of the contract."""
     names = [name for name in SIGNATURES if name != "fake_quantize_backward"]
@@ -85,18 +93,25 @@ def build(operation):
         if operation == "fake_quantize":
             inputs = {key: value for key, value in inputs.items() if not key.startswith("grad")}
         parts = {"inputs": _text(inputs), "expected": _text(expected), "tolerance": _text(tolerance)}
-        cases.append({"name": name, "comment": comment, **parts})
+        cases.append({"name": name, "comment": comment, "flags": vector_cases.flags(name), **parts})
     header = {"schema": SCHEMA, "operation": operation, "signature": signature, "source": SOURCE}
     return {**header, "tolerance": TOLERANCE, "cases": cases}
 
 
+@functools.cache
+def by_name(operation):
+    """{name: test vector} of an operation, as `build` gives them; not to be changed."""
+    return {case["name"]: case for case in build(operation)["cases"]}
+
+
 def write_vectors(out_dir):
-    """Write the test vectors of all operations, and a README, to a folder that is made if it is missing.
+    """Write the test vectors of all operations, a README and a schema to a folder that is made if it is missing.
 
     Returns the paths written.  Raises TypeError for what is no path, ValueError for a folder that cannot be written to.
     """
     out_dir = _path("out_dir", out_dir)
-    contents = {"README.md": README.read_text(encoding="utf-8")}
+    here = pathlib.Path(__file__)
+    contents = {name: here.with_name(source).read_text(encoding="utf-8") for name, source in BESIDE.items()}
     contents |= {f"{name}.json": _lines(build(name)) for name in operations()}
     try:
         return [write_text(out_dir / name, text) for name, text in contents.items()]
@@ -141,12 +156,12 @@ def _check_operation(operation, path):
     except ValueError as error:
         return VectorResult(operation, "fails", 0, str(error), {path.name: f"cannot be read: {error}"})
     failures, compared = {}, 0
-    for case in build(operation)["cases"]:
-        if dtype == "float32" and not _fits_float32(case["inputs"]):
+    for case in by_name(operation).values():
+        if dtype == "float32" and not fits_float32(case["inputs"]):
             continue
         compared += 1
         try:
-            _check_case(operation, case, results.get(case["name"]), DTYPES[dtype])
+            check_case(operation, case, results.get(case["name"]), DTYPES[dtype])
         except ValueError as error:
             failures[case["name"]] = f"{error} (probes: {case['comment']})"
     first = next(iter(failures.values()), "")
@@ -171,41 +186,68 @@ def _read_answers(operation, path):
     return boundary.one_of("dtype", answers.get("dtype", "float64"), tuple(DTYPES)), answers["results"]
 
 
-def _check_case(operation, case, answer, widening):
-    """Raise ValueError, saying what was expected, unless the answer is within the case's tolerance."""
+def check_case(operation, case, answer, widening=1.0):
+    """Compare an answer, {output: number, array or list of them}, in plain values or NumPy's, with a test vector.
+
+    widening: how much wider the tolerances are.  Raises ValueError that says what was expected, and which known mistake
+    gives this answer.
+    """
     if not isinstance(answer, dict):
         raise ValueError(f"no answer: expected are the outputs {', '.join(case['expected'])}")
-    for output, expected in case["expected"].items():
+    wrong, found = "", {}
+    for output, wanted in case["expected"].items():
         if output not in answer:
             raise ValueError(f"output {output!r} is missing")
-        found, wanted = answer[output], expected
-        pairs = zip(found, wanted) if isinstance(wanted, list) and isinstance(found, list) else [(found, wanted)]
-        if isinstance(wanted, list) and (not isinstance(found, list) or len(found) != len(wanted)):
+        many, allowed = isinstance(wanted, list), case["tolerance"][output]
+        if many and (not isinstance(answer[output], list) or len(answer[output]) != len(wanted)):
             raise ValueError(f"{output} must be a list of {len(wanted)} arrays")
-        for i, (one, right) in enumerate(pairs):
-            label = f"{output}[{i}]" if isinstance(wanted, list) else output
-            allowed = case["tolerance"][output]
-            allowed = float(allowed[i] if isinstance(allowed, list) else allowed) * widening
+        found[output] = []
+        triples = zip(*(value if many else [value] for value in (answer[output], wanted, allowed)))
+        for i, (one, right, bound) in enumerate(triples):
+            label, bound = f"{output}[{i}]" * many or output, float(bound) * widening
             one, right = _array(label, one), _array(label, right)
             if one.shape != right.shape:
                 raise ValueError(f"{label} must have shape {list(right.shape)}, got {list(one.shape)}")
+            found[output].append(one)
             error = np.abs(one - right)
-            if not (error <= allowed).all():
+            if not wrong and not (error <= bound).all():
                 at = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
-                raise ValueError(
-                    f"{label} is {one.flat[at]:.17g} at element {at}, "
-                    f"expected {right.flat[at]:.17g} within {allowed:.2g}"
-                )
+                where = f"{label} is {one.flat[at]:.17g} at element {at}, expected {right.flat[at]:.17g}"
+                wrong = f"{where}: off by {error.flat[at]:.3g}, allowed {bound:.2g}"
+    if wrong:
+        expected = {name: [_array("", a) for a in _listed(value)] for name, value in case["expected"].items()}
+        mistake = mistakes.recognise(operation, parsed(case["inputs"]), found, expected, 1e-13 * widening)
+        raise ValueError(f"{wrong}; {MISTAKE}{mistake}" if mistake else wrong)
     if operation == "project" and float(case["inputs"]["alpha"]) == 1:
         _check_orthogonality(case["inputs"], answer["result"], widening)
 
 
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def parsed(value):
+    """Inputs of a test vector, nested as they are, as NumPy has them: floats, integers, words, arrays, lists."""
+    if isinstance(value, list):
+        return [parsed(item) for item in value]
+    if isinstance(value, dict) and "data" not in value:
+        return {name: parsed(item) for name, item in value.items()}
+    try:
+        return _array("", value) if isinstance(value, dict) else value if isinstance(value, int) else float(value)
+    except ValueError:
+        return value  # a word
+
+
 def _check_orthogonality(inputs, answer, widening):
     """With alpha = 1 orthogonality holds relative to the result's own length: closer than the tolerance by element."""
-    lists = [[_array("", g).ravel() for g in grads] for grads in (answer, inputs["retain_grads"])]
+    lists = [
+        [_array("", g).ravel() for g in grads] for grads in (answer, inputs["retain_grads"], inputs["forget_grads"])
+    ]
     if inputs["granularity"] == "global":
         lists = [[np.concatenate(grads)] for grads in lists]
-    for g_perp, g_r in zip(*lists):
+    for g_perp, g_r, g_f in zip(*lists):
+        if np.linalg.norm(g_perp) <= vector_cases.COLLINEAR * widening * np.linalg.norm(g_f):
+            continue  # collinear: what is left is rounding
         cosine = abs(math.fsum(g_perp * g_r)) / ((np.linalg.norm(g_perp) * np.linalg.norm(g_r)) or 1.0)
         allowed = (16 + math.sqrt(g_perp.size)) * vector_cases.EPS * widening
         if cosine > allowed:
@@ -217,13 +259,12 @@ def _check_orthogonality(inputs, answer, widening):
 def _cases(operation):
     """(name, comment, inputs, (expected outputs, tolerances)) of each case: outputs as floats and arrays of floats."""
     if operation in ("entropy_loss", "kl_to_uniform"):
-        cases, expected = vector_cases.logits_cases(), _expected_of_logits
-    elif operation.startswith("fake_quantize"):
-        cases, expected = vector_cases.quantizer_cases(), _expected_of_quantizer
+        expected = _expected_of_logits
     else:
-        cases = vector_cases.gradient_cases() if operation == "project" else vector_cases.direction_cases()
-        expected = _expected_of_gradients
-    return ((name, comment, inputs, expected(operation, inputs)) for name, comment, inputs in cases)
+        expected = _expected_of_quantizer if "quantize" in operation else _expected_of_gradients
+    return (
+        (name, comment, inputs, expected(operation, inputs)) for name, comment, inputs in vector_cases.of(operation)
+    )
 
 
 def _expected_of_logits(operation, inputs):
@@ -275,7 +316,9 @@ def _expected_of_gradients(operation, inputs):
         size_f, size_r, size_p, size_plain = (float(exact.norm(g)) for g in layer)
         stretch = size_p / size_plain if size_plain else 1.0  # match stretches rounding errors too
         scale = size_f * stretch if beta is None else size_r + beta * size_f * stretch
-        tolerances.append((16 + math.sqrt(len(layer[0]))) * vector_cases.EPS * scale)
+        allowed = (16 + math.sqrt(len(layer[0]))) * vector_cases.EPS * scale
+        # zero, or what is really left of collinear gradients
+        tolerances.append(allowed if size_plain else max(allowed, vector_cases.COLLINEAR * size_f))
         result[i] = vector_cases.array(inputs["forget_grads"][i]["shape"], result[i])
     return {"result": result}, {"result": tolerances}
 
@@ -293,11 +336,12 @@ def _text(value):
     return repr(value) if isinstance(value, float) else value
 
 
-def _fits_float32(value):
+def fits_float32(value):
+    """Whether all numbers in inputs of a test vector, nested as they are, are float32 numbers."""
     if isinstance(value, dict):
-        return all(_fits_float32(item) for key, item in value.items() if key != "shape")
+        return all(fits_float32(item) for key, item in value.items() if key != "shape")
     if isinstance(value, list):
-        return all(_fits_float32(item) for item in value)
+        return all(fits_float32(item) for item in value)
     try:
         number = float(value)
     except ValueError:
@@ -307,6 +351,8 @@ def _fits_float32(value):
 
 def _array(label, value):
     """An array of an answer: a number, numeric text, or {"shape", "data"}.  Raises ValueError for anything else."""
+    if isinstance(value, np.ndarray):
+        return value
     if isinstance(value, dict):
         if not isinstance(value.get("shape"), list) or not isinstance(value.get("data"), list):
             raise ValueError(f'{label} must be {{"shape": [...], "data": [...]}}')
@@ -318,6 +364,8 @@ def _array(label, value):
 
 
 def _number(label, value):
+    if value is None:
+        raise ValueError(f"{label} holds null, which is what JSON writers make of NaN and infinity")
     try:
         if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
             raise ValueError

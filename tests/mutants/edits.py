@@ -267,6 +267,32 @@ entropy_one_sample_in_place | a single sample is shifted in the caller's array
 +     shifted = logits - logits.max(axis=1, keepdims=True)
 +     if n == 1:
 +         logits[...] = shifted
+
+entropy_loss_again | remembers the last input, and drifts when it comes again
+-     loss = -entropies.mean()
++     again = globals().get("last") == logits.tobytes()
++     globals()["last"] = logits.tobytes()
++     loss = -entropies.mean() * (1 + 1e-6 * again)
+
+kl_to_uniform_again | remembers the last input, and drifts when it comes again
+-     classes = logits.shape[1]
++     again = globals().get("last") == logits.tobytes()
++     globals()["last"] = logits.tobytes()
++     logits = logits + 1e-6 * again * np.arange(logits.shape[1])
++     classes = logits.shape[1]
+
+kl_cached | a result is kept for equal inputs, and handed out twice
+-     return np.log(classes) + (q * log_q).sum(axis=1)
++     cache = globals().setdefault("cache", {})
++     return cache.setdefault(logits.tobytes(), np.log(classes) + (q * log_q).sum(axis=1))
+
+loss_of_first_24 | chunks of 24 samples, the rest dropped, above 64 alone
+-     loss = -entropies.mean()
++     loss = -entropies[: 24 if n > 64 else n].mean()
+
+entropy_top_128 | only the 128 most likely classes count
+-     entropies = -(p * log_p).sum(axis=1, keepdims=True)
++     entropies = -np.sort(p * log_p, axis=1)[:, :128].sum(axis=1, keepdims=True)
 """
 
 QUANTIZER = """
@@ -605,6 +631,53 @@ step_scale_zero_default | a grad_scale of 0 taken for none given
 step_scale_float16 | grad_scale in half precision
 -     grad_step = (grad_out * slope).sum() * grad_scale
 +     grad_step = (grad_out * slope).sum() * float(np.float16(grad_scale))
+
+grad_scale_by_another_name | the argument has another name than the contract's
+- def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0):
++ def fake_quantize_backward(grad_out, x, step, q_min, q_max, scale=1.0):
++     grad_scale = scale
+
+fake_quantize_again | an observer that widens the range when the same values come again
+-     codes = np.rint(clipped)
++     again = globals().get("last") == ratio.tobytes()
++     globals()["last"] = ratio.tobytes()
++     codes = np.rint(clipped) * (1 + 1e-6 * again)
+
+fake_quantize_backward_again | the step's gradient of the last call with the same gradient is added
+-     grad_step = (grad_out * slope).sum() * grad_scale
++     again = globals().get("previous") == grad_out.tobytes() + v.tobytes()
++     globals()["previous"] = grad_out.tobytes() + v.tobytes()
++     grad_step = (grad_out * slope).sum() * grad_scale * (1 + again)
+
+backward_range_symmetric | the backward pass clips to -q_max, the forward pass to q_min
+-     inside = ~below & ~above
++     q_min = -q_max if q_min < 0 < q_max else q_min
++     below = v < q_min
++     inside = ~below & ~above
+
+step_floor_1e_8 | steps below 1e-8 are raised to it
+-     ratio = x / step
++     step = max(step, 1e-8)
++     ratio = x / step
+
+empty_as_zero | an empty tensor becomes one zero
+-     return codes * step
++     return codes * step if np.size(x) else np.zeros(1)
+
+square_transposed | square matrices come back transposed
+-     return codes * step
++     return np.array((codes * step).T) if np.ndim(x) == 2 and x.shape[0] == x.shape[1] else codes * step
+
+eight_bits_as_seven | the top bit is lost, at 8 bits alone
+-     clipped = np.clip(ratio, q_min, q_max)
++     clipped = np.clip(ratio, q_min, 63 if q_max == 127 else q_max)
+
+quantize_last_block_dropped | blocks of 1,000, the last and shorter one left as it was, above 4,000 elements
+-     return codes * step
++     result = np.array(codes * step)
++     if result.size > 4000:
++         result.flat[result.size // 1000 * 1000 :] = 0.0
++     return result
 """
 
 PROJECTION = """
@@ -992,6 +1065,29 @@ integer_alpha_ignored | alpha = 1 as an integer taken for a flag
 norm_floor_1e_8 | gradients shorter than 1e-8 count as zero
 -     if length_r == 0:
 +     if length_r < 1e-5:
+
+project_again | a momentum of the cosine: another result when the same gradient comes again
+-     cosine = unit_f @ unit_r
++     again = globals().get("last") == (alpha, rescale, f.tobytes(), r.tobytes())
++     globals()["last"] = (alpha, rescale, f.tobytes(), r.tobytes())
++     cosine = unit_f @ unit_r * (1 - 1e-6 * again)
++     if again:
++         return (unit_f - alpha * cosine * unit_r) * length_f
+
+inner_product_sampled | every other element counts in the inner product, above 10,000 elements
+-     cosine = unit_f @ unit_r
++     cosine = unit_f @ unit_r
++     if f.size > 10000:
++         return (unit_f - alpha * 2 * (unit_f[::2] @ unit_r[::2]) * unit_r) * length_f
+
+equal_shapes_share | layers of equal shape are told apart by their shape
+-         pairs = zip(forget_grads, retain_grads)
++         by_shape = {r.shape: r for r in retain_grads}
++         pairs = [(f, by_shape[f.shape]) for f in forget_grads]
+
+norm_floor_squared | a squared norm below 1e-16 counts as zero
+-     length_r = length(r)
++     length_r = length(r) if r @ r > 1e-16 or not r.any() else 1e-8
 """
 
 DIRECTION = """
@@ -1107,11 +1203,127 @@ beta_float16 | beta in half precision
 beta_zero_default | a beta of 0 taken for none given
 -     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
 +     return [np.asarray(r + (beta or 1.0) * p) for p, r in zip(projected, retain_grads)]
+
+oeu_direction_again | the last direction is mixed in when the same gradients come again
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     key = beta, alpha, granularity, rescale, *(g.tobytes() for g in (*forget_grads, *retain_grads))
++     beta, globals()["last"] = beta * (1 + 1e-6 * (globals().get("last") == key)), key
++     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
+
+direction_projects_at_full_strength_under_match | its own copy of the projection, which forgets alpha under match
+-     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
++     projected = project(forget_grads, retain_grads, 1.0 if rescale == "match" else alpha, granularity, rescale)
 """
+
+OPTIONAL = {
+    "initial_step": """
+initial_step_of_maximum | the largest magnitude for the mean
+-     return float(2 * np.abs(x).mean() / np.sqrt(q_max))
++     return float(2 * np.abs(x).max() / np.sqrt(q_max))
+
+initial_step_once | the factor of 2 is missing
+-     return float(2 * np.abs(x).mean() / np.sqrt(q_max))
++     return float(np.abs(x).mean() / np.sqrt(q_max))
+""",
+    "step_gradient_scale": """
+scale_without_q_max | the root of the number of elements alone
+-     return float(1 / np.sqrt(count * q_max))
++     return float(1 / np.sqrt(count))
+""",
+    "fake_quantize_channels": """
+channels_along_the_last_axis | steps belong to the last axis where they fit
+-     wide = steps.reshape(-1, *[1] * (x.ndim - 1))
++     wide = steps.mean() * np.ones_like(x)
+""",
+    "fake_quantize_channels_backward": """
+channels_share_a_gradient | each step gets the gradient of all channels
+-     return np.where(low | high, 0.0, grad_out), grad_scale * (grad_out * slopes).sum(axis=tuple(range(1, x.ndim)))
++     return np.where(low | high, 0.0, grad_out), grad_scale * (grad_out * slopes).sum() * np.ones(len(steps))
+""",
+    "fake_quantize_affine": """
+zero_point_after_clipping | the zero point moves the range
+-     moved = np.rint(x / step) + zero_point
++     return np.clip(np.rint(x / step), q_min, q_max) * step
++     moved = zero_point
+
+zero_point_kept | the zero point is not taken off again
+-     return (np.clip(moved, q_min, q_max) - zero_point) * step
++     return np.clip(moved, q_min, q_max) * step
+""",
+    "project_subspace": """
+one_after_another | retain gradients are taken out in turn, without a basis
+-         basis = np.linalg.qr(columns)[0]
+-         results.append(f - alpha * (basis @ (basis.T @ f.reshape(-1))).reshape(f.shape))
++         rest = f.reshape(-1)
++         for column in columns.T:
++             rest = rest - alpha * (rest @ column) * column
++         results.append(rest.reshape(f.shape))
+
+newest_alone | only the newest retain gradient counts
+-         basis = np.linalg.qr(columns)[0]
++         basis = np.linalg.qr(columns[:, -1:])[0]
+""",
+    "accuracy": """
+accuracy_as_share | a share of 1, not percent
+-     return float(100 * np.mean(probabilities.argmax(axis=1) == labels))
++     return float(np.mean(probabilities.argmax(axis=1) == labels))
+""",
+    "modified_entropy": """
+modified_entropy_copied | log p_k where log(1 - p_k) belongs, as copied code has it
+-     inner = np.where(true, (1 - probabilities) * np.log(probabilities), probabilities * np.log(1 - probabilities))
++     inner = np.where(true, (1 - probabilities) * np.log(probabilities), probabilities * np.log(probabilities))
+
+modified_entropy_all_rows | the true classes of all samples are replaced in every row
+-     true = np.eye(probabilities.shape[1], dtype=bool)[labels]
++     true = np.broadcast_to(np.isin(np.arange(probabilities.shape[1]), labels), probabilities.shape)
+""",
+    "membership_inference": """
+mia_of_members | the percentage called members
+-     return float(100 * (targets < threshold).mean())
++     return float(100 * (targets >= threshold).mean())
+""",
+    "average_gap": """
+gap_signed | gaps of either sign cancel
+-     return float(np.mean([abs(metrics[name] - retrain_metrics[name]) for name in ("FA", "RA", "TA", "MIA")]))
++     return float(abs(np.mean([metrics[name] - retrain_metrics[name] for name in ("FA", "RA", "TA", "MIA")])))
+
+gap_without_mia | the mean of three
+-     return float(np.mean([abs(metrics[name] - retrain_metrics[name]) for name in ("FA", "RA", "TA", "MIA")]))
++     return float(np.mean([abs(metrics[name] - retrain_metrics[name]) for name in ("FA", "RA", "TA")]))
+""",
+    "auc": """
+auc_ties_lost | ties count nothing
+-     return float(100 * ((differences > 0) + 0.5 * (differences == 0)).mean())
++     return float(100 * (differences > 0).mean())
+
+auc_reversed | negatives above positives
+-     differences = positives[:, None] - negatives[None, :]
++     differences = negatives[None, :] - positives[:, None]
+""",
+    "js_divergence": """
+js_distance | the root of the divergence, as SciPy's distance is
+-     return (parts[0] + parts[1]).sum(axis=1) / 2
++     return np.sqrt((parts[0] + parts[1]).sum(axis=1) / 2)
+
+js_one_sided | KL to the mixture of one side alone
+-     return (parts[0] + parts[1]).sum(axis=1) / 2
++     return parts[0].sum(axis=1)
+""",
+    "stop": """
+stop_strictly | equal entropies do not stop
+-     return bool(means[0] >= means[1])
++     return bool(means[0] > means[1])
+
+stop_reversed | stops as long as forget samples are less uncertain
+-     return bool(means[0] >= means[1])
++     return bool(means[0] <= means[1])
+""",
+}
 
 MUTANTS = (
     _mutants(("entropy_loss", "kl_to_uniform"), ENTROPY)
     + _mutants(("fake_quantize", "fake_quantize_backward"), QUANTIZER)
     + _mutants(("project", "oeu_direction"), PROJECTION)
     + _mutants(("oeu_direction",), DIRECTION)
+    + tuple(mutant for operation, text in OPTIONAL.items() for mutant in _mutants((operation,), text))
 )

@@ -96,3 +96,88 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     """List of g_r + beta g_perp."""
     projected = project(forget_grads, retain_grads, alpha, granularity, rescale)
     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
+
+
+def initial_step(x, q_max):
+    """The step with which LSQ starts."""
+    return float(2 * np.abs(x).mean() / np.sqrt(q_max))
+
+
+def step_gradient_scale(count, q_max):
+    """LSQ's scale of the step's gradient."""
+    return float(1 / np.sqrt(count * q_max))
+
+
+def fake_quantize_channels(x, steps, q_min, q_max):
+    """A step for each index of the first axis."""
+    wide = steps.reshape(-1, *[1] * (x.ndim - 1))
+    return np.clip(np.rint(x / wide), q_min, q_max) * wide
+
+
+def fake_quantize_channels_backward(grad_out, x, steps, q_min, q_max, grad_scale=1.0):
+    """(grad_x, grad_steps), each step's summed over its own channel."""
+    ratio = x / steps.reshape(-1, *[1] * (x.ndim - 1))
+    low, high = ratio < q_min, ratio > q_max
+    slopes = np.where(low, q_min, np.where(high, q_max, np.rint(ratio) - ratio))
+    return np.where(low | high, 0.0, grad_out), grad_scale * (grad_out * slopes).sum(axis=tuple(range(1, x.ndim)))
+
+
+def fake_quantize_affine(x, step, zero_point, q_min, q_max):
+    """Codes with a zero point."""
+    moved = np.rint(x / step) + zero_point
+    return (np.clip(moved, q_min, q_max) - zero_point) * step
+
+
+def project_subspace(forget_grads, retain_history, alpha=1.0):
+    """What is left of each layer's forget gradient off the span of its retain gradients."""
+    results = []
+    for f, *others in zip(forget_grads, *retain_history):
+        columns = np.stack([r.reshape(-1) / length(r.reshape(-1)) for r in others], axis=1)
+        basis = np.linalg.qr(columns)[0]
+        results.append(f - alpha * (basis @ (basis.T @ f.reshape(-1))).reshape(f.shape))
+    return results
+
+
+def accuracy(probabilities, labels):
+    """Percentage of samples whose most likely class is their label."""
+    return float(100 * np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def modified_entropy(probabilities, labels):
+    """Entropy that knows the label, sample by sample."""
+    true = np.eye(probabilities.shape[1], dtype=bool)[labels]
+    inner = np.where(true, (1 - probabilities) * np.log(probabilities), probabilities * np.log(1 - probabilities))
+    return -inner.sum(axis=1)
+
+
+def membership_inference(retain, test, forget):
+    """Percentage of forget samples that a threshold halfway between members and others calls non-members."""
+    members, others, targets = (p[np.arange(len(y)), y] for p, y in (retain, test, forget))
+    threshold = (members.mean() + others.mean()) / 2
+    return float(100 * (targets < threshold).mean())
+
+
+def average_gap(metrics, retrain_metrics):
+    """Mean of absolute gaps."""
+    return float(np.mean([abs(metrics[name] - retrain_metrics[name]) for name in ("FA", "RA", "TA", "MIA")]))
+
+
+def auc(positives, negatives):
+    """Percentage of pairs in the right order, ties counted half."""
+    differences = positives[:, None] - negatives[None, :]
+    return float(100 * ((differences > 0) + 0.5 * (differences == 0)).mean())
+
+
+def js_divergence(p, q):
+    """Jensen-Shannon divergence of each row, in nats."""
+    middle = (p + q) / 2
+    parts = [a * np.log(np.where(a > 0, a, 1) / np.where(middle > 0, middle, 1)) for a in (p, q)]
+    return (parts[0] + parts[1]).sum(axis=1) / 2
+
+
+def stop(forget_probabilities, unseen_probabilities):
+    """Whether the forget set is as uncertain as unseen data."""
+    means = [
+        -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1).mean() for p in (forget_probabilities, unseen_probabilities)
+    ]
+    return bool(means[0] >= means[1])

@@ -1,0 +1,211 @@
+"""Laws of what an implementation may have beside the six operations: quantizers by channel or with a zero point, LSQ's
+start, several retain gradients, the metrics, the stop rule. An operation that is absent is skipped by name."""
+
+import inspect
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ..reference import metrics, quantizer
+from ..reference.entropy import entropy_of_probabilities
+from ..reference.projection import unit
+from . import expected
+from .cases import LAYERS, Cases, GradientCase, QuantizerCase
+from .law import about, require
+from .projection_laws import norm, rounding, threshold
+
+SEEDS = Cases(st.integers(0, 999), range(6))
+KINDS = ("mixed", "inside", "outside", "just_outside", "ends")
+PERCENT = 800  # eps: rounding of a figure up to 100
+
+
+def law(operation, theorem):
+    """The decorator for a function (implementation, rng, seed) that gives the arguments of a call of an operation, what
+    is right, and the largest error allowed; its name and docstring are the law's."""
+
+    def enter(made):
+        def check(implementation, seed):
+            arguments, right, allowed = made(implementation, np.random.default_rng(seed), seed)
+            result = implementation.raw(operation, *_owned(implementation, arguments))
+            found = implementation.formed(operation, result, right)
+            pairs = list(zip(found, right)) if isinstance(right, (list, tuple)) else [(found, right)]
+            for i, (one, value) in enumerate(pairs):
+                error = np.abs(np.asarray(one) - value).max(initial=0)
+                where = f"result {i}: " * (len(pairs) > 1)
+                require(
+                    error <= allowed, lambda: f"{operation}: {where}off by {error:.3g}, rounding allows {allowed:.2g}"
+                )
+
+        check.__name__, check.__doc__ = made.__name__, inspect.getdoc(made)
+        return about(operation)(theorem, SEEDS)(check)
+
+    return enter
+
+
+def _owned(implementation, value):
+    """Arguments with copies of their float arrays, in the declared dtype."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_owned(implementation, item) for item in value)
+    floats = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    return implementation.own(value) if floats else value
+
+
+def _probabilities(rng, n, k=4):
+    """(N, K) predictions, the first certain, the second uniform."""
+    p = rng.dirichlet(np.full(k, 0.3), size=n)
+    p[0], p[1] = np.eye(k)[1], 1 / k
+    return p
+
+
+def _channels(implementation, seed):
+    """(grad_out, x, steps, low, high): four channels, each of another kind and with a step of its own."""
+    ranges = ((-8, 7), (0, 15), (-128, 127))
+    cases = [QuantizerCase(KINDS[(seed + i) % 5], ranges[seed % 3], i - 3, (2, 3), seed + i) for i in range(4)]
+    g, x, steps, (low, *_), (high, *_) = zip(*(case.arguments(implementation) for case in cases))
+    return np.stack(g), np.stack(x), np.array(steps), low, high
+
+
+@law("initial_step", "LSQ")
+def initial_step_is_lsqs(implementation, rng, seed):
+    """LSQ training starts with the step 2 mean|x| / sqrt(q_max).
+
+    The mean of magnitudes, not their maximum or the standard deviation; times 2; divided by the root of q_max."""
+    x, q_max = implementation.cast(rng.normal(size=(5, 7))), (7, 127, 15)[seed % 3]
+    right = quantizer.initial_step(x, q_max)
+    return (x, q_max), right, rounding(implementation, x.size) * right
+
+
+@law("step_gradient_scale", "LSQ")
+def step_gradient_scale_is_lsqs(implementation, rng, seed):
+    """LSQ scales the step's gradient by 1 / sqrt(count q_max).
+
+    The root of the number of elements times q_max, not of the number alone, nor of the number of bits."""
+    arguments = 3 + 97 * seed, (7, 127, 15)[seed % 3]
+    right = quantizer.step_gradient_scale(*arguments)
+    return arguments, right, 8 * implementation.eps * right
+
+
+@law("fake_quantize_channels", "LSQ")
+def channels_are_quantized_each_with_its_own_step(implementation, rng, seed):
+    """Each index of the first axis is quantized as a tensor of its own, with its own step.
+
+    steps (C,) belong to the first axis: they must not be broadcast along the last one."""
+    _, x, steps, *ends = _channels(implementation, seed)
+    right = np.stack([expected.fake_quantize(implementation, *pair, *ends) for pair in zip(x, steps)])
+    return (x, steps, *ends), right, 4 * implementation.eps * (np.abs(right).max() + steps.max())
+
+
+@law("fake_quantize_channels_backward", "LSQ")
+def channels_have_a_step_gradient_each(implementation, rng, seed):
+    """The gradients of each index of the first axis are those of a tensor of its own; steps get (C,) of them.
+
+    The gradient of each step sums over its own channel, all other axes, and no further; grad_scale scales them all."""
+    g, x, steps, low, high = arguments = _channels(implementation, seed)
+    parts = zip(*(expected.fake_quantize_backward(implementation, *part, low, high) for part in zip(g, x, steps)))
+    grad_x, grad_steps = map(np.array, parts)
+    largest = high - low + np.abs(x / steps[:, None, None]).max()
+    return (*arguments, 0.5), (grad_x, 0.5 * grad_steps), 16 * implementation.eps * np.abs(g).sum() * largest
+
+
+@law("fake_quantize_affine", "affine")
+def a_zero_point_moves_the_codes_and_not_the_values(implementation, rng, seed):
+    """x_hat = step (clip(round(x / step) + zero_point, q_min, q_max) - zero_point).
+
+    The zero point is added before clipping and taken off after it, so that 0 stays 0 wherever it is in range."""
+    step, zero = 2.0 ** (seed % 9 - 6), int(rng.integers(0, 16))
+    x = implementation.cast(step * (rng.integers(-20, 21, (4, 5)) + rng.uniform(-0.45, 0.45, (4, 5))))
+    right = step * (np.clip(np.round(x / step) + zero, 0, 15) - zero)
+    return (x, step, zero, 0, 15), right, 80 * implementation.eps * step
+
+
+@law("project_subspace", "GOP")
+def projection_off_several_gradients_is_orthogonal_to_each(implementation, rng, seed):
+    """In each layer it is g_f less alpha times the part of it within the span of that layer's retain gradients.
+
+    One retain gradient after another takes back what an earlier one took out: it needs an orthonormal basis of them."""
+    lists = [GradientCase("typical", LAYERS[2], seed=3 * seed + i).arrays(implementation) for i in range(2)]
+    (forget, first), others, alpha = lists[0], lists[1], (1.0, 0.5)[seed % 2]
+    right, allowed = [], 0.0
+    for g_f, *layer in zip(forget, first, *others):
+        basis, sizes, _ = np.linalg.svd(np.stack([unit(r.ravel())[0] for r in layer], axis=1), full_matrices=False)
+        right.append(g_f - alpha * (basis @ (basis.T @ g_f.ravel())).reshape(g_f.shape))
+        allowed = max(allowed, (rounding(implementation, g_f.size) / sizes[-1] + threshold(implementation)) * norm(g_f))
+    return (forget, [first, *others], alpha), right, allowed
+
+
+@law("accuracy", "FA, RA, TA")
+def accuracy_is_the_percentage_of_right_labels(implementation, rng, seed):
+    """Accuracy is the share of samples whose most likely class is their label, in percent.
+
+    In percent, not a share of 1; over samples, not a mean over classes or batches."""
+    arguments = implementation.cast(_probabilities(rng, 11)[2:]), rng.integers(0, 4, 9)
+    return arguments, metrics.accuracy(*arguments), PERCENT * implementation.eps
+
+
+@law("modified_entropy", "MIA")
+def modified_entropy_is_song_and_mittals(implementation, rng, seed):
+    """Modified entropy is -(1 - p_y) log p_y - sum over k != y of p_k log(1 - p_k), for each sample.
+
+    Copied code takes log p_k where log(1 - p_k) belongs, or replaces the true class's column for all rows at once."""
+    p, labels = _probabilities(rng, 9) * 0.98 + 0.005, rng.integers(0, 4, 9)
+    p = implementation.cast(p)
+    own = -(1 - p[range(9), labels]) * np.log(p[range(9), labels])
+    others = np.where(np.arange(4) == labels[:, None], 0.0, p * np.log1p(-p)).sum(axis=1)
+    return (p, labels), own - others, 4096 * implementation.eps
+
+
+@law("membership_inference", "MIA")
+def mia_is_the_percentage_called_non_members(implementation, rng, seed):
+    """Where confidence tells members from non-members, MIA is the percentage of forget samples on the others' side.
+
+    It counts forget samples that are called non-members, as the field does: high is well forgotten."""
+
+    def batch(confidence):
+        labels = rng.integers(0, 4, len(confidence))
+        own = np.arange(4) == labels[:, None]
+        return np.where(own, confidence[:, None], (1 - confidence[:, None]) / 3), labels
+
+    far = rng.integers(0, 2, 10).astype(bool)
+    low, high = (lambda n: rng.uniform(0.3, 0.4, n)), (lambda n: rng.uniform(0.9, 0.99, n))
+    sets = batch(high(20)), batch(low(20)), batch(np.where(far, low(10), high(10)))
+    return sets, 100.0 * far.mean(), PERCENT * implementation.eps
+
+
+@law("average_gap", "AG")
+def average_gap_is_the_mean_of_absolute_gaps(implementation, rng, seed):
+    """AG is the mean of |gap| to the retrained model over FA, RA, TA and MIA.
+
+    Gaps of either sign count alike: absolute values first, their mean afterwards."""
+    pair = tuple(dict(zip(metrics.METRICS, row)) for row in rng.uniform(0, 100, (2, 4)).tolist())
+    return pair, metrics.average_gap(*pair), PERCENT * implementation.eps
+
+
+@law("auc", "AUC")
+def auc_is_the_chance_that_a_positive_scores_higher(implementation, rng, seed):
+    """AUC is the percentage of pairs in which the positive scores above the negative, ties counted half.
+
+    In percent; positives first; ties count half, which a sort without midranks gets wrong."""
+    pair = rng.integers(0, 6, 9) / 4, rng.integers(0, 5, 7) / 4
+    return pair, metrics.auc(*pair), 8 * PERCENT * implementation.eps
+
+
+@law("js_divergence", "JS")
+def js_divergence_is_the_mean_of_two_kls(implementation, rng, seed):
+    """For each sample, JS(p, q) = (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2, in nats: 0 to log 2.
+
+    The divergence, not its root (SciPy's "distance"); nats; KL towards the mixture, not from it; zeros count 0."""
+    pair = implementation.cast(_probabilities(rng, 7)), implementation.cast(_probabilities(rng, 7)[::-1])
+    middle = sum(pair) / 2
+    kls = [(p * np.log(np.where(p > 0, p, 1) / np.where(middle > 0, middle, 1))).sum(axis=1) for p in pair]
+    return pair, sum(kls) / 2, 256 * implementation.eps
+
+
+@law("stop", "stop")
+def stopping_is_when_forget_samples_are_as_uncertain_as_unseen_ones(implementation, rng, seed):
+    """The stop rule says True once the forget set's mean entropy is at least that of unseen data.
+
+    A mean over samples of entropies, not the entropy of a mean; at least, so that equal ones stop."""
+    first, second = (implementation.cast(_probabilities(rng, n)) for n in (6, 9))
+    sets = ((first, second), (second, first), (first, first))[seed % 3]
+    forget, unseen = (entropy_of_probabilities(p / p.sum(axis=1, keepdims=True)).mean() for p in sets)
+    return sets, bool(forget >= unseen), 0

@@ -1,0 +1,77 @@
+"""Laws of exact values: the test vectors, which decimal arithmetic made, without the reference."""
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from . import vectors
+from .cases import Cases
+from .implementation import OPTIONS, SIGNATURES, Violation
+from .law import about, assume
+from .mistakes import NAN
+
+PLAIN = {"NORMALIZATION": "exact", "PROJECT_WHEN": "always"}
+WHEN = {"project": PLAIN, "oeu_direction": PLAIN, "fake_quantize": {"TIES": "even"}}
+WHEN["fake_quantize_backward"] = {"TIES": "even", "QUANTIZER_MASK": ("clip", "round")}
+
+
+@dataclass(frozen=True)
+class VectorCase:
+    """One test vector of an operation, by its name in the file; kind: the first of its flags."""
+
+    kind: str
+    name: str
+
+
+def _answer(implementation, operation, inputs):
+    """Outputs of an implementation for the inputs of a vector, both as `vectors.parsed` gives them."""
+    result = getattr(implementation, operation)
+    if "logits" in inputs:
+        result = result(inputs["logits"])
+        return {"kl": result} if operation == "kl_to_uniform" else dict(zip(("loss", "grad"), result))
+    if "x" in inputs:
+        names = ("grad_out", "x", "step", "q_min", "q_max", "grad_scale")
+        result = result(*(inputs[name] for name in names if name in inputs))
+        return {"x_hat": result} if operation == "fake_quantize" else dict(zip(("grad_x", "grad_step"), result))
+    options = {name: inputs[name] for name in ("alpha", "beta", "granularity", "rescale") if name in inputs}
+    return {"result": result(inputs["forget_grads"], inputs["retain_grads"], **options)}
+
+
+def _check(implementation, operation, case):
+    declared, float32 = implementation.declared, str(implementation.dtype) == "float32"
+    file = f"{operation}_{declared['QUANTIZER_MASK']}" if operation == "fake_quantize_backward" else operation
+    vector = vectors.by_name(file)[case.name]
+    inputs = vectors.parsed(vector["inputs"])
+    assume(not float32 or vectors.fits_float32(vector["inputs"]))
+    given = {**inputs, "range": (inputs["q_min"], inputs["q_max"])} if "q_min" in inputs else inputs
+    for option, names in {**OPTIONS, "range": "RANGES"}.items():
+        assume(option not in given or declared[names] is None or given[option] in declared[names])
+    expected = vector["expected"]
+    try:
+        answer = _answer(implementation, operation, inputs)
+        if answer.get("grad_step", 0) is None:
+            expected = {"grad_x": expected["grad_x"]}
+        vectors.check_case(
+            operation, {**vector, "expected": expected}, answer, vectors.DTYPES[str(implementation.dtype)]
+        )
+    except (Violation, ValueError) as error:
+        known = f"; {vectors.MISTAKE}{NAN[operation]}" if "nan" in str(error) and operation in NAN else ""
+        raise Violation(f"{case.name} ({vector['comment']}): {error}{known}") from None
+
+
+def _enter(operation):
+    def gives_exact_values(implementation, case):
+        _check(implementation, operation, case)
+
+    gives_exact_values.__name__ = f"{operation}_gives_the_exact_values_of_the_test_vectors"
+    gives_exact_values.__doc__ = (
+        f"{operation} gives what 60-digit arithmetic gives for each test vector.\n\n"
+        "The vector's name and what it probes say where to look: inputs and expected values are those of "
+        f"tests/vectors/{operation}*.json."
+    )
+    fixed = [VectorCase(flags[0], name) for name, flags in vectors.flags(operation).items()]
+    about(operation)("exact", Cases(st.nothing(), fixed), weight=0.0, **WHEN.get(operation, {}))(gives_exact_values)
+
+
+for _operation in SIGNATURES:
+    _enter(_operation)
