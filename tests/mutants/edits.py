@@ -632,9 +632,9 @@ step_scale_float16 | grad_scale in half precision
 -     grad_step = (grad_out * slope).sum() * grad_scale
 +     grad_step = (grad_out * slope).sum() * float(np.float16(grad_scale))
 
-grad_scale_by_another_name | the argument has another name than the contract's
+grad_scale_swallowed | grad_scale by name is one of many options that are not looked at
 - def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0):
-+ def fake_quantize_backward(grad_out, x, step, q_min, q_max, scale=1.0):
++ def fake_quantize_backward(grad_out, x, step, q_min, q_max, scale=1.0, **options):
 +     grad_scale = scale
 
 fake_quantize_again | an observer that widens the range when the same values come again
