@@ -116,9 +116,9 @@ def fake_quantize_channels(x, steps, q_min, q_max):
 
 def fake_quantize_channels_backward(grad_out, x, steps, q_min, q_max, grad_scale=1.0):
     """(grad_x, grad_steps), each step's summed over its own channel."""
-    ratio = x / steps.reshape(-1, *[1] * (x.ndim - 1))
-    low, high = ratio < q_min, ratio > q_max
-    slopes = np.where(low, q_min, np.where(high, q_max, np.rint(ratio) - ratio))
+    quotient = x / steps.reshape(-1, *[1] * (x.ndim - 1))
+    low, high = quotient < q_min, quotient > q_max
+    slopes = np.where(low, q_min, np.where(high, q_max, np.rint(quotient) - quotient))
     return np.where(low | high, 0.0, grad_out), grad_scale * (grad_out * slopes).sum(axis=tuple(range(1, x.ndim)))
 
 
