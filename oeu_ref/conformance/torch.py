@@ -71,6 +71,8 @@ def module(cls, step="s", bits=4, signed=True, scale=None, **declared):
         raise ValueError(f"step must name a parameter or a buffer of the module, got {step!r}")
 
     def quantized(x, s, q_min, q_max):
+        if not x.numel():
+            return x * s  # no batch of a training run is empty: a module need not have a step for it
         made = _made(cls, bits).to(x.dtype)
         with torch.no_grad():
             made(x)
