@@ -270,7 +270,7 @@ def test_check_finds_modules_of_the_current_folder(right):
 def test_check_judges_a_class_with_the_steps_signature(capsys):
     """A PyTorch class is compared with the reference's whole step; one that forgets beta is found out."""
     assert main(["check", "oeu_ref.core:OEU", "--cases", "10", "--verbose"]) == 0
-    assert "whole steps end at the references weights" in capsys.readouterr().out
+    assert "whole steps compute the references" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
