@@ -151,14 +151,11 @@ class Check(Command):
     )
     strict: bool = option(False, "exit code 1 for every failure, not 3 or 4 for some")
     verbose: bool = option(False, "a row for each law, and the values tried in each dimension of the input")
-    dump_case: int | None = option(
-        None, "write the arrays of failure N and a script that repeats it to this folder", "N", "1", "not written"
-    )
+    dump_case: int | None = option(None, "write failure N: its arrays, and a script", "N", "1", "not written")
     json: str | None = option(None, "also write the report there, as JSON", "FILE", "report.json", "not written")
 
     def run(self):
-        from .conformance import check, load
-        from .conformance.dump import dump_case
+        from .conformance import check, dump_case, load
 
         cases = boundary.integer("--cases", self.cases, 1)
         implementations = [load(name) for name in self.implementation]

@@ -9,6 +9,7 @@ from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_st
 from . import contract_laws, vector_laws, optional_laws  # noqa: F401
 
 # isort: on
+from .dump import dump_case
 from .implementation import SIGNATURES, Implementation, LoadError, Violation, load
 from .law import LAWS, Law, LawResult, try_law
 from .report import Report, check
@@ -23,6 +24,7 @@ __all__ = [
     "SIGNATURES",
     "Violation",
     "check",
+    "dump_case",
     "load",
     "try_law",
 ]
