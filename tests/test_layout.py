@@ -26,6 +26,7 @@ BELOW = {
     "data": ("boundary", "files"),
     "lab": ("boundary", "files", "reference", "core", "beyond", "integer", "data"),
     "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "data", "lab"),
+    "own": ("boundary", "files", "reference", "core", "beyond", "data", "lab"),
     "__main__": ("boundary", "files", "conformance", "lab", "studies"),
     "__init__": (),
 }
@@ -45,8 +46,9 @@ CEILINGS = {
     "data": 1030,
     "lab": 5530,
     "studies": 3415,
+    "own": 600,
     "__main__": 330,
-    "__init__": 10,
+    "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md
 

@@ -1,0 +1,203 @@
+"""How well a network forgot, by the measures of the tables, on one's own network and data: `evaluate`."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+from torch import nn
+
+from .. import boundary
+from ..lab.attacks import SupportVectorAttack
+from ..lab.engine import measure, proxy, proxy_average_gap
+from ..lab.training import predictions
+from ..reference import metrics
+from .sources import batches, device_of, labelled, repeatable
+
+PROXY_TARGETS = {"FA": "VA", "RA": "RA", "VA": "VA", "MIA": "MIA_unseen"}  # what the network before shows, for each
+NOTES = {
+    "AUC": "forget told from test samples by entropy; 50: not at all",
+    "VA": "accuracy on unseen samples",
+    "JS": "nats, between both networks' predictions, at most 0.693",
+    "agreement": "same class predicted as by Retrain",
+    "ToW": "product of 1 - gap over FA, RA, TA; 1 is ideal",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found. Percent, gaps in percentage points; `print` shows it as a table, `to_json` writes it.
+
+    metrics: {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}; attack: the one that MIA is by; samples: {part: how many};
+    per_class: {class: {"FA", "TA", "forget", "test"}} of classes that are forgotten whole, accuracies and counts, None
+    for an accuracy without a sample; ta_of_others: TA over the test samples of all other classes, None likewise;
+    retrain: Retrain's metrics; AG: mean gap to them over FA, RA, TA, MIA; ToW: product over FA, RA, TA of
+    1 - gap / 100; divergence, agreement: {"forget", "test"}: mean Jensen-Shannon divergence in nats from Retrain's
+    predictions, and share of equal predicted classes; all of these None without Retrain;
+    proxy: what can be said without it, as `oeu_ref.lab.engine.proxy`, None without unseen samples; proxy_targets,
+    proxy_gap: what it should be, by the network before, and the mean gap to that, None without that network.
+    """
+
+    metrics: dict
+    attack: str
+    samples: dict
+    per_class: dict
+    ta_of_others: float | None
+    retrain: dict | None
+    AG: float | None
+    ToW: float | None
+    divergence: dict | None
+    agreement: dict | None
+    proxy: dict | None
+    proxy_targets: dict | None
+    proxy_gap: float | None
+
+    def to_json(self):
+        """All of it, as a JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    def __str__(self):
+        lines = [_row("", "value", "Retrain", "gap")]
+        for name, value in self.metrics.items():
+            name = "AUC" if name == "forget_vs_test_auc" else name
+            there = None if self.retrain is None else self.retrain["forget_vs_test_auc" if name == "AUC" else name]
+            lines.append(_row(name, value, there, None if there is None else abs(value - there)))
+        if self.AG is not None:
+            lines += [_row("AG", None, None, self.AG), _row("ToW", f"{self.ToW:.3f}")]
+            for part in ("forget", "test"):
+                lines.append(_row(f"JS, {part}", f"{self.divergence[part]:.3f}"))
+                lines.append(_row(f"agreement, {part}", self.agreement[part]))
+        elif self.proxy_gap is not None:
+            lines += ["", _row("without Retrain", "value", "target", "gap")]
+            lines += [_row(k, self.proxy[k], t, abs(self.proxy[k] - t)) for k, t in self.proxy_targets.items()]
+            lines.append(_row("proxy AG", None, None, self.proxy_gap))
+        for label, found in self.per_class.items():
+            lines.append(_row(f"class {label}: FA, TA", found["FA"], found["TA"]))
+        if self.ta_of_others is not None:
+            lines.append(_row("TA, other classes", self.ta_of_others))
+        shown = "\n".join(line.rstrip() for line in lines)
+        notes = [f"MIA: {self.attack}"] + [f"{name}: {note}" for name, note in NOTES.items() if f"\n{name}" in shown]
+        if self.AG is None and self.proxy_gap is None:
+            notes.append("AG: needs retrain=; its proxy needs unseen= and before=")
+        return "\n".join([shown, "", *notes])
+
+
+def _row(name, *columns):
+    cells = ("" if c is None else c if isinstance(c, str) else f"{c:.1f}" for c in columns)
+    return f"{name:<20}" + "".join(f"{cell:>9}" for cell in cells)
+
+
+def evaluate(model, forget, retain, test, retrain=None, unseen=None, before=None, seed=0, batch_size=256):
+    """Judge an unlearned network: the measures of the tables, against Retrain where there is one, else by a proxy.
+
+    model: maps (N, ...) to logits (N, K), left as it is; forget, retain, test, unseen: labelled data in any form that
+    `oeu_ref.own.sources` names; unseen samples: of neither training nor test, at least two (a validation split);
+    retrain: the network trained without the forget set; before: the network before unlearning, or what `evaluate` or
+    `unlearn` measured of it with unseen samples (an `Evaluation`, `Run.before`); seed: of the attack's choice of
+    members, integer >= 0; batch_size: where data comes without batches.
+    Returns an `Evaluation`.
+    Raises TypeError or ValueError, naming the argument, for other data or a label without an output, `NonFiniteError`
+    (a ValueError) for logits that are not finite.
+    Source: FA, RA, TA, MIA, AG as in SalUn (ICLR 2024); ToW: Zhao et al., NeurIPS 2024; the proxy is ours.
+    """
+    seed, parts = boundary.integer("seed", seed, 0), {"forget": forget, "retain": retain, "test": test}
+    if unseen is not None:
+        parts["unseen"] = unseen
+    parts = {name: repeatable(data) for name, data in parts.items()}
+    found = outputs(model, parts, batch_size)
+    values = measure(found, seed)["metrics"]
+    retrained = None
+    if retrain is not None:
+        others = outputs(boundary.instance("retrain", retrain, nn.Module, "torch.nn.Module"), parts, batch_size)
+        retrained = measure(others, seed)["metrics"]
+    near = without_retrain(found, seed) if unseen is not None else None
+    target = proxy_of(before, parts, seed, batch_size) if near is not None and before is not None else None
+    per_class, kept = _by_class(found)
+    return Evaluation(
+        metrics=values,
+        attack=SupportVectorAttack.name,
+        samples={part: len(labels) for part, (_, labels) in found.items()},
+        per_class=per_class,
+        ta_of_others=kept,
+        retrain=retrained,
+        AG=None if retrained is None else metrics.average_gap(values, retrained),
+        ToW=None if retrained is None else tug_of_war(values, retrained),
+        divergence=None if retrained is None else _each(jensen_shannon, found, others),
+        agreement=None if retrained is None else _each(agreement, found, others),
+        proxy=near,
+        proxy_targets=None if target is None else {key: target[name] for key, name in PROXY_TARGETS.items()},
+        proxy_gap=None if target is None else proxy_average_gap(near, target),
+    )
+
+
+def outputs(model, parts, batch_size=256):
+    """{part: (probabilities (N, K), labels (N,))} of a network in eval mode; parts: {name: labelled data}."""
+    boundary.instance("model", model, nn.Module, "torch.nn.Module"), boundary.integer("batch_size", batch_size, 1)
+    device, found = device_of(model), {}
+    for name, data in parts.items():
+        pairs = [predictions(model, labelled(name, part)) for part in batches(name, data, device, batch_size)]
+        found[name] = tuple(np.concatenate(arrays) for arrays in zip(*pairs))
+        labels, classes = found[name][1], found[name][0].shape[1]
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"{name} must have labels in [0, {classes}), the outputs, got {labels.min()} to {labels.max()}"
+            )
+    return found
+
+
+def without_retrain(found, seed):
+    """As `oeu_ref.lab.engine.proxy`; found: `outputs` of forget, retain and unseen samples, two of these at least."""
+    if len(found["unseen"][1]) < 2:
+        raise ValueError("unseen must hold at least two samples: an attack learns on one half, the other is its target")
+    return proxy({**{part: found[part] for part in ("forget", "retain")}, "validation": found["unseen"]}, seed)
+
+
+def proxy_of(before, parts, seed, batch_size=256):
+    """The proxy of the network before unlearning, however `evaluate` was given it."""
+    if isinstance(before, nn.Module):
+        wanted = {part: parts[part] for part in ("forget", "retain", "unseen")}
+        return without_retrain(outputs(before, wanted, batch_size), seed)
+    before = before.proxy if isinstance(before, Evaluation) else before
+    if not isinstance(before, dict) or not set(PROXY_TARGETS.values()) <= set(before):
+        raise TypeError(
+            "before must be the network before unlearning, or what evaluate or unlearn measured of it with unseen=, "
+            f"got {type(before).__name__}"
+        )
+    return before
+
+
+def tug_of_war(values, retrained):
+    """ToW: product over FA, RA, TA of 1 - gap / 100; values, retrained: metrics in percent.  In [0, 1], 1 is ideal."""
+    return math.prod(1 - abs(values[key] - retrained[key]) / 100 for key in ("FA", "RA", "TA"))
+
+
+def jensen_shannon(p, q):
+    """Mean Jensen-Shannon divergence of predictions, p and q (N, K), in nats: in [0, log 2], 0 where they are equal."""
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(r > 0, r * np.log(r / middle), 0.0) for r in (p, q)]
+    return float(max(0.0, sum(terms).sum(axis=1).mean() / 2))
+
+
+def agreement(p, q):
+    """Share of samples, in percent, for which p and q (N, K) have the same most likely class."""
+    return float(100 * (p.argmax(axis=1) == q.argmax(axis=1)).mean())
+
+
+def _each(measure, found, others):
+    return {part: measure(found[part][0], others[part][0]) for part in ("forget", "test")}
+
+
+def _by_class(found):
+    """(accuracies of every class that is forgotten whole, TA of the others), as `Evaluation` has them."""
+    gone = sorted({*found["forget"][1].tolist()} - {*found["retain"][1].tolist()})
+    chosen = {label: {part: found[part][1] == label for part in ("forget", "test")} for label in gone}
+    per_class = {}
+    for label, here in chosen.items():
+        accuracies = {f: _accuracy(found[part], here[part]) for f, part in (("FA", "forget"), ("TA", "test"))}
+        per_class[label] = {**accuracies, **{part: int(at.sum()) for part, at in here.items()}}
+    return per_class, _accuracy(found["test"], ~np.isin(found["test"][1], gone)) if gone else None
+
+
+def _accuracy(labelled, at):
+    return metrics.accuracy(labelled[0][at], labelled[1][at]) if at.any() else None

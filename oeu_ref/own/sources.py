@@ -1,0 +1,150 @@
+"""A user's data, in the form in which it comes, as batches of `Samples` on the model's device.
+
+What data may be: `Samples`; a pair (inputs, labels) of tensors or arrays; a `torch.utils.data.Dataset`; a DataLoader or
+any other iterable of batches. A batch is a pair (inputs, labels), or inputs alone where no label is needed.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .. import boundary
+from ..data.samples import Batches, Samples
+
+UNKNOWN = -1  # label of a sample that came without one
+WANTED = "Samples, a pair (inputs, labels), a Dataset, a DataLoader, or another iterable of batches"
+
+
+def device_of(model):
+    """The device of a model's parameters, or of its buffers; the CPU where it has none."""
+    return next(itertools.chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
+def in_memory(name, data):
+    """`Samples` of data that is tensors, arrays or `Samples` already; None for any other.  Raises as `batch`."""
+    whole = isinstance(data, (Samples, torch.Tensor, np.ndarray))
+    return batch(name, data) if whole or _is_pair(data) else None
+
+
+def repeatable(data):
+    """The same data, to be passed through more than once: what can be only once, such as a generator, as a list."""
+    return list(data) if isinstance(data, Iterator) else data
+
+
+def batches(name, data, device, batch_size=256):
+    """One pass over data, batch after batch: `Samples` on a device.
+
+    name: of the argument, for messages; batch_size: where data comes without batches of its own.
+    Raises TypeError or ValueError, naming it, for data that is none, or holds no sample.
+    """
+    samples, count = in_memory(name, data), 0
+    if samples is not None:
+        parts = (samples[i : i + batch_size] for i in range(0, len(samples), batch_size))
+    else:
+        # a generator of its own: a DataLoader draws from the global one else, even where it does not shuffle
+        data = _iterable(name, data, batch_size=batch_size, generator=torch.Generator())
+        parts = (batch(name, part) for part in data)
+    for part in parts:
+        count += len(part)
+        yield part.to(device)
+    if not count:
+        raise ValueError(f"{name} must hold at least one sample, got none")
+
+
+def some(name, data, device, count):
+    """At most `count` samples in memory: of tensors, evenly spread ones; of what comes in batches, the first."""
+    if (samples := in_memory(name, data)) is not None:
+        return next(batches(name, samples[:: -(-len(samples) // count) or 1], device, count))
+    parts, found = [], 0
+    for part in batches(name, data, device):
+        parts, found = [*parts, part], found + len(part)
+        if found >= count:
+            break
+    joined = (torch.cat([getattr(part, field) for part in parts])[:count] for field in ("inputs", "labels"))
+    return Samples(*joined)
+
+
+def source(name, data, device, batch_size, generator):
+    """Endless batches: `Batches` of what is in memory, `Repeated` of all else.
+
+    batch_size: where data comes without batches of its own; generator: of their order, likewise.
+    """
+    if (samples := in_memory(name, data)) is not None:
+        return Batches(samples.to(device), batch_size, generator)
+    return Repeated(name, _iterable(name, data, batch_size=batch_size, shuffle=True, generator=generator), device)
+
+
+class Repeated:
+    """Endless batches of an iterable, from its beginning again at its end: `next(...)` gives `Samples` on a device.
+
+    What can be passed through once only, such as a generator, is kept as it comes, and repeated from memory.
+    Raises ValueError, naming it, where it gives no batch at all, and as `batch`.
+    """
+
+    def __init__(self, name, data, device):
+        self.name, self.device = name, device
+        self.data = itertools.cycle(data) if isinstance(data, Iterator) else data
+        self.now = iter(self.data)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        for _ in range(2):
+            for part in self.now:
+                return batch(self.name, part).to(self.device)
+            self.now = iter(self.data)
+        raise ValueError(f"{self.name} must hold at least one batch, got none")
+
+
+def batch(name, part):
+    """`Samples` of one batch, a pair (inputs, labels) or inputs alone, which have the label UNKNOWN.
+
+    Raises TypeError or ValueError, naming the data that it is of, for anything else.
+    """
+    if isinstance(part, Samples):
+        return part
+    if isinstance(part, (tuple, list)) and len(part) == 1:
+        part = part[0]
+    inputs, labels = part if _is_pair(part) else (part, None)
+    if not isinstance(inputs, (torch.Tensor, np.ndarray)):
+        raise TypeError(f"{name} must give batches (inputs, labels) of tensors, got {_described(part)}")
+    inputs = torch.as_tensor(inputs)
+    if labels is None:
+        return Samples(inputs, torch.full(inputs.shape[:1], UNKNOWN))
+    labels = boundary.integers(f"the labels of {name}", torch.as_tensor(labels), torch).long()
+    try:
+        return Samples(inputs, labels)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def labelled(name, samples):
+    """Return `Samples` in which every sample has a label; raise TypeError otherwise."""
+    if (samples.labels == UNKNOWN).any():
+        raise TypeError(f"{name} must come with labels: pairs (inputs, labels), got inputs alone")
+    return samples
+
+
+def _iterable(name, data, **options):
+    if isinstance(data, Dataset):
+        # one without a length has its own order; BatchNorm has no use for the batch of one that may be left over
+        shuffled = options.pop("shuffle", False) and hasattr(data, "__len__")
+        return DataLoader(data, shuffle=shuffled, drop_last=shuffled and len(data) >= options["batch_size"], **options)
+    if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
+        raise TypeError(f"{name} must be {WANTED}, got {type(data).__name__}")
+    return data
+
+
+def _is_pair(data):
+    arrays = (torch.Tensor, np.ndarray)
+    return isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, arrays) for part in data)
+
+
+def _described(part):
+    if isinstance(part, (tuple, list)):
+        return f"{type(part).__name__} of {', '.join(type(p).__name__ for p in part) or 'nothing'}"
+    return type(part).__name__
