@@ -41,7 +41,7 @@ CEILINGS = {
     "reference": 1025,
     "core": 1525,
     "conformance": 4604,
-    "beyond": 1370,
+    "beyond": 1395,
     "integer": 1300,
     "data": 1030,
     "lab": 5530,

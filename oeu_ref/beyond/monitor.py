@@ -35,7 +35,8 @@ class Monitor:
 
     target_entropy: mean entropy in nats at which the forget set counts as forgotten, such as that of data never seen
     (`oeu_ref.core.stop_rule.mean_entropy`), or None; thresholds: a `Thresholds`; every >= 1: one step of so many is
-    measured, the others cost nothing; max_records >= 16: when more are kept, every second is dropped, and from then on
+    measured, the others cost nothing; eval_every >= 1: one measured step of so many is looked at in eval mode, too, at
+    the price of another forward pass; max_records >= 16: when more are kept, every second is dropped, and from then on
     one of twice as many measured steps is kept. So a long run stays bounded; warnings see every measured step, and the
     records at which one fired stay.
 
@@ -45,19 +46,21 @@ class Monitor:
     warnings: list of {"step", "signature", "message"}; last: the latest record; steps: steps taken.
 
     Monitoring changes nothing: weights, buffers, optimizer and random numbers (PyTorch's global ones on CPU and CUDA,
-    NumPy's, Python's) are to the last bit those of the run without. It costs two forward passes and a copy of the
-    parameters. Hooks on the model run once more. Over several processes each passes its shard, as to `OEU.step`: losses
-    are those of the whole batch, records are the same everywhere, and the first process warns.
+    NumPy's, Python's) are to the last bit those of the run without. It costs two forward passes, now and then a third,
+    and a copy of the parameters. Hooks on the model run once more, or twice. Over several processes each passes its
+    shard, as to `OEU.step`: losses are those of the whole batch, records are the same everywhere, and the first process
+    warns.
     Raises TypeError or ValueError, naming the argument.
     """
 
-    def __init__(self, target_entropy=None, thresholds=None, every=1, max_records=1000):
+    def __init__(self, target_entropy=None, thresholds=None, every=1, max_records=1000, eval_every=5):
         self.target_entropy = None if target_entropy is None else boundary.positive("target_entropy", target_entropy)
         self.thresholds = boundary.instance(
             "thresholds", Thresholds() if thresholds is None else thresholds, Thresholds
         )
         self.every = boundary.integer("every", every, 1)
         self.max_records = boundary.integer("max_records", max_records, 16)
+        self.eval_every = boundary.integer("eval_every", eval_every, 1)
         self.records, self.warnings, self.first, self.last = [], [], None, None
         self.steps = self.measured = 0
         self.keep_every, self.sizes = 1, {}
@@ -153,6 +156,8 @@ class Monitored:
             update = {name: after - before for name, before, after in moved}
             with _as_in_the_step(self.unlearner, generators):
                 losses, classes = self._losses(*batches)
+            if self.monitor.measured % self.monitor.eval_every == 0:
+                losses = torch.cat([losses, self._loss_in_eval_mode(generators, *batches[1:])])
             changed = [(before != now).sum() for before, now in zip(old_codes, self._codes(plan))]
             steps = [name for name in old if is_quantizer(self.model.get_submodule(name.rpartition(".")[0]))]
             ends = [end for name in steps for end in (old[name], plan.parameters[name])]
@@ -163,6 +168,7 @@ class Monitored:
             "step": self.monitor.steps + 1,
             **{name: getattr(report, name) for name in FROM_REPORT},
             "actual": self._actual(report, losses),
+            "eval_gap": _finite(losses[2] - losses[1]) if len(losses) > 2 else None,
             **_first_order(report, plan.layers, *angles),
             "codes_changed": int(sum(changed)) if changed else None,
             "codes": sum(codes.numel() for codes in old_codes) or None,
@@ -201,6 +207,13 @@ class Monitored:
         unsure = self.part(entropy.unchecked(forget_logits).mean(), len(forget_logits))
         losses = torch.stack([unsure, self.loss_of_retain(retain_logits, retain_labels)])
         return self.over_all(torch.ones(2, device=losses.device), losses)[1], forget_logits.shape[1]
+
+    def _loss_in_eval_mode(self, generators, inputs, labels):
+        """(1,) retain loss of the network as it predicts."""
+        # apart from the other passes: in train mode they move the statistics, and each draws the step's random numbers
+        with _as_in_the_step(self.unlearner, generators), in_mode(self.model):
+            loss = self.loss_of_retain(self.model(inputs), labels)[None]
+        return self.over_all(torch.ones(2, device=loss.device), loss)[1]
 
 
 def _first_order(report, layers, aimed, along_r, along_f):

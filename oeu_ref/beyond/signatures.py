@@ -2,8 +2,8 @@
 
 The signatures are those that practitioners of the method meet: over-forgetting, under-forgetting, a retain loss that
 explodes, gradients that are nearly collinear; and ours: an optimizer that turns the update against the projection,
-quantizer steps that jump or collapse, weight codes that do not move. Each is a function of a
-`oeu_ref.beyond.monitor.Monitor` that has just got its latest record, and returns a message, or None.
+quantizer steps that jump or collapse, BatchNorm's statistics that lag, weight codes that do not move. Each is a
+function of a `oeu_ref.beyond.monitor.Monitor` that has just got its latest record, and returns a message, or None.
 """
 
 import math
@@ -34,6 +34,7 @@ class Thresholds:
     cosine: float = 0.95  # |cos| from which a layer's gradients are nearly collinear
     climb: float = 0.02  # mean cosine of update and retain gradient, where every update of the window climbs
     step_factor: float = 10.0  # how many times smaller or larger than at the start a quantizer's step may become
+    lag: float = 0.1  # share of log K by which the retain loss of eval mode may lie above that of train mode
     still: float = 1e-4  # share of the weight codes that must change within the patience
 
     def __post_init__(self):
@@ -41,7 +42,7 @@ class Thresholds:
         boundary.integer("patience", self.patience, self.window)
         for name in ("retain_rise", "step_factor"):
             boundary.number(name, getattr(self, name), 1)
-        for name in ("uniform", "beyond_target", "stuck", "retain_floor", "cosine", "climb", "still"):
+        for name in ("uniform", "beyond_target", "stuck", "retain_floor", "cosine", "climb", "lag", "still"):
             boundary.number(name, getattr(self, name), 0, 1)
 
 
@@ -140,6 +141,17 @@ def _quantizer_step(monitor):
     return None
 
 
+def _lagging(monitor):
+    gap, log_k = monitor.last["eval_gap"], math.log(monitor.classes)
+    if gap is None or gap < monitor.thresholds.lag * log_k:
+        return None
+    return (
+        f"the retain loss is {gap:.2f} nats higher in eval mode than in train mode: BatchNorm's statistics are those "
+        "of a network that is gone; estimate them anew after the last step (recalibrate_batchnorm does it), or lower the "
+        "learning rate towards the end"
+    )
+
+
 def _staircase(monitor):
     patience, latest = monitor.thresholds.patience, list(monitor.recent)
     if len(latest) < patience or any(r["codes"] is None for r in latest):
@@ -161,5 +173,6 @@ SIGNATURES = {
     "collinear gradients": _collinear,
     "turned back": _turned_back,
     "quantizer step": _quantizer_step,
+    "lagging statistics": _lagging,
     "staircase": _staircase,
 }

@@ -419,6 +419,7 @@ HEALTHY = {
     "update_norm": 0.1,
     "update_cosine": -0.3,
     "turned_back": 0.5,
+    "eval_gap": 0.1,
     "codes_changed": 100,
     "codes": 1000,
     "step_sizes": {"layers.0.weight_quantizer.step": [0.1, 0.101]},
@@ -433,6 +434,7 @@ FAILING = {
     "collinear gradients": {"layers": COLLINEAR},
     "turned back": {"update_cosine": 0.2, "turned_back": 1.1},
     "quantizer step": {"step_sizes": {"layers.0.weight_quantizer.step": [0.1, -0.004]}},
+    "lagging statistics": {"eval_gap": 0.12 * LOG_K},
     "staircase": {"codes_changed": 0},
 }
 # as bad as a healthy run may look without being taken for a failing one
@@ -445,6 +447,7 @@ HARMLESS = {
     },
     "turned back": {"update_cosine": 0.2, "turned_back": 0.0},  # alpha < 1: the direction climbs by itself
     "quantizer step": {"step_sizes": {"layers.0.weight_quantizer.step": [0.1, 0.3]}},
+    "lagging statistics": {"eval_gap": 0.08 * LOG_K},
     "staircase": {"codes_changed": 1},
 }
 
@@ -486,6 +489,33 @@ def test_single_climbs_are_not_a_turned_back_run():
         for step in range(1, 11):
             monitor.add({"step": step, **HEALTHY, "update_cosine": pattern[step % 5], "turned_back": 1.0}, 10, SIZES)
         assert [warning["signature"] for warning in monitor.warnings] == fired
+
+
+def test_statistics_that_lag_are_seen_in_eval_mode_now_and_then():
+    """The gap is the retain loss of eval mode less that of train mode, of the step's batch at the new weights; every
+    third measured step has it, and a network whose statistics were moved away is warned of; anew, it is not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    for _ in range(50):
+        model(batches()[1])
+    for moved in (True, False):
+        one = copy.deepcopy(model)
+        if moved:
+            one[1].running_mean.sub_(10)
+        watching = watched(one, torch.optim.SGD(one.parameters(), 0.01), Monitor(eval_every=3))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            watching.step(*batches())
+        losses = []
+        for training in (True, False):
+            logits = copy.deepcopy(one).train(training)(batches()[1])
+            losses.append(nn.functional.cross_entropy(logits, batches()[2]).item())
+        assert watching.monitor.last["eval_gap"] == pytest.approx(losses[1] - losses[0], abs=1e-5)
+        for seed in range(3):
+            watching.step(*batches(seed))
+        looked = [record["eval_gap"] is not None for record in watching.monitor.records]
+        assert looked == [True, False, False, True]
+        assert [str(w.message).partition(":")[0] for w in caught] == ["step 1, lagging statistics"] * moved
 
 
 def test_a_lost_network_is_a_retain_loss_and_not_over_forgetting():
@@ -540,6 +570,7 @@ def test_bad_arguments_are_named():
     for options, error, message in (
         ({"thresholds": {}}, TypeError, "thresholds must be a Thresholds"),
         ({"every": 0}, ValueError, "every must be at least 1"),
+        ({"eval_every": 0}, ValueError, "eval_every must be at least 1"),
         ({"max_records": 2}, ValueError, "max_records must be at least 16"),
         ({"target_entropy": 0}, ValueError, "target_entropy must be greater than 0"),
     ):
