@@ -275,8 +275,7 @@ class Variants(Folder):
         from .lab.experiment import Digits
 
         with files.alone(self.out, "out_dir"):
-            config = Digits(schedule=self.schedule, recalibrated=self.recalibrated)
-            return self.show(variants.run(self.out, config=config))
+            return self.show(variants.run(self.out, config=Digits(schedule=self.schedule, recalibrated=self.recalibrated)))
 
 
 @record
