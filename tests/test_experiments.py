@@ -528,7 +528,7 @@ def test_the_words_of_the_help_are_those_of_the_code():
     assert tuple(bench.FIGURES) == options.BENCH
     assert tuple(models.ARCHITECTURES) == tuple(options.STANDARD_WIDTHS)
     assert tuple(experiment._MAKE) == tuple(options.METHODS)
-    assert {*options.BASELINES, *options.ABLATIONS, *options.PROJECTIONS, *options.RELEASED} == set(METHODS)
+    assert {*options.BASELINES, *options.ABLATIONS, *options.PROJECTIONS, *options.RELEASED, *options.RIVALS} == set(METHODS)
     assert not set(tables.REPORTED_SEEDS) & set(tuning.TUNING_SEEDS)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import stream
-from oeu_ref.lab import attacks, jobs, protocol, replicate
+from oeu_ref.lab import attacks, jobs, options, protocol, replicate
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.protocol import ROWS, Replication
 from oeu_ref.lab.training import UnlearnConfig, unlearn
@@ -105,6 +105,10 @@ def test_an_epoch_in_turns_shows_each_sample_once():
     unlearn(recorder, numbered(6), retain, 5, UnlearnConfig(3, 4), (stream(0, "f"), stream(0, "r")), order=order)
     seen = [torch.cat([pair[side].labels for pair in recorder.seen if pair[side] is not None]) for side in (0, 1)]
     assert [sorted(part.tolist()) for part in seen] == [list(range(6)), list(range(12))]
+
+
+def test_the_words_of_the_help_are_the_rows():
+    assert tuple(ROWS) == options.REPLICATED
 
 
 def test_an_unknown_protocol_is_refused():

@@ -62,8 +62,9 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     """
     info = METHODS.get(method) if isinstance(method, str) else None
     make, order = method if info is None else info.make, experiment.order(method, splits)
-    fade = {"fade": steps} if info is not None and info.fades else {}
-    method = make(model, splits.forget, settings, stream(seed, "method"), **{**fade, **dict(options)})
+    needed = {"fade": steps} if info is not None and info.fades else {}
+    needed |= {"validation": splits.validation} if info is not None and info.compares else {}
+    method = make(model, splits.forget, settings, stream(seed, "method"), **{**needed, **dict(options)})
     stop = None
     if info is not None and info.stops:
         # unseen by training and by the metrics, and asked for inputs alone

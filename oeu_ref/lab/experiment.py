@@ -12,7 +12,7 @@ from ..core.network import QuantMLP, quantize_model
 from ..data.image_sets import load_images
 from ..data.requests import class_numbers, held_out, indices_of_file, settle_copies
 from ..data.samples import Samples, Splits, class_indices, digits, forget_split, split_at, stream
-from . import baselines, options
+from . import baselines, options, rivals
 from .images import ImageClassifier, augment, channel_statistics
 from .models import ARCHITECTURES
 from .options import PRECISIONS, STANDARD_WIDTHS
@@ -246,13 +246,15 @@ class MethodInfo:
     """A method as the tables know it.
 
     label: what to call it; make(model, forget, settings, generator) -> `oeu_ref.lab.baselines.Method`; stops: whether
-    the entropy stop rule may end it early; fades: whether its steps depend on how many there will be, `fade`.
+    the entropy stop rule may end it early; fades: whether its steps depend on how many there will be, `fade`; compares:
+    whether it needs images that were not trained on, `validation`.
     """
 
     label: str
     make: object
     stops: bool = False
     fades: bool = False
+    compares: bool = False
 
     def runs(self, config, steps):
         """Numbers of steps by the run that shows them: `UnlearnConfig.runs`, each its own if the method fades."""
@@ -279,9 +281,13 @@ _MAKE = {
     "qmul_released": baselines.SimilarLabelsByEpoch,
     "oeu_conflict": _oeu(form="under conflict"),
     "oeu_forget_only": _oeu(form="forget only"),
+    "uniform": rivals.UniformTarget,
+    "ng_plus": rivals.NegGradPlus,
+    "scrub": rivals.Scrub,
+    "lotus": rivals.Lotus,
 }
 METHODS = {
-    name: MethodInfo(label, _MAKE[name], name == "oeu_stop", name == "l1_fading")
+    name: MethodInfo(label, _MAKE[name], name == "oeu_stop", name == "l1_fading", name == "lotus")
     for name, label in options.METHODS.items()
 }
 DEMO = ("oeu", "oeu_stop", "ft", "ga", "rl", "salun", "qmul")

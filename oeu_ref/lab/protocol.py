@@ -55,6 +55,7 @@ class Row:
 
 RATES = tuple((rate, 1.0) for rate in (0.003, 0.01, 0.03, 0.1))
 SMALL_RATES = tuple((rate, 1.0) for rate in (1e-4, 3e-4, 1e-3, 3e-3))  # nothing holds GA back
+SMALL_WEIGHTS = tuple((rate, 0.05) for rate, _ in RATES)  # ascent without a bound: ours
 BETAS = ((0.01, 0.03), (0.01, 0.3), (0.03, 0.03), (0.03, 0.3))
 SHORT_BETAS = ((0.01, 0.3), (0.01, 3.0), (0.03, 0.3), (0.03, 3.0))
 ANY = (("classes", "all"),)
@@ -70,6 +71,10 @@ ROWS = {
     "ga": Row("ga", "forget", SMALL_RATES, 5),
     "l1": Row("l1_fading", "retain", RATES),
     "oeu_no_projection": Row("oeu_no_projection", "pairs", BETAS),
+    "uniform": Row("uniform", "turns", RATES),
+    "ng_plus": Row("ng_plus", "pairs", SMALL_WEIGHTS),
+    "scrub": Row("scrub", "turns", RATES),
+    "lotus": Row("lotus", "turns", RATES),
 }
 
 

@@ -1,0 +1,161 @@
+"""More unlearning methods of the field, in the notation and behind the interface of `baselines.py`.
+
+Beside it p(x) are the predictions, p_o(x) those of the original model, in eval mode, K classes.
+"""
+
+import copy
+
+import torch
+from torch.nn import functional
+
+from .. import boundary
+from ..beyond import distributed
+from ..core.undo import in_mode
+from ..data.samples import Samples
+from .baselines import Method
+
+
+class NegGradPlus(Method):
+    """NG+: climb the loss of the forget samples while training on the rest.
+
+    Update: SGD along g_r - w grad CE(x_f, y_f). In the code of NegGrad+ the loss is a L_r - (1 - a) L_f, which is this
+    with w = (1 - a) / a and the learning rate a times as large.
+    Source: NegGrad+ of Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, and its public code;
+    among the methods that arXiv 2410.01276 compares.
+    """
+
+    def losses(self, forget, retain):
+        ascent = self.cross_entropy(forget)
+        return None if ascent is None else -ascent, self.cross_entropy(retain)
+
+
+class UniformTarget(Method):
+    """PPU with uniform pseudo-probabilities: teach the forget samples the uniform distribution, and train on the rest.
+
+    Update: SGD along g_r + w grad U(x_f), U(x) = -(1/K) sum_k log p_k(x), the cross-entropy to the uniform target, in
+    nats; forget labels are not used. U is KL(uniform || p) + log K where the entropy loss of OEU is KL(p || uniform) -
+    log K: U grows without bound as a class's probability vanishes, the entropy does not. Our reading: of PPU the
+    uniform target alone, without its optimization of the pseudo-probabilities.
+    Source: Zhao et al., "Pseudo-Probability Unlearning", arXiv 2411.02622.
+    """
+
+    def losses(self, forget, retain):
+        if forget is None:
+            return None, self.cross_entropy(retain)
+        mine = distributed.shard(forget)
+        loss = -functional.log_softmax(self.model(mine.inputs), dim=1).mean()
+        return distributed.part(loss, len(mine), len(forget)), self.cross_entropy(retain)
+
+
+class Taught(Method):
+    """What methods with a teacher share: the original model, kept as it was."""
+
+    def __init__(self, model, forget, settings, generator):
+        super().__init__(model, forget, settings, generator)
+        self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def teach(self, inputs):
+        """The teacher's logits, (N, K)."""
+        return self.teacher(inputs)
+
+    def divergence(self, inputs):
+        """(mean KL(p_o || p) in nats, logits (N, K)) of inputs (N, ...)."""
+        logits = self.model(inputs)
+        target = self.teach(inputs).log_softmax(dim=1)
+        loss = functional.kl_div(logits.log_softmax(dim=1), target, reduction="batchmean", log_target=True)
+        return loss, logits
+
+
+class Scrub(Taught):
+    """SCRUB: leave the original model on the forget samples, stay with it on the rest.
+
+    Update: SGD along grad (L_r + alpha KL(p_o(x_r) || p(x_r))) - w grad KL(p_o(x_f) || p(x_f)), means over the batch.
+    alpha >= 0: 0.5 is ours. The code has a temperature besides, which is 1 here, and ends the ascent before the
+    descent: with one batch a step, as in `oeu_ref.lab.protocol`, the parts take turns, to the end.
+    Source: Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, and its public code.
+    """
+
+    def __init__(self, model, forget, settings, generator, alpha=0.5):
+        super().__init__(model, forget, settings, generator)
+        self.alpha = boundary.number("alpha", alpha, 0)
+
+    def losses(self, forget, retain):
+        losses = [None, None]
+        if forget is not None:
+            mine = distributed.shard(forget)
+            losses[0] = -distributed.part(self.divergence(mine.inputs)[0], len(mine), len(forget))
+        if retain is not None:
+            mine = distributed.shard(retain)
+            divergence, logits = self.divergence(mine.inputs)
+            labels = boundary.labels("labels", mine.labels, torch, logits)
+            loss = functional.cross_entropy(logits, labels) + self.alpha * divergence
+            losses[1] = distributed.part(loss, len(mine), len(retain))
+        return tuple(losses)
+
+
+class Lotus(Taught):
+    """LoTUS: teach the forget samples what the original model says of them, at a temperature that falls as they are
+    forgotten, and the rest draws from what it says.
+
+    Update: SGD along grad CE(x_r, y') + w grad S(x_f), y' drawn from p_o(x_r), S the cross-entropy to
+    softmax((z_o(x_f) + G) / T), z_o the original's logits, G Gumbel noise; T = exp(alpha (A - aim)), A the accuracy on
+    the forget set before each epoch, in [0, 1], aim the original's on images that it never saw; labels serve A alone.
+    alpha >= 0: 2 is ours. validation: `Samples` for the aim, None: 0. An epoch is as many steps as it takes to draw as
+    many samples as there are to forget. The code uses AdamW, and ends where A falls 0.01 below the aim; here both are
+    as for all methods.
+    Source: Spartalis et al., "LoTUS: Large-Scale Machine Unlearning with a Taste of Uncertainty", CVPR 2025 (arXiv
+    2503.18314), and its public code.
+    """
+
+    def __init__(self, model, forget, settings, generator, alpha=2.0, validation=None):
+        super().__init__(model, forget, settings, generator)
+        self.alpha, self.forget = boundary.number("alpha", alpha, 0), forget
+        if validation is not None:
+            boundary.instance("validation", validation, Samples, "Samples")
+        self.aim = 0.0 if validation is None else self.accuracy(validation)
+        self.drawn, self.temperature = 0, self.tempered()
+
+    def state_dict(self):
+        return {**super().state_dict(), "drawn": self.drawn, "temperature": self.temperature}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.drawn, self.temperature = state["drawn"], state["temperature"]
+
+    @torch.no_grad()
+    def accuracy(self, samples, batch_size=1024):
+        """Share of samples that the model classifies right in eval mode, in [0, 1]."""
+        with in_mode(self.model):
+            predicted = torch.cat([self.model(part).argmax(dim=1) for part in samples.inputs.split(batch_size)])
+        return (predicted == samples.labels).double().mean().item()
+
+    def tempered(self):
+        """T as the model is now."""
+        return float(torch.tensor(self.alpha * (self.accuracy(self.forget) - self.aim)).exp())
+
+    def noisy(self, inputs):
+        """The teacher's logits with Gumbel noise: their largest is a draw from its predictions, (N, K)."""
+        logits = self.teach(inputs)
+        uniform = torch.rand(logits.shape, generator=self.generator, device=self.generator.device)
+        tiny = torch.finfo(uniform.dtype).tiny
+        return logits - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log().to(logits)
+
+    def losses(self, forget, retain):
+        losses = [None, None]
+        for side, batch in enumerate((forget, retain)):
+            if batch is not None:
+                # drawn for the whole batch, also by a process that needs only its part
+                target = self.noisy(batch.inputs)
+                target = target.argmax(dim=1) if side else (target / self.temperature).softmax(dim=1)
+                mine = distributed.shard(batch)
+                loss = functional.cross_entropy(self.model(mine.inputs), distributed.shard(target))
+                losses[side] = distributed.part(loss, len(mine), len(batch))
+        return tuple(losses)
+
+    def step(self, forget, retain):
+        losses = super().step(forget, retain)
+        self.drawn += 0 if forget is None else len(forget)
+        if self.drawn >= len(self.forget):
+            self.drawn, self.temperature = 0, self.tempered()
+        return losses
