@@ -272,10 +272,10 @@ class Variants(Folder):
 
     def run(self):
         from .lab import variants
-        from .lab.experiment import Digits
 
+        config = variants.Digits(schedule=self.schedule, recalibrated=self.recalibrated)
         with files.alone(self.out, "out_dir"):
-            return self.show(variants.run(self.out, config=Digits(schedule=self.schedule, recalibrated=self.recalibrated)))
+            return self.show(variants.run(self.out, config=config))
 
 
 @record
