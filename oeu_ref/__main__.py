@@ -260,9 +260,9 @@ class Beyond(Folder):
 @record
 class Variants(Folder):
     """On the demo's digits, gives each variant of OEU the same search for its settings (seeds 101 to 105) and reports
-    the average gap to Retrain on ten other seeds. About 10 minutes."""
+    the average gap to Retrain on ten other seeds. About a quarter of an hour."""
 
-    line = "OEU's own options on the digits: layer notion, rescaling, projection; about 10 minutes"
+    line = "OEU's own options on the digits: layer notion, rescaling, projection; a quarter of an hour"
     example = "--out results/variants"
     out: str = option(
         "results/variants", "folder for search.json, variants.json and variants.md, made if it is missing", "DIR"
