@@ -1,9 +1,11 @@
 """A failing case as files: its arrays, and a script that makes the same calls and tries the same law again."""
 
+import io
 import pathlib
 
 import numpy as np
 
+from ..files import write_bytes, write_text
 from .law import LAWS
 
 SCRIPT = '''"""{statement}
@@ -54,8 +56,8 @@ def dump_case(implementation, result, folder="."):
     module = type(result.case).__module__
     imports = f"from {module} import {type(result.case).__name__}\n" * (module != "builtins")
     path = pathlib.Path(folder, f"failing-{result.law.replace(' ', '-')}")
-    np.savez(path.with_suffix(".npz"), **arrays)
+    np.savez(buffer := io.BytesIO(), **arrays)
     what = {"statement": law.statement, "message": result.message, "imports": imports, "name": implementation.name}
     what |= {"calls": "\n".join(calls), "law": law.name, "case": result.case}
-    path.with_suffix(".py").write_text(SCRIPT.format(**what), encoding="utf-8")
-    return path.with_suffix(".npz"), path.with_suffix(".py")
+    script = write_text(path.with_suffix(".py"), SCRIPT.format(**what))
+    return write_bytes(path.with_suffix(".npz"), buffer.getvalue()), script

@@ -78,6 +78,8 @@ def _variants(operation, inputs):
         if operation == "kl_to_uniform":
             yield "KL(U || p), the wrong way round: KL(p || U) is meant", "kl", -log_k - log_p.mean(axis=1)
             yield "the entropy, where log K minus it is meant", "kl", -(p * log_p).sum(axis=1)
+            kls = log_k + (p * log_p).sum(axis=1)
+            yield "one value for the whole batch, where each sample has its own", "kl", 0 * kls + kls.mean()
             yield "log K is missing", "kl", (p * log_p).sum(axis=1)
         else:
             yield "KL to uniform, where minus the entropy is meant", "loss", log_k + (p * log_p).sum(axis=1).mean()

@@ -75,9 +75,20 @@ class Report:
 
     @property
     def failures(self):
-        """Failed results, the worst class first, in it the most specific law: that about the fewest kinds of input."""
-        narrow = {r.law: len(r.kinds) if "" not in r.kinds else 9 for r in self.failed}
-        return sorted(self.failed, key=lambda r: (SEVERITIES.index(r.severity), narrow[r.law]))
+        """Failed results, the worst class first, in it what is no mere consequence, and the most specific law: that
+        about the fewest kinds of input."""
+        projects = any(r.operations == ("project",) for r in self.failed)
+
+        def order(r):
+            follows = projects and "oeu_direction" in r.operations
+            return (
+                SEVERITIES.index(r.severity),
+                follows,
+                r.theorem == "exact",
+                len(r.kinds) if "" not in r.kinds else 99,
+            )
+
+        return sorted(self.failed, key=order)
 
     @property
     def exit_code(self):
@@ -224,7 +235,9 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     mask, failed = implementation.declared["QUANTIZER_MASK"], [r for r in results if r.status == "fails"]
     known = [(r.operations[0], *r.message.split(MISTAKE)[1:]) for r in failed if MISTAKE in r.message]
     recognised = [f"{operation} looks like a known mistake: {words}" for operation, words in known]
-    recognised += dict.fromkeys(f"{r.operations[0]}: {r.where}" for r in failed if r.where and r.theorem != "exact")
+    for operation in SIGNATURES:  # what most of its laws say of ranks
+        told = Counter(r.where for r in failed if r.operations == (operation,) and hasattr(r.case, "seed"))
+        recognised += [f"{operation}: {words}" for words, _ in told.most_common(1) if words]
     loaded = {"NumPy": "numpy", "PyTorch": "torch", "JAX": "jax", "TensorFlow": "tensorflow"}
     libraries = ", ".join(f"{name} {sys.modules[m].__version__}" for name, m in loaded.items() if m in sys.modules)
     about = implementation.name, str(implementation.dtype), mask, results, required
