@@ -1,5 +1,6 @@
 """Test vectors: the committed files, right answers in three languages, and answers that must be found wrong."""
 
+import decimal
 import itertools
 import json
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 
 from oeu_ref import reference
 from oeu_ref.__main__ import main
-from oeu_ref.conformance import vectors
+from oeu_ref.conformance import exact, vectors
 from oeu_ref.conformance.cases import CLASSES, GRADIENT_KINDS, LOGIT_KINDS, QUANTIZER_KINDS
 from oeu_ref.conformance.implementation import load
 from oeu_ref.reference.entropy import log_softmax
@@ -130,6 +131,16 @@ def test_flags_are_kinds_of_input_in_the_words_of_the_laws():
     known = {*CLASSES, *GRADIENT_KINDS, *LOGIT_KINDS, *QUANTIZER_KINDS, "large"}
     flags = {flag for operation in vectors.operations() for flag in itertools.chain(*vectors.flags(operation).values())}
     assert flags <= known and {"zero_retain", "one_hot", "just_outside", "nearly_parallel", "typical"} <= flags
+
+
+def test_exact_values_have_60_digits_whatever_the_callers_arithmetic():
+    """Not one operation, a sign's change neither, is rounded to the caller's digits: a uniform prediction has KL 0."""
+    row = [decimal.Decimal(-3.5)] * 5
+    with decimal.localcontext(decimal.Context(prec=4)):
+        assert exact.kl_to_uniform([row]) == [0] and set(exact.entropy_loss([row])[1]) == {0}
+        rough = exact.entropy_loss([[decimal.Decimal(1), decimal.Decimal(2)]])
+    assert rough == exact.entropy_loss([[decimal.Decimal(1), decimal.Decimal(2)]])
+    assert len(str(rough[0])) > 55
 
 
 def test_every_case_says_what_it_probes_and_has_its_own_name():

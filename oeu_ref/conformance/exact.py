@@ -5,90 +5,96 @@ are `decimal.Decimal`; a float becomes one without rounding.
 """
 
 import decimal
+import functools
 from decimal import Decimal
 
 CONTEXT = decimal.Context(prec=60, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999)
 
 
+def _exactly(function):
+    """The same function, with all arithmetic in CONTEXT, whatever the caller's context is."""
+
+    @functools.wraps(function)
+    def inside(*args, **options):
+        with decimal.localcontext(CONTEXT):
+            return function(*args, **options)
+
+    return inside
+
+
+@_exactly
 def dot(first, second):
     """Inner product of two lists of numbers."""
-    total = Decimal(0)
-    for a, b in zip(first, second):
-        total = CONTEXT.add(total, CONTEXT.multiply(a, b))
-    return total
+    return sum((a * b for a, b in zip(first, second)), Decimal(0))
 
 
+@_exactly
 def norm(values):
     """Euclidean norm of a list of numbers."""
-    return CONTEXT.sqrt(dot(values, values))
+    return dot(values, values).sqrt()
 
 
+@_exactly
 def log_probabilities(row):
     """log softmax of a list of logits."""
     top = max(row)
-    total = Decimal(0)
-    for z in row:
-        total = CONTEXT.add(total, CONTEXT.exp(CONTEXT.subtract(z, top)))
-    shift = CONTEXT.add(top, CONTEXT.ln(total))
-    return [CONTEXT.subtract(z, shift) for z in row]
+    shift = top + sum(((z - top).exp() for z in row), Decimal(0)).ln()
+    return [z - shift for z in row]
 
 
+@_exactly
 def entropy(row):
     """Entropy of softmax(row), in nats."""
     log_p = log_probabilities(row)
-    return -dot([CONTEXT.exp(value) for value in log_p], log_p)
+    return -dot([value.exp() for value in log_p], log_p)
 
 
+@_exactly
 def entropy_loss(logits):
     """(loss, grad) for a list of rows; grad as a flat list."""
     n = Decimal(len(logits))
-    loss = -CONTEXT.divide(sum((entropy(row) for row in logits), Decimal(0)), n)
-    grad = []
-    for row in logits:
-        h = entropy(row)
-        for value in log_probabilities(row):
-            product = CONTEXT.multiply(CONTEXT.exp(value), CONTEXT.add(value, h))
-            grad.append(CONTEXT.divide(product, n))
-    return loss, grad
+    entropies = [entropy(row) for row in logits]
+    pairs = [(value, h) for row, h in zip(logits, entropies) for value in log_probabilities(row)]
+    return -(sum(entropies, Decimal(0)) / n), [value.exp() * (value + h) / n for value, h in pairs]
 
 
+@_exactly
 def kl_to_uniform(logits):
     """log K - H(p) for each row."""
-    return [CONTEXT.subtract(CONTEXT.ln(Decimal(len(row))), entropy(row)) for row in logits]
+    return [Decimal(len(row)).ln() - entropy(row) for row in logits]
 
 
+@_exactly
 def fake_quantize(x, step, q_min, q_max):
     """step * round(clip(x / step)) for a flat list."""
-    return [CONTEXT.multiply(step, _round(_clip(CONTEXT.divide(value, step), q_min, q_max))) for value in x]
+    return [step * _round(_clip(value / step, q_min, q_max)) for value in x]
 
 
+@_exactly
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
     """(grad_x, grad_step) for flat lists; mask "clip" or "round"."""
-    grad_x, grad_step = [], Decimal(0)
+    grad_x, slopes = [], []
     for g, value in zip(grad_out, x):
-        v = CONTEXT.divide(value, step)
+        v = value / step
         tested = v if mask == "clip" else _round(v)
         inside = q_min <= tested <= q_max
-        slope = CONTEXT.subtract(_round(v), v) if inside else _clip(tested, q_min, q_max)
+        slopes.append(_round(v) - v if inside else _clip(tested, q_min, q_max))
         grad_x.append(g if inside else Decimal(0))
-        grad_step = CONTEXT.add(grad_step, CONTEXT.multiply(g, slope))
-    return grad_x, CONTEXT.multiply(grad_scale, grad_step)
+    return grad_x, grad_scale * dot(grad_out, slopes)
 
 
+@_exactly
 def project_vector(g_f, g_r, alpha, rescale, threshold=Decimal("1e-12")):
     """Projection of one flat vector off another."""
     square = dot(g_r, g_r)
     if square == 0:
         return list(g_f)
-    factor = CONTEXT.divide(CONTEXT.multiply(alpha, dot(g_f, g_r)), square)
-    g_perp = [CONTEXT.subtract(f, CONTEXT.multiply(factor, r)) for f, r in zip(g_f, g_r)]
+    factor = alpha * dot(g_f, g_r) / square
+    g_perp = [f - factor * r for f, r in zip(g_f, g_r)]
     norm_f, norm_perp = norm(g_f), norm(g_perp)
-    if norm_perp <= CONTEXT.multiply(threshold, norm_f):
+    if norm_perp <= threshold * norm_f:
         return [Decimal(0)] * len(g_f)
-    if rescale == "match":
-        stretch = CONTEXT.divide(norm_f, norm_perp)
-        g_perp = [CONTEXT.multiply(value, stretch) for value in g_perp]
-    return g_perp
+    return [value * (norm_f / norm_perp) for value in g_perp] if rescale == "match" else g_perp
 
 
 def project(forget, retain, alpha, granularity, rescale):
@@ -100,13 +106,11 @@ def project(forget, retain, alpha, granularity, rescale):
     return [whole[end - len(f) : end] for end, f in zip(ends, forget)]
 
 
+@_exactly
 def oeu_direction(forget, retain, alpha, beta, granularity, rescale):
     """g_r + beta g_perp for a list of flat vectors."""
     projected = project(forget, retain, alpha, granularity, rescale)
-    return [
-        [CONTEXT.add(r, CONTEXT.multiply(beta, p)) for p, r in zip(p_layer, r_layer)]
-        for p_layer, r_layer in zip(projected, retain)
-    ]
+    return [[r + beta * p for p, r in zip(*layer)] for layer in zip(projected, retain)]
 
 
 def _clip(v, low, high):
