@@ -151,6 +151,8 @@ def test_every_case_says_what_it_probes_and_has_its_own_name():
         names = [case["name"] for case in content["cases"]]
         assert content["schema"] == vectors.SCHEMA and len(set(names)) == len(names) >= 13
         assert all(case["comment"] and case["tolerance"] for case in content["cases"])
+        for case in content["cases"]:
+            assert "0-d array" not in case["comment"] or case["inputs"]["x"]["shape"] == []
         probed += " ".join(case["comment"] for case in content["cases"])
     for probe in ("halves", "ends", "zero retain", "collinear", "huge", "layers", "alpha = 0", "alpha = 1/2", "8 bits"):
         assert probe in probed

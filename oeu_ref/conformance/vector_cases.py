@@ -78,46 +78,35 @@ def logits_cases():
 def quantizer_cases():
     """(name, comment, inputs) for the quantizer; grad_out and grad_scale are used by the backward pass alone."""
     rng = random.Random(2)
-    ties = [(v + 0.5) / 4 for v in range(-8, 7)]
-    cases = [  # x: values, or how many of them to draw
-        ("ties", "halves go to the even code, on both sides of zero", ties, 0.25, -8, 7),
-        ("ends", "values at exactly q_min and q_max: inside, gradient passes", [-2.0, 1.75, -2.0, 1.75], 0.25, -8, 7),
-        (
-            "just_beyond",
-            "a quarter step beyond the ends: the masks 'clip' and 'round' differ",
-            [-8.25, 7.25],
-            1.0,
-            -8,
-            7,
-        ),
-        ("half_beyond", "half a step beyond: -8.5 rounds into the range, 7.5 out of it", [-8.5, 7.5], 1.0, -8, 7),
-        ("far_beyond", "far outside: q_min and q_max are the step's slopes", [-100.0, 50.0, -9.0, 8.0], 1.0, -8, 7),
-        ("typical", "inside and outside, three dimensions", 12, 0.375, -8, 7, (2, 3, 2)),
-        ("odd_step", "a step that is no power of two", [0.0, 0.1, -0.25, 0.9, -1.7], 0.1, -8, 7),
-        (
-            "unsigned",
-            "activations after ReLU: exact zeros are inside",
-            [0.0, 0.0, 0.375, 9.0, 1.5, -0.125],
-            0.25,
-            0,
-            15,
-        ),
-        ("scalar", "a 0-d array", [0.8125], 0.5, -8, 7, ()),
-        ("grad_scale", "grad_scale scales the step's gradient alone", 6, 0.5, -8, 7, None, 0.25),
-        ("large_step", "values far smaller than the step", 5, 1024.0, -8, 7),
-        ("small_step", "values far larger than the step", 5, 2.0**-20, -8, 7),
-    ]
-    for bits in range(1, 9):
-        step, half = 2.0 ** (1 - bits), 2 ** (bits - 1)
-        cases.append((f"signed_{bits}_bits", f"{bits} bits, signed", 6, step, -half, half - 1))
-        cases.append((f"unsigned_{bits}_bits", f"{bits} bits, unsigned", 6, step, 0, 2 * half - 1))
-    for name, comment, x, step, low, high, *rest in cases:
-        shape, grad_scale = (*rest, *(None, 1.0)[len(rest) :])
+
+    def case(name, comment, x, step, low=-8, high=7, shape=None, grad_scale=1.0):
+        """x: values, or how many of them to draw."""
         x = _grid(rng, x) if isinstance(x, int) else x
-        shape = shape or (len(x),)
+        shape = (len(x),) if shape is None else shape
         grad_out = array(shape, [v or 0.5 for v in _grid(rng, len(x))])
         numbers = {"step": step, "q_min": low, "q_max": high, "grad_scale": grad_scale}
-        yield name, comment, {"grad_out": grad_out, "x": array(shape, x), **numbers}
+        return name, comment, {"grad_out": grad_out, "x": array(shape, x), **numbers}
+
+    ties, ends = [(v + 0.5) / 4 for v in range(-8, 7)], [-2.0, 1.75, -2.0, 1.75]
+    positive = [0.0, 0.0, 0.375, 9.0, 1.5, -0.125]
+    yield case("ties", "halves go to the even code, on both sides of zero", ties, 0.25)
+    yield case("ends", "values at exactly q_min and q_max: inside, gradient passes", ends, 0.25)
+    comment = "a quarter step beyond the ends: the masks 'clip' and 'round' differ"
+    yield case("just_beyond", comment, [-8.25, 7.25], 1.0)
+    yield case("half_beyond", "half a step beyond: -8.5 rounds into the range, 7.5 out of it", [-8.5, 7.5], 1.0)
+    far = [-100.0, 50.0, -9.0, 8.0]
+    yield case("far_beyond", "far outside: q_min and q_max are the step's slopes", far, 1.0)
+    yield case("typical", "inside and outside, three dimensions", 12, 0.375, shape=(2, 3, 2))
+    yield case("odd_step", "a step that is no power of two", [0.0, 0.1, -0.25, 0.9, -1.7], 0.1)
+    yield case("unsigned", "activations after ReLU: exact zeros are inside", positive, 0.25, 0, 15)
+    yield case("scalar", "a 0-d array", [0.8125], 0.5, shape=())
+    yield case("grad_scale", "grad_scale scales the step's gradient alone", 6, 0.5, grad_scale=0.25)
+    yield case("large_step", "values far smaller than the step", 5, 1024.0)
+    yield case("small_step", "values far larger than the step", 5, 2.0**-20)
+    for bits in range(1, 9):
+        step, half = 2.0 ** (1 - bits), 2 ** (bits - 1)
+        yield case(f"signed_{bits}_bits", f"{bits} bits, signed", 6, step, -half, half - 1)
+        yield case(f"unsigned_{bits}_bits", f"{bits} bits, unsigned", 6, step, 0, 2 * half - 1)
 
 
 def gradient_cases():
