@@ -447,3 +447,21 @@ def test_a_quantizer_hands_an_empty_batch_on(per_sample, shape):
     quantizer = Quantizer(4, per_sample=per_sample)
     quantizer.set(0.5, signed=True)
     assert quantizer(torch.empty(shape)).shape == shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiled_quantizer_has_the_gradients_of_the_plain_one(dtype):
+    """Older PyTorch compiles some functions without their gradient, and says nothing."""
+    x, step, grad_out = torch.linspace(-3, 3, 64), torch.tensor(0.3), torch.linspace(-1, 2, 64, dtype=dtype)
+
+    def gradients_of(function):
+        of = x.to(dtype).requires_grad_(), step.clone().requires_grad_()
+        return torch.autograd.grad(function(*of), of, grad_out)
+
+    def plain(x, step):
+        return quantizer._FakeQuantize.apply(x, step, -8, 7, 0.1, "clip")
+
+    compiled = torch.compile(plain, backend="aot_eager", fullgraph=True)
+    for found, expected in zip(gradients_of(compiled), gradients_of(plain)):
+        assert expected.abs().sum() > 0
+        torch.testing.assert_close(found, expected)

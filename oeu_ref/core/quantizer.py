@@ -296,7 +296,10 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(ctx, x, step, q_min, q_max, grad_scale, mask):
         ctx.save_for_backward(x, step)
         ctx.constants = q_min, q_max, grad_scale, mask
-        return _codes(x, step, q_min, q_max, mask).mul_(step).to(x.dtype)
+        codes = _codes(x, step, q_min, q_max, mask)
+        # PyTorch 2.11 compiles a function that returns what it wrote in place, or an alias, without its gradient
+        x_hat = codes * step if torch.compiler.is_compiling() else codes.mul_(step)
+        return x_hat if x_hat.dtype == x.dtype else x_hat.to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad_out):
