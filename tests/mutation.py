@@ -6,6 +6,7 @@ Each mutant is one edit of one file in a copy of the repository: a comparison, a
 condition, an argument, a statement, a mode. Docstrings, types and error texts stay. The test files that promise most
 come first; what passes them is run on the others when all mutants had those. A line of JSON tells of each mutant when
 it is judged; run again, the audit goes on where the file ends. Tests that fail without a mutant are left out and named.
+Needs a system that can fork.
 """
 
 import argparse
@@ -16,15 +17,18 @@ import copy
 import hashlib
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import textwrap
 import time
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROOMS = ("oeu_ref/reference", "oeu_ref/core")
@@ -39,6 +43,13 @@ FUNCTIONS = {a: b for pair in TWINS for a, b in (pair.split(), pair.split()[::-1
 # calls that may be left out, so that what they are made of stands in their place
 WRAPPERS = {"detach", "clone", "copy", "double", "float", "to", "cpu", "to_dense", "abs", "clamp", "clamp_min", "max"}
 WRAPPERS |= {"wide", "sorted", "reversed", "int", "bool", "list", "min", "no_grad", "deepcopy", "round", "round_"}
+
+
+# what takes seconds to import is imported once
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["hypothesis", "matplotlib.pyplot", "pytest", "sklearn.datasets", "sympy", "torchvision"]
+)
 
 
 def mutants_of(path):
@@ -165,19 +176,27 @@ def sample(count, seed):
 
 def run(folder, files, left_out, limit):
     """(exit status, None when time was up; id of the first test that failed or None) of pytest in a folder."""
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *(f for f in files if f not in left_out)]
-    command += [f"--deselect={test}" for test in left_out]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        try:
-            output = process.communicate(timeout=limit)[0].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            return None, None
-    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
-    return process.returncode, failed and failed[1]
+    arguments = ["-x", "-p", "no:cacheprovider", *(file for file in files if file not in left_out)]
+    log = pathlib.Path(f"{folder}.log")
+    process = PROCESSES.Process(target=_pytest, args=(folder, arguments + [f"--deselect={t}" for t in left_out], log))
+    process.start()
+    process.join(limit)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+        return None, None
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log.read_text(errors="replace"), re.MULTILINE)
+    return process.exitcode, failed and failed[1]
+
+
+def _pytest(folder, arguments, log):
+    os.setsid()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1), os.dup2(descriptor, 2)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("oeu_ref", "tests")]:
+        del sys.modules[name]  # what comes from this folder
+    sys.path = [str(folder), *(place for place in sys.path if pathlib.Path(place or ".").resolve() != ROOT)]
+    os.chdir(folder)
+    os._exit(pytest.main(arguments))
 
 
 class Audit:
@@ -274,6 +293,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many; run again to go on")
     parser.add_argument("--out", default="mutation.jsonl", help="file of results, one line of JSON each")
     options = parser.parse_args()
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     Audit(options.out, options.jobs, options.minutes).go(sample(options.count, options.seed))
 
 
