@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 PUBLIC = {
     **{name: "core" for name in ("OEU", "EntropyStop", "quantize_model", "recalibrate_batchnorm")},
     **{name: "own.evaluation" for name in ("evaluate", "Evaluation")},
+    **{name: "own.unlearning" for name in ("unlearn", "Run")},
+    **{name: "own.stop" for name in ("GuardedStop", "Watch")},
 }
 __all__ = list(PUBLIC)
 

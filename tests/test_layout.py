@@ -46,7 +46,7 @@ CEILINGS = {
     "data": 1030,
     "lab": 5770,
     "studies": 3415,
-    "own": 600,
+    "own": 780,
     "__main__": 330,
     "__init__": 30,
 }

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from oeu_ref.__main__ import main
 from oeu_ref.core import OEU, QuantMLP
@@ -31,7 +32,13 @@ def surroundings():
         network[2].weight *= 6
     model = QuantMLP((8, 16, 4))
     model(inputs)  # sets the quantizers' first steps
+    sizes = {"forget": slice(8), "retain": slice(8, 24), "validation": slice(24, 40), "test": slice(24, 40)}
+    sets = {n: TensorDataset(inputs[part], torch.arange(40)[part] % 4) for n, part in sizes.items()}
     return {
+        **{f"{name}_set": found for name, found in sets.items()},
+        **{f"{name}_loader": DataLoader(found, batch_size=8) for name, found in sets.items()},
+        "forget_labels": torch.arange(8) % 4,
+        "validation_labels": torch.arange(16) % 4,
         "model": model,
         "my_float_network": network,
         "forget_inputs": inputs[:8],
@@ -50,6 +57,17 @@ def test_python_code_of_a_readme_runs(path, capsys):
     for block in blocks(path, "python"):
         exec(compile(block, str(path), "exec"), names)
         assert "report = " not in block or names["report"].retain_loss > 0
+
+
+def test_the_program_of_the_door_is_complete_and_says_whether_forgetting_worked(capsys):
+    """In fifteen lines, from a float network to a verdict in words and a table with its gap to targets."""
+    names = {name: value for name, value in surroundings().items() if name not in ("model", "optimizer", "beta")}
+    program = blocks(READMES[0], "python")[-1]
+    assert len([line for line in program.splitlines() if line and line[0] != "#"]) <= 15
+    exec(program, names)
+    verdict, _, table = capsys.readouterr().out.partition("\n")
+    assert verdict == names["run"].verdict and verdict.startswith(("reached", "gave up", "budget spent at FA"))
+    assert "proxy AG" in table and "support vector classifier" in table
 
 
 def test_the_five_lines_of_the_door_are_the_step_of_oeu():

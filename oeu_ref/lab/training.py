@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -170,7 +171,8 @@ def unlearn(
     """The loop of every unlearning method: draw batches, let the method update the model, until told to stop.
 
     method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
-    as in `oeu_ref.lab.baselines`; forget, retain: `Samples`; steps >= 0: at most so many; config: `UnlearnConfig`;
+    as in `oeu_ref.lab.baselines`; forget, retain: `Samples`, or endless batches of them that come in sizes and an order
+    of their own, as `oeu_ref.own.sources.Repeated`; steps >= 0: at most so many; config: `UnlearnConfig`;
     generators: two, for the order of forget and of retain samples; stop: callable without arguments, asked before each
     step, True ends the loop; on_step: called with (steps done, report) after each step; augment: as in
     `oeu_ref.data.samples.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is saved after each
@@ -182,7 +184,9 @@ def unlearn(
     """
     if not (hasattr(method, "relabel") and hasattr(method, "step")):
         raise TypeError(f"method must have the functions relabel and step, got {type(method).__name__}")
-    _check_samples("forget", forget), _check_samples("retain", retain)
+    for name, data in (("forget", forget), ("retain", retain)):
+        if not isinstance(data, Iterator):
+            _check_samples(name, data)
     falls = boundary.instance("config", config, UnlearnConfig).schedule != "constant"
     if falls and not hasattr(method, "optimizer"):
         raise TypeError(f"method must have an optimizer for a learning rate that falls, got {type(method).__name__}")
@@ -194,8 +198,8 @@ def unlearn(
     if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
         raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
     steps, save_every = boundary.integer("steps", steps, 0), boundary.integer("save_every", save_every, 1)
-    forget_source = Batches(method.relabel(forget), config.forget_batch, generators[0], augment)
-    retain_source = Batches(retain, config.retain_batch, generators[1], augment)
+    forget_source = _source(method.relabel(forget), config.forget_batch, generators[0], augment)
+    retain_source = _source(retain, config.retain_batch, generators[1], augment)
     reports, parts = [], {}
     # before a checkpoint is read, which has those of its last step, and groups of its own
     rates = [group["lr"] for group in method.optimizer.param_groups] if falls else []
@@ -221,6 +225,11 @@ def unlearn(
         recalibrate_batchnorm(method.model, retain.inputs, share=distributed.shard)
     method.model.eval()
     return reports
+
+
+def _source(data, *how):
+    """Endless batches of `Samples`; what is endless batches is it already."""
+    return Batches(data, *how) if isinstance(data, Samples) else data
 
 
 def _set_rates(method, rates):

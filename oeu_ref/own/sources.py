@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .. import boundary
-from ..data.samples import Batches, Samples
+from ..data.samples import Samples
 
 UNKNOWN = -1  # label of a sample that came without one
 WANTED = "Samples, a pair (inputs, labels), a Dataset, a DataLoader, or another iterable of batches"
@@ -68,26 +68,37 @@ def some(name, data, device, count):
 
 
 def source(name, data, device, batch_size, generator):
-    """Endless batches: `Batches` of what is in memory, `Repeated` of all else.
+    """What the unlearning loop draws batches from: `Samples` of what is in memory, `Repeated` of all else.
 
-    batch_size: where data comes without batches of its own; generator: of their order, likewise.
+    batch_size: of a data set without batches of its own; generator: of its order.
     """
     if (samples := in_memory(name, data)) is not None:
-        return Batches(samples.to(device), batch_size, generator)
+        return samples.to(device)
     return Repeated(name, _iterable(name, data, batch_size=batch_size, shuffle=True, generator=generator), device)
+
+
+def split_off(name, data, device, count):
+    """(the same data, `some` of it): what can be passed through once only loses nothing by the look."""
+    if not isinstance(data, Iterator):
+        return data, some(name, data, device, count)
+    first = []
+    while sum(map(len, first)) < count and (part := next(data, None)) is not None:
+        first.append(batch(name, part))
+    return itertools.chain(first, data), some(name, first, device, count)
 
 
 class Repeated:
     """Endless batches of an iterable, from its beginning again at its end: `next(...)` gives `Samples` on a device.
 
     What can be passed through once only, such as a generator, is kept as it comes, and repeated from memory.
+    inputs: of some samples, in memory, for BatchNorm's statistics.
     Raises ValueError, naming it, where it gives no batch at all, and as `batch`.
     """
 
     def __init__(self, name, data, device):
         self.name, self.device = name, device
         self.data = itertools.cycle(data) if isinstance(data, Iterator) else data
-        self.now = iter(self.data)
+        self.now, self.inputs = iter(self.data), None
 
     def __iter__(self):
         return self
@@ -141,7 +152,10 @@ def _iterable(name, data, **options):
 
 def _is_pair(data):
     arrays = (torch.Tensor, np.ndarray)
-    return isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, arrays) for part in data)
+    if not isinstance(data, (tuple, list)) or len(data) != 2 or not all(isinstance(part, arrays) for part in data):
+        return False
+    labels = torch.as_tensor(data[1])
+    return labels.ndim < 2 or not labels.is_floating_point()  # else they are two batches of inputs alone
 
 
 def _described(part):
