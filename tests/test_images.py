@@ -149,6 +149,29 @@ def test_a_quantizer_sees_its_first_batch_before_anything_is_compiled(monkeypatc
     assert compiled
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_compiled_gradients_are_those_of_the_network_as_it_is(monkeypatch, precision):
+    """Of every parameter, weights, BatchNorm and steps: a compiler that loses one trains a network that stays bad."""
+    compiler = torch.compile
+    monkeypatch.setattr(
+        images_module.torch, "compile", lambda network, dynamic: compiler(network, dynamic=dynamic, backend="aot_eager")
+    )
+    conv, relu, *rest = tiny_network()
+    network = quantize_model(nn.Sequential(conv, nn.BatchNorm2d(4), relu, *rest))
+    plain, batch = ImageClassifier(network, [0.5] * 3, [0.2] * 3, precision), raw(6)
+    plain(batch)  # the quantizers see their first batch
+    compiled = copy.deepcopy(plain)
+    compiled.compiled = True
+    grads = []
+    for model in (plain, compiled):
+        loss = nn.functional.cross_entropy(model(batch), torch.arange(6) % 3)
+        grads.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert compiled._fast is not None
+    for (name, _), ours, theirs in zip(plain.named_parameters(), *grads):
+        assert ours.abs().max() > 0 or "bias" in name, name
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_measuring_is_never_compiled(monkeypatch):
     """Its batches have many sizes: in eval mode, or without gradients, the network runs as it is."""
     compiled = []
