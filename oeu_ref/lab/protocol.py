@@ -18,7 +18,7 @@ from .experiment import METHODS, Experiment
 from .options import PROTOCOLS
 
 SEARCH_SEED = 101  # never reported
-SCHEDULE = {"epochs": 18, "batch_size": 512, "learning_rate": 0.4, "forget_batch": 256, "retain_batch": 256}
+SCHEDULE = {"epochs": 18, "batch_size": 512, "learning_rate": 0.2, "forget_batch": 256, "retain_batch": 256}
 
 
 @dataclasses.dataclass(frozen=True)
