@@ -152,16 +152,18 @@ class Check(Command):
     strict: bool = option(False, "exit code 1 for every failure, not 3 or 4 for some")
     verbose: bool = option(False, "a row for each law, and the values tried in each dimension of the input")
     dump_case: int | None = option(None, "write failure N: its arrays, and a script", "N", "1", "not written")
+    expected_failures: str | None = option(None, "known failures, a line each: LAW | REASON", "FILE", "known.txt", "none")
     json: str | None = option(None, "also write the report there, as JSON", "FILE", "report.json", "not written")
 
     def run(self):
-        from .conformance import check, dump_case, load
+        from .conformance import check, dump_case, expecting, load, read_expected
 
-        cases = boundary.integer("--cases", self.cases, 1)
+        cases, expected = boundary.integer("--cases", self.cases, 1), read_expected(self.expected_failures)
         implementations = [load(name) for name in self.implementation]
         reports = []
         for implementation in implementations:
-            reports.append(check(implementation, cases, progress=_dot, required=list(filter(None, self.require))))
+            report = check(implementation, cases, progress=_dot, required=list(filter(None, self.require)))
+            reports.append(expecting(report, expected))
             _dot(None)
             say(reports[-1].table(self.verbose), "")
             if self.dump_case is not None and (failures := reports[-1].failures):

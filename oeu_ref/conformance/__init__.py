@@ -10,6 +10,7 @@ from . import contract_laws, vector_laws, optional_laws  # noqa: F401
 
 # isort: on
 from .dump import dump_case
+from .expectations import expecting, read_expected
 from .implementation import SIGNATURES, Implementation, LoadError, Violation, load
 from .law import LAWS, Law, LawResult, try_law
 from .report import Report, check
@@ -25,6 +26,8 @@ __all__ = [
     "Violation",
     "check",
     "dump_case",
+    "expecting",
     "load",
+    "read_expected",
     "try_law",
 ]

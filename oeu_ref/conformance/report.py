@@ -15,7 +15,7 @@ from .vectors import MISTAKE
 
 WIDTH = 118
 EXPLAINED = 3  # failures with case and usual cause; of the others, which follow from these as a rule, what fails
-JUDGED = ("holds", "partial", "fails")  # statuses of a law that looked at a result
+JUDGED = ("holds", "partial", "fails", "expected")  # statuses of a law that looked at a result
 
 
 @dataclass(frozen=True)
