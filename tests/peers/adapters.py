@@ -13,24 +13,25 @@ WITH_ZERO = (*SIGNED, (0, 15), (-7, 7))
 
 @dataclass(frozen=True)
 class Peer:
-    """name; packages: whose versions count, the first has to be installed; target: makes what `check` judges."""
+    """name; packages: that it needs, whose versions count; target: makes what `check` judges; note: what was found."""
 
     name: str
     packages: tuple
     target: object
+    note: str
 
 
-def peer(*packages):
+def peer(*packages, note="right"):
     """Enter a function that makes a target under its own name; packages: as pip calls them."""
 
     def enter(function):
-        PEERS[function.__name__] = Peer(function.__name__, packages, function)
+        PEERS[function.__name__] = Peer(function.__name__, packages, function, note)
         return function
 
     return enter
 
 
-@peer("torch")
+@peer("torch", note="right for the mask of rounded values; the scale has no gradient")
 def torch_fake_quantize():
     import torch
 
@@ -40,7 +41,7 @@ def torch_fake_quantize():
     return quantizer(fake, DTYPE="float32", QUANTIZER_MASK="round", RANGES=WITH_ZERO)
 
 
-@peer("torch")
+@peer("torch", note="right, but for an empty x, where the scale's gradient is not 0")
 def torch_fake_quantize_learnable():
     import torch
 
@@ -67,7 +68,7 @@ def torch_categorical_entropy():
     return entropy(lambda z: -torch.distributions.Categorical(logits=z).entropy().mean(), kl, DTYPE="float32")
 
 
-@peer("torch")
+@peer("torch", note="the gradient is NaN where a probability is 0")
 def torch_special_entr():
     import torch
 
@@ -88,7 +89,7 @@ def torch_kl_div():
     return types.SimpleNamespace(kl_to_uniform=kl_to_uniform)
 
 
-@peer("torchao", "torch")
+@peer("torchao", "torch", note="no gradient passes at the end codes (torch >= 2.14: clamp's subgradient there is 0)")
 def torchao_fake_quantize_affine():
     import torch
     from torchao.quantization.quant_primitives import _fake_quantize_affine
@@ -102,12 +103,16 @@ def torchao_fake_quantize_affine():
     return quantizer(fake, DTYPE="float32", RANGES=WITH_ZERO)
 
 
-@peer("brevitas", "torch")
+@peer("brevitas", "torch", note="right for the mask of rounded values")
 def brevitas_int_quant():
     return _brevitas("TensorClamp", "round")
 
 
-@peer("brevitas", "torch")
+@peer(
+    "brevitas",
+    "torch",
+    note="another convention: the gradient passes everywhere, and the step's is code - x / step beyond the range too",
+)
 def brevitas_int_quant_clamp_ste():
     return _brevitas("TensorClampSte", "none")
 
@@ -127,7 +132,11 @@ def _brevitas(clamp, mask):
     return quantizer(fake, QUANTIZER_MASK=mask, RANGES=(*SIGNED, (0, 15)))
 
 
-@peer("nncf", "torch")
+@peer(
+    "nncf",
+    "torch",
+    note="inside the range the scale's gradient is 2^(b-1) / (2^b - 1) of what its forward pass says, 8/15 at 4 bits; beyond it 8/7",
+)
 def nncf_symmetric():
     from nncf.torch.quantization.quantize_functions import QuantizeSymmetricTorch
 
@@ -137,7 +146,7 @@ def nncf_symmetric():
     return quantizer(fake, DTYPE="float32", RANGES=SIGNED)
 
 
-@peer("optimum-quanto", "torch")
+@peer("optimum-quanto", "torch", note="right for no mask; the scale has no gradient")
 def quanto_activation():
     from optimum.quanto import qint8
     from optimum.quanto.tensor import ActivationQBytesTensor
@@ -200,13 +209,17 @@ def tfp_categorical_entropy():
     from oeu_ref.conformance.jax import entropy
 
     try:
-        tfp.distributions.Categorical  # noqa: B018: loaded when it is asked for
+        getattr(tfp, "distributions")  # noqa: B009
     except AttributeError as error:
         raise ImportError(f"TensorFlow Probability does not import with this JAX: {error}") from error
     return entropy(lambda z: -tfp.distributions.Categorical(logits=z).entropy().mean())
 
 
-@peer("fairlearn", "torch")
+@peer(
+    "fairlearn",
+    "torch",
+    note="the inner product is summed over pairs of rows, so that matrices of more than one row are not projected",
+)
 def fairlearn_adversarial():
     import torch
     from fairlearn.adversarial import _pytorch_engine
@@ -231,19 +244,25 @@ def fairlearn_adversarial():
         engine.base = types.SimpleNamespace(pass_y_=False, alpha=0.0)
         engine.predictor_model, engine.adversary_model = Weights(forget), torch.nn.Identity()
         engine.predictor_loss, engine.adversary_loss = (lambda y, _: y @ f), (lambda a, _: a @ r)
-        engine.predictor_optimizer = engine.adversary_optimizer = torch.optim.SGD(engine.predictor_model.parameters(), 0.0)
+        engine.predictor_optimizer = engine.adversary_optimizer = torch.optim.SGD(
+            engine.predictor_model.parameters(), 0.0
+        )
         engine.train_step(None, None, None)
         return [w.grad for w in engine.predictor_model.all]
 
     return projection(project)
 
 
-@peer("pytorch_optimizer", "torch")
+@peer(
+    "pytorch_optimizer",
+    "torch",
+    note="one pass, and a threshold of 4 eps: where both are collinear up to 3e-13, noise is stretched to the gradient's length",
+)
 def pytorch_optimizer_orthograd():
     return _orthograd(False)
 
 
-@peer("pytorch_optimizer", "torch")
+@peer("pytorch_optimizer", "torch", note="as the other path")
 def pytorch_optimizer_orthograd_foreach():
     return _orthograd(True)
 
