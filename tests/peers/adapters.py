@@ -111,7 +111,7 @@ def brevitas_int_quant():
 @peer(
     "brevitas",
     "torch",
-    note="another convention: the gradient passes everywhere, and the step's is code - x / step beyond the range too",
+    note="another convention: beyond the range too the step's gradient is code - x / step",
 )
 def brevitas_int_quant_clamp_ste():
     return _brevitas("TensorClampSte", "none")
@@ -135,7 +135,7 @@ def _brevitas(clamp, mask):
 @peer(
     "nncf",
     "torch",
-    note="inside the range the scale's gradient is 2^(b-1) / (2^b - 1) of what its forward pass says, 8/15 at 4 bits; beyond it 8/7",
+    note="inside the range the scale's gradient is 2^(b-1) / (2^b - 1) of what the forward pass says, 8/15 at 4 bits",
 )
 def nncf_symmetric():
     from nncf.torch.quantization.quantize_functions import QuantizeSymmetricTorch
@@ -256,7 +256,7 @@ def fairlearn_adversarial():
 @peer(
     "pytorch_optimizer",
     "torch",
-    note="one pass, and a threshold of 4 eps: where both are collinear up to 3e-13, noise is stretched to the gradient's length",
+    note="one pass, and a threshold of 4 eps: collinear up to 3e-13, noise is stretched to the gradient's length",
 )
 def pytorch_optimizer_orthograd():
     return _orthograd(False)

@@ -1,7 +1,7 @@
 """Other people's implementations, as far as they are installed: `pytest -m peers`; the table of it is PEERS.md.
 
-`expected/NAME.txt` holds the laws that each breaks, in the form that `check --expected-failures` takes, and the versions
-that were judged. `python -m tests.peers.record` writes these files and the table anew.
+`expected/NAME.txt` holds the laws that each breaks, as `check --expected-failures` takes them, and the versions that
+were judged. `python -m tests.peers.record` writes these files and the table anew.
 """
 
 import importlib.metadata
