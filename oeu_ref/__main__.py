@@ -162,8 +162,7 @@ class Check(Command):
         implementations = [load(name) for name in self.implementation]
         reports = []
         for implementation in implementations:
-            report = check(implementation, cases, progress=_dot, required=list(filter(None, self.require)))
-            reports.append(expecting(report, expected))
+            reports.append(expecting(check(implementation, cases, False, _dot, filter(None, self.require)), expected))
             _dot(None)
             say(reports[-1].table(self.verbose), "")
             if self.dump_case is not None and (failures := reports[-1].failures):

@@ -40,14 +40,14 @@ CEILINGS = {
     "files": 100,
     "reference": 1025,
     "core": 1525,
-    "conformance": 4617,
+    "conformance": 4661,
     "beyond": 1395,
     "integer": 1300,
     "data": 1030,
     "lab": 5770,
     "studies": 3415,
     "own": 780,
-    "__main__": 330,
+    "__main__": 331,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md
