@@ -344,14 +344,26 @@ def test_float32_scales_whose_squares_overflow(scales, rescale):
     torch.testing.assert_close(result / scales[0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_half_precision_is_summed_in_float32():
-    """bfloat16 gradients give the float32 result, rounded to bfloat16 at the end."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("options", [{}, {"rescale": "match"}, {"normalization": "additive", "epsilon": 0.1}], ids=str)
+def test_half_precision_is_summed_in_float32(dtype, options):
+    """Gradients in halves give the float32 result, rounded once, at the end; so do their cosines."""
     torch.manual_seed(0)
-    f, r = torch.randn(2000).bfloat16(), torch.randn(2000).bfloat16()
-    (result,) = projection.project([f], [r])
-    (wide,) = projection.project([f.float()], [r.float()])
-    assert result.dtype == torch.bfloat16
-    torch.testing.assert_close(result, wide.bfloat16())
+    f, r = torch.randn(2000).to(dtype), torch.randn(2000).to(dtype)
+    (result,) = projection.project([f], [r], **options)
+    (wide,) = projection.project([f.float()], [r.float()], **options)
+    assert result.dtype == dtype and torch.equal(result, wide.to(dtype))
+    assert torch.equal(projection.cosines([f], [r]), projection.cosines([f.float()], [r.float()]))
+    layers = projection.Layers(None, [f])
+    assert torch.equal(projection.projected([f], [r], layers, **options)[0], result)
+
+
+def test_layers_are_measured_where_their_tensors_are():
+    """And the cosine of a gradient that is not finite is NaN, since to refuse it would wait for the device."""
+    assert projection.Layers(None, [torch.empty(3, device="meta")]).ids.device.type == "meta"
+    for bad in (torch.inf, torch.nan):
+        grads = [torch.tensor([1.0, 2.0])], [torch.tensor([bad, 1.0])]
+        assert projection.cosines(*grads).isnan() and projection.cosines(*grads[::-1]).isnan()
 
 
 @pytest.mark.parametrize("dtype, threshold", [(torch.float64, 1e-12), (torch.float32, 1e-6)])

@@ -330,6 +330,20 @@ def test_a_model_with_one_class_or_wrong_rank_is_refused():
             OEU(model, sgd(model)).step(*batches())
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [lambda z: z.logsumexp(1), lambda z: z.sum().item(), lambda z: torch.tensor(1.0), lambda z: z.detach().sum()],
+    ids=["a vector", "a number", "a constant", "detached"],
+)
+def test_a_forget_loss_that_teaches_nothing_is_refused(loss):
+    """It must be a 0-d tensor that depends on the logits; nothing is changed."""
+    model = small_net()
+    before = snapshot(model)
+    with pytest.raises(TypeError, match="forget_loss must return a 0-d tensor that depends on the logits"):
+        OEU(model, sgd(model), forget_loss=loss).step(*batches())
+    assert same(before, model.state_dict())
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_torchvision_classifiers_unlearn(name):
     """OEU takes a step on a 4-bit torchvision network: every layer moves, the forget entropy rises."""
