@@ -102,8 +102,7 @@ class Demo(Folder):
     quick: bool = option(False, QUICK)
     search: bool = option(
         False,
-        "search every method's settings anew first, on seeds 101 to 105 (about 10 minutes), and overwrite "
-        "oeu_ref/lab/demo_settings.json; with --schedule or --recalibrate write OUT/settings.json and take that",
+        "search every method's settings anew first, on seeds 101 to 105 (about 10 minutes), into OUT/settings.json",
     )
     schedule: str = options.schedule()
     recalibrated: bool = options.recalibrated()

@@ -1,6 +1,7 @@
 """The demo from end to end, its membership attack, and results files that are written whole or not at all."""
 
 import dataclasses
+import inspect
 import json
 import os
 
@@ -15,6 +16,7 @@ from oeu_ref.lab.attacks import SupportVectorAttack
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.experiment import DEMO, QUICK, Digits, described
 from oeu_ref.reference.metrics import average_gap, membership_inference
+from oeu_ref.studies import bits, sequences
 
 KINDS = ("FA", "RA", "TA", "MIA", "forget_vs_test_auc")
 
@@ -169,6 +171,16 @@ def test_search_gives_every_method_the_same_grid_and_picks_its_lowest_ag(tmp_pat
 def _with_all_methods(tmp_path, found):
     methods = {name: found["methods"].get(name, found["methods"]["ga"]) for name in DEMO}
     return results.write_json(tmp_path / "all.json", {"methods": methods})
+
+
+def test_a_search_writes_where_results_go_and_never_into_the_package(tmp_path, monkeypatch):
+    """The demo keeps what it found in its own folder and takes that; no search has a path of the package by default."""
+    committed, written = search.SETTINGS_FILE.read_bytes(), []
+    monkeypatch.setattr(demo, "search", lambda path, config: written.append(path) or path.write_bytes(committed))
+    demo.run(tmp_path, seeds=(1,), quick=True, anew=True, progress=False)
+    assert written == [tmp_path / "settings.json"] and search.SETTINGS_FILE.read_bytes() == committed
+    for searching in (search.search, bits.search, sequences.search):
+        assert inspect.signature(searching).parameters["path"].default is inspect.Parameter.empty
 
 
 def test_search_prefers_more_steps_among_equals():

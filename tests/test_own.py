@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ from oeu_ref.lab import engine
 from oeu_ref.lab.training import build
 from oeu_ref.own import evaluation, sources
 from oeu_ref.reference import metrics
+
+from . import test_layout
 
 
 def network(seed=0):
@@ -197,3 +200,21 @@ def test_some_samples_are_spread_over_tensors_and_the_first_of_what_comes_in_bat
     loader = DataLoader(TensorDataset(samples.inputs, samples.labels), batch_size=4)
     assert sources.some("x", loader, device, 6).labels.tolist() == list(range(6))
     assert (sources.some("x", [samples.inputs], device, 6).labels == sources.UNKNOWN).all()
+
+
+def test_the_package_needs_what_a_checkout_does():
+    """What pyproject.toml lists, with the extras of tests and notebooks, is requirements.txt; running wants no extra."""
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    root = pathlib.Path(oeu_ref.__file__).parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *extras["tests"], *extras["notebooks"]]
+    assert sorted(listed) == sorted(line.split()[0] for line in lines if line and line[0] != "#")
+    imported = set()
+    for path in (root / "oeu_ref").rglob("*.py"):
+        imported |= {name.partition(".")[0] for name in test_layout.imported(path)}
+    installed = {"scikit-learn": "sklearn"}
+    wanted = {installed.get(name, name) for name in (line.partition(">")[0] for line in project["dependencies"])}
+    optional = {"jax", "PIL"}  # for whoever checks a function of it; torchvision brings it
+    assert imported - set(sys.stdlib_module_names) - {"oeu_ref"} - optional == wanted

@@ -97,10 +97,10 @@ def test_learning_rate_and_statistics_follow_what_is_asked():
         unlearn(oeu(net), FORGET, RETAIN, 3, schedule=schedule, **QUIET)
     assert not torch.equal(weights(constant), weights(linear))
     plain, anew = network(), network()
-    runs = [unlearn(oeu(net), FORGET, RETAIN, 3, recalibrated=net is anew, **QUIET) for net in (plain, anew)]
+    runs = [unlearn(oeu(net), FORGET, RETAIN, 3, recalibrated=net is anew, every=1, **QUIET) for net in (plain, anew)]
     assert not torch.equal(plain[1].running_mean, anew[1].running_mean)
     assert torch.equal(recalibrate_batchnorm(plain, RETAIN.inputs)[1].running_var, anew[1].running_var)
-    looks = [run.looks[-1]["forget_entropy"] for run in runs]  # each look is at the network as it would be left
+    looks = [run.looks[2]["forget_entropy"] for run in runs]  # each look is at the network as it would be left
     assert looks[0] != looks[1]
 
 

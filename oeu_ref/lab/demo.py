@@ -31,17 +31,16 @@ def run(
 
     out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs and
     steps only, to see that everything works, the figures mean nothing; schedule, recalibrated: as in `UnlearnConfig`;
-    anew: search the settings first, and keep them in `demo_settings.json`, or, where schedule or recalibrated are not
-    the default, in settings.json of the directory; progress: show a bar on stderr, if a terminal.
+    anew: search the settings first, and keep them in settings.json of the directory, not in those that come with the
+    package; progress: show a bar on stderr, if a terminal.
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.
     Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
     """
     seeds = engine.checked_seeds(seeds)
     out_dir = results.output_directory("out_dir", out_dir)
-    plain = QUICK if quick else Digits()
-    config = dataclasses.replace(plain, schedule=schedule, recalibrated=recalibrated)
+    config = dataclasses.replace(QUICK if quick else Digits(), schedule=schedule, recalibrated=recalibrated)
     config.unlearning()
-    path = SETTINGS_FILE if config == plain or not anew else out_dir / "settings.json"
+    path = out_dir / "settings.json" if anew else SETTINGS_FILE
     if anew:
         search(path, config=dataclasses.replace(Digits(), schedule=schedule, recalibrated=recalibrated))
     chosen = load_settings(config.max_steps, path)

@@ -76,7 +76,7 @@ def gaps_of(case, method, settings, steps, options=()):
     return gaps
 
 
-def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=DEMO, config=None, progress=True):
+def search(path, seeds=SEARCH_SEEDS, grid=None, methods=DEMO, config=None, progress=True):
     """Choose every method's settings: the grid point with the lowest AG, averaged over seeds that are not reported.
 
     path: the JSON file to write; seeds: distinct integers >= 0; grid: {"learning_rate", "weight", "steps"}, values of

@@ -46,7 +46,7 @@ PANELS = {
 }
 
 
-def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, widths=WIDTHS, grid=None, config=None, progress=True):
+def search(path, seeds=SEARCH_SEEDS, widths=WIDTHS, grid=None, config=None, progress=True):
     """Choose the settings of each method at each width: the same grid for all, by true AG; half an hour on one core.
 
     path: the JSON file to write; seeds: distinct integers >= 0, none of which is to be reported; widths: as

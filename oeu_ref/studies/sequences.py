@@ -215,7 +215,7 @@ def load_settings(max_steps=None, path=SETTINGS_FILE):
     return chosen
 
 
-def search(path=SETTINGS_FILE, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, progress=True):
+def search(path, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, progress=True):
     """Choose every method's settings for the whole sequence: the grid point with the lowest AG, mean over its stages.
 
     path: the JSON file to write; seeds: distinct integers >= 0, not those reported; grid: {"learning_rate", "weight",
