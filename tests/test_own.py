@@ -203,7 +203,7 @@ def test_some_samples_are_spread_over_tensors_and_the_first_of_what_comes_in_bat
 
 
 def test_the_package_needs_what_a_checkout_does():
-    """What pyproject.toml lists, with the extras of tests and notebooks, is requirements.txt; running wants no extra."""
+    """What pyproject.toml lists, with the extras of tests and notebooks, is requirements.txt; running wants none."""
     tomllib = pytest.importorskip("tomllib")  # of Python 3.11
     root = pathlib.Path(oeu_ref.__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
