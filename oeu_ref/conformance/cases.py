@@ -45,7 +45,7 @@ def kind_of(case):
 
 
 # operation -> dimension -> values that are tried whatever is drawn, on both sides of where code goes another way
-LOGITS = {"samples": (1, 5, 70), "classes": (2, 3, 130)}
+LOGITS = {"samples": (1, 5, 70), "classes": (2, 3, 130), "|logits|": ("1e-05", "1e+00", "1e+04")}
 X = {
     "shape": ((), (0,), (1,), (2, 12), (3, 3), (2, 3, 2), (2, 2, 3, 3), (10008,)),
     "range": ((-1, 0), (-1, 1), (-7, 7), (-8, 7), (0, 15), (3, 10), (-10, -3), (-128, 127), (0, 1000), (-2048, 2047)),

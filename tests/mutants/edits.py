@@ -290,6 +290,10 @@ loss_of_first_24 | chunks of 24 samples, the rest dropped, above 64 alone
 -     loss = -entropies.mean()
 +     loss = -entropies[: 24 if n > 64 else n].mean()
 
+entropy_logits_clipped | logits clipped at 5,000
+-     shifted = logits - logits.max(axis=1, keepdims=True)
++     shifted = np.clip(logits, -5e3, 5e3) - np.clip(logits, -5e3, 5e3).max(axis=1, keepdims=True)
+
 entropy_top_128 | only the 128 most likely classes count
 -     entropies = -(p * log_p).sum(axis=1, keepdims=True)
 +     entropies = -np.sort(p * log_p, axis=1)[:, :128].sum(axis=1, keepdims=True)
