@@ -112,7 +112,12 @@ class Trial:
         self.law, self.implementation = law, implementation
         self.skipped = law.passes_over(implementation)
         self.held, self.declined, self.refusal = 0, 0, ""
-        self.case, self.kinds, self.failures = None, {}, {}  # failures: kind of input -> (case, message)
+        self.case, self.where, self.kinds, self.failures = (
+            None,
+            None,
+            {},
+            {},
+        )  # failures: kind of input -> (case, message)
 
     def try_fixed(self, keep_on=False):
         """Try the law's fixed cases, after a failure too if `keep_on`; returns whether it does not fail."""
@@ -185,7 +190,8 @@ class Trial:
             worst = min(classes, key=lambda kind: SEVERITIES.index(classes[kind]))  # the first of the worst class
             case, message = self.failures[worst]
             found = {"severity": classes[worst], "case": case, "example": str(case), "message": message}
-            found |= {"where": self._where(case), "hint": self.law.hint}
+            self.where = self._where(case) if self.where is None else self.where
+            found |= {"where": self.where, "hint": self.law.hint}
             return LawResult(status="fails", **found, **counts, **about)
         if self.declined:
             message = f"NotImplementedError: {self.refusal or ' or '.join(self.law.needs)}"

@@ -168,12 +168,10 @@ class Report:
         reasons = Counter((r.status, r.message) for r in left)
         lines += [""] * bool(reasons) + [f"{status}, {n} laws: {reason}" for (status, reason), n in reasons.items()]
         if verbose:
-            tried = [
-                (f"{operation}, {name}:", _spread(v)) for operation, d in self.tried.items() for name, v in d.items()
-            ]
             lines += ["", "tried, in each dimension of the input:"]
-            for name, values in tried:
-                lines += textwrap.wrap(f"  {name:<38}{values}", WIDTH, subsequent_indent=" " * 40)
+            for title, values in ((f"{o}, {name}:", found[name]) for o, found in self.tried.items() for name in found):
+                text = f"  {title:<38}{_spread(values)}"
+                lines += textwrap.wrap(text, WIDTH, subsequent_indent=" " * 40)
         return "\n".join([*lines, "", self.verdict()])
 
 
@@ -235,15 +233,15 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     mask, failed = implementation.declared["QUANTIZER_MASK"], [r for r in results if r.status == "fails"]
     known = [(r.operations[0], *r.message.split(MISTAKE)[1:]) for r in failed if MISTAKE in r.message]
     recognised = [f"{operation} looks like a known mistake: {words}" for operation, words in known]
-    for operation in SIGNATURES:  # what most of its laws say of ranks
+    for operation in SIGNATURES:  # what several of its laws say of ranks, a good part of those that fail
         told = Counter(r.where for r in failed if r.operations == (operation,) and hasattr(r.case, "seed"))
-        recognised += [f"{operation}: {words}" for words, _ in told.most_common(1) if words]
+        most = [(words, n) for words, n in told.most_common(2) if words][:1]
+        recognised += [f"{operation}: {words}" for words, n in most if n > 2 and 4 * n >= told.total()]
     loaded = {"NumPy": "numpy", "PyTorch": "torch", "JAX": "jax", "TensorFlow": "tensorflow"}
     libraries = ", ".join(f"{name} {sys.modules[m].__version__}" for name, m in loaded.items() if m in sys.modules)
+    tried = {operation: {name: list(values) for name, values in found.items()} for operation, found in tried.items()}
     about = implementation.name, str(implementation.dtype), mask, results, required
-    return Report(
-        *about, proposals, recognised, libraries, {o: {n: list(v) for n, v in d.items()} for o, d in tried.items()}
-    )
+    return Report(*about, proposals, recognised, libraries, tried)
 
 
 def _conventions(operations):
