@@ -44,7 +44,7 @@ CEILINGS = {
     "beyond": 1395,
     "integer": 1300,
     "data": 1030,
-    "lab": 5770,
+    "lab": 5800,
     "studies": 3415,
     "own": 780,
     "__main__": 331,

@@ -11,7 +11,7 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import stream
-from oeu_ref.lab import attacks, jobs, options, protocol, replicate
+from oeu_ref.lab import attacks, jobs, options, protocol, replicate, report_figures
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.protocol import ROWS, Replication
 from oeu_ref.lab.training import UnlearnConfig, unlearn
@@ -259,6 +259,42 @@ def test_bad_options_are_named(words, message, source, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_an_estimate_counts_every_image_that_is_read(made, source, data_sizes, monkeypatch):
+    """Two epochs of five networks, and an epoch of 2 forget and 3 retain batches for three runs a row: by hand."""
+    runner, plan = Runner(made[0], source, jobs=3, progress=False), replicate.Plan(TINY, (2, 3), (1,), FEW)
+    train, forget, retain = data_sizes
+    networks = 2 * (train + retain + retain) + 2 * (train + train)
+    pairs, turns = 3 * 3 * (8 + 64), 3 * (2 * 8 + 3 * 64)
+    splits = TINY.split(TINY.load(source), 1)
+    assert plan.images(splits) == networks + pairs + turns
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr(replicate.time, "perf_counter", lambda: next(clock))
+    said = replicate.estimate(runner, TINY, (1,), FEW)
+    assert f"at {64 / 2 * 3:.0f} a second, 3 processes" in said  # a batch, since a tenth of the images is less than one
+
+
+@pytest.fixture
+def data_sizes(source):
+    """Images to train on, to forget and to retain."""
+    splits = TINY.split(TINY.load(source), 1)
+    return len(splits.train), len(splits.forget), len(splits.retain)
+
+
+def test_the_pictures_show_what_the_document_holds(made):
+    """A bar for each row and a panel for each search; nothing without rows."""
+    scale, search = (draw(made[1]) for draw in (report_figures.scale_figure, report_figures.search_figure))
+    labels = [text.get_text() for text in scale.axes[0].get_yticklabels()]
+    assert labels == [protocol.label(name) for name in FEW]
+    assert [bar.get_width() for bar in scale.axes[0].patches] == [
+        row["values"]["AG"] for row in made[1]["rows"] if "true" in row["rules"]
+    ]
+    assert [ax.lines[0].get_ydata().tolist() for ax in search.axes] == [
+        found["AG"]["true"] for found in made[1]["search"].values()
+    ]
+    assert report_figures.scale_figure({**made[1], "rows": []}) is None
+    assert report_figures.search_figure({**made[1], "search": {}}) is None
+
+
 # The scale
 
 
@@ -270,7 +306,7 @@ def test_tug_of_war_is_the_product_of_what_is_left_of_each_accuracy():
 
 
 def test_each_feature_is_attacked_by_the_same_classifier():
-    """Confidence gives the MIA of the tables; a sure and wrong forget set looks unseen by correctness, not by entropy."""
+    """Confidence gives the tables' MIA; a sure and wrong forget set looks unseen by correctness, not by entropy."""
     rng = np.random.default_rng(0)
     labels = {part: rng.integers(0, 3, 60) for part in ("retain", "test", "forget")}
 

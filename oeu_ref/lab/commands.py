@@ -71,7 +71,9 @@ class Named(Command):
         "cifar10-10", "the data set and the percentage to forget", flag="NAME", words=tuple(options.TABLES)
     )
     preset: str = option(
-        "full", "full: the paper's size; cpu: 10,000 images and a narrow network", words=tuple(options.PRESETS)
+        "full",
+        "full: the paper's size; long: all images and a narrow network; cpu: 10,000 images",
+        words=tuple(options.PRESETS),
     )
     seeds: tuple[int, ...] | None = option(
         None, "whole numbers >= 0, a run each", example="1,2", unset="1,2,3; with --preset cpu 1,2,3,4,5"
@@ -264,6 +266,8 @@ class Replicate(Images):
 
         with self.started() as (experiment, runner, _):
             seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
+            if self.preset == "long":
+                say(replicate.estimate(runner, experiment, seeds, self.rows))
             minutes = math.inf if self.minutes is None else boundary.positive("--minutes", self.minutes)
             path, finished = replicate.replicate(runner, experiment, seeds, minutes, self.rows, self.name)
             said = () if finished else ("The time is over: the same command goes on.",)

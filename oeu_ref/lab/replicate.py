@@ -4,18 +4,21 @@ Settings are searched on a seed that is never reported: a few points a row, by t
 is written after each cell, to `replicate.json`, and the same command goes on from it, on another machine too.
 """
 
+import dataclasses
 import math
 import pathlib
+import time
 
 from .. import boundary
-from . import results, tuning
+from ..data.samples import stream
+from . import engine, results, tuning
 from .cells import Cell
-from .engine import checked_seeds
 from .experiment import described
 from .jobs import run_planned
 from .options import RULES
 from .protocol import ROWS, SEARCH_SEED, Replication, label, run_of
 from .report import values
+from .training import train
 
 
 class Plan:
@@ -51,6 +54,17 @@ class Plan:
         settings, steps, options = run_of(name, point, self.passes, self.experiment.protocol)
         suffix = f"_lr{point[0]:g}_w{point[1]:g}_s{steps}"
         return Cell(seed, ROWS[name].method, settings, steps, (), options, folder=folder, suffix=suffix)
+
+    def images(self, splits):
+        """Images that all cells read, with one run a row and seed; splits: of one of the seeds."""
+        trained = self.experiment.training().epochs * sum(map(len, (splits.train, splits.retain, splits.retain)))
+        total = len(self.seeds) * trained + self.experiment.training().epochs * len(splits.train) * 2
+        for name in self.rows:
+            row = ROWS[name]
+            forget, retain = row.counts(*self.passes)
+            read = row.epochs * (forget * self.experiment.forget_batch + retain * self.experiment.retain_batch)
+            total += read * (len(row.points) + len(self.seeds))
+        return total
 
     def gaps(self, name, done):
         """AG of each of a row's points: {rule: list, inf where a run diverged}; None as long as one is missing."""
@@ -133,7 +147,7 @@ def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), nam
     """
     out = results.output_directory("out", runner.out)
     boundary.instance("experiment", experiment, Replication, "Replication, as experiment_named gives it")
-    seeds = checked_seeds(seeds)
+    seeds = engine.checked_seeds(seeds)
     if SEARCH_SEED in seeds:
         raise ValueError(f"seeds must not hold {SEARCH_SEED}, on which settings are searched, got {seeds}")
     boundary.positive("minutes", minutes) if minutes != math.inf else None
@@ -150,6 +164,24 @@ def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), nam
 
     _, finished = run_planned(runner, experiment, plan, write, minutes)
     return path, finished
+
+
+def estimate(runner, experiment, seeds, rows=tuple(ROWS)):
+    """How long the table will take, in words, from a tenth of an epoch of training; arguments as in `replicate`.
+
+    What is there already counts as well; measuring does not.
+    """
+    splits = experiment.split(experiment.load(runner.source), seeds[0]).to(runner.device)
+    model = engine.new_model(experiment, splits, seeds[0], "estimate", runner.device)
+    few = splits.train[slice(max(experiment.batch_size, len(splits.train) // 10))]
+    config, start = dataclasses.replace(experiment.training(), epochs=1), time.perf_counter()
+    train(model, few, config, stream(seeds[0], "estimate batches"), None, experiment.augment())
+    rate = len(few) / (time.perf_counter() - start) * runner.jobs
+    images = Plan(experiment, experiment.passes(splits), seeds, rows).images(splits)
+    return (
+        f"About {images / rate / 3600:.1f} hours: {images / 1e6:.1f} million images at {rate:.0f} a second, {runner.jobs} "
+        f"processes side by side; {len(seeds)} seeds and {len(rows)} rows, fewer of them take less."
+    )
 
 
 def table(data):

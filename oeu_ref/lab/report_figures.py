@@ -216,3 +216,55 @@ def sweep_figure(document):
 
 def _line(style):
     return {key: style[key] for key in ("color", "linestyle")}
+
+
+def scale_figure(data):
+    """AG of each row of replicate.json whose settings true AG chose, between the second Retrain and the original."""
+    found = {}
+    for row in data["rows"]:
+        if "true" in row["rules"] and row["values"] is not None:
+            found.setdefault(row["label"], []).append(row["values"]["AG"])
+    models = [seed for seed in data["trained"].values() if "retrain again" in seed]
+    if not found or not models:
+        return None
+    figure = new_figure(7.5, 1.4 + 0.34 * len(found))
+    ax = figure.subplots()
+    for y, (label, gaps) in enumerate(found.items()):
+        color = STYLES["oeu"]["color"] if label.startswith("OEU") else BAR
+        ax.barh(y, np.mean(gaps), height=0.6, color=color)
+        ax.scatter(gaps, [y] * len(gaps), s=13, facecolor="white", edgecolor=TEXT, linewidth=0.7, zorder=4)
+    for name, said, style in (("retrain again", "second Retrain", "retrain"), ("original", "original", "retain")):
+        goal = np.mean([seed[name]["AG"] for seed in models])
+        ax.axvline(goal, linewidth=1.5, **_line(STYLES[style]))
+        ax.annotate(said, (goal, -0.75), ha="center", fontsize=7.5, color=STYLES[style]["color"])
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set_ylim(len(found) - 0.4, -1.0)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("AG (points)")
+    clean(ax, "", grid="x")
+    return figure
+
+
+def search_figure(data):
+    """AG of each point that replicate.json's search tried, by true AG and by the proxy, a panel a row of the table."""
+    if not data["search"]:
+        return None
+    columns = min(4, len(data["search"]))
+    lines = -(-len(data["search"]) // columns)
+    figure = new_figure(2.6 * columns, 2.2 * lines + 0.4)
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+    for ax, (name, found) in zip(axes, data["search"].items()):
+        points = range(len(found["points"]))
+        for rule, marker, style in (("true", "o", "oeu"), ("proxy", "s", "retain")):
+            gaps = [np.nan if gap is None else gap for gap in found["AG"][rule]]
+            ax.plot(points, gaps, marker=marker, markersize=4, linewidth=1, label=rule, **_line(STYLES[style]))
+        names = [f"{rate:g}" if weight == 1 else f"{rate:g}\n{weight:g}" for rate, weight in found["points"]]
+        ax.set_xticks(points, names, fontsize=7)
+        ax.set_yscale("log")
+        clean(ax, name.replace("_", " "), grid="y")
+    for ax in list(figure.axes)[len(data["search"]) :]:
+        ax.set_visible(False)
+    figure.axes[0].set_ylabel("AG on the search seed")
+    figure.axes[0].legend(frameon=False, fontsize=7.5)
+    figure.supxlabel("learning rate (below it the weight, where that is not 1)", fontsize=8)
+    return figure
