@@ -168,7 +168,7 @@ def test_a_point_that_diverged_is_not_chosen_and_a_row_of_such_points_is_left_ou
 
 
 def test_the_document_holds_each_row_of_each_seed_with_its_scale(made):
-    """AG against Retrain of the same seed, the share of the original's, ToW, and five attacks; Retrain's own AG is 0."""
+    """AG against Retrain of the same seed, the share of the original's, ToW, five attacks; Retrain's own AG is 0."""
     out, data = made
     assert [(row["row"], row["seed"]) for row in data["rows"] if "true" in row["rules"]] == [(name, 1) for name in FEW]
     for row in data["rows"]:

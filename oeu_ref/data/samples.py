@@ -5,7 +5,8 @@ Python, NumPy and PyTorch are neither used nor changed. The names, with <> for a
 
 - data: "split" (training, validation, test), "test images" (which of them), "forget" (what is to be forgotten),
   "label noise" (which labels are wrong, and what they become)
-- original and Retrain, and an estimate of their time: "<> weights", and "<> batches" for the order of samples and for augmentation
+- original and Retrain, and an estimate of their time: "<> weights", and "<> batches" for the order of samples and for
+  augmentation
 - unlearning: "method" (random labels), "forget batches", "retain batches" (order and augmentation)
 - studies: "requests", "stage <>" (sequential); "held out", "<> batches of <>" (subspace)
 - where figures are times: "bench", "cost", "images"

@@ -100,7 +100,8 @@ class Plan:
             scale = values(original, retrain)["AG"]
             short = lambda cell, scale=scale, retrain=retrain: _short(cell, retrain, scale)
             trained[seed] = {"original": short(original), "retrain": short(retrain)}
-            trained[seed] |= {"retrain again": short(cell) for cell in again}
+            if again:
+                trained[seed]["retrain again"] = short(again[0])
             for name in self.rows:
                 chosen = self.chosen(name, done)
                 for point in dict.fromkeys(chosen.values()):
@@ -179,8 +180,8 @@ def estimate(runner, experiment, seeds, rows=tuple(ROWS)):
     rate = len(few) / (time.perf_counter() - start) * runner.jobs
     images = Plan(experiment, experiment.passes(splits), seeds, rows).images(splits)
     return (
-        f"About {images / rate / 3600:.1f} hours: {images / 1e6:.1f} million images at {rate:.0f} a second, {runner.jobs} "
-        f"processes side by side; {len(seeds)} seeds and {len(rows)} rows, fewer of them take less."
+        f"About {images / rate / 3600:.1f} hours: {images / 1e6:.1f} million images at {rate:.0f} a second, "
+        f"{runner.jobs} processes side by side; {len(seeds)} seeds and {len(rows)} rows, fewer of them take less."
     )
 
 
