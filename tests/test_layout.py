@@ -45,11 +45,11 @@ CEILINGS = {
     "beyond": 1395,
     "integer": 1300,
     "data": 1030,
-    "lab": 5105,
+    "lab": 5190,
     "studies": 3395,
-    "commands": 545,
+    "commands": 550,
     "own": 780,
-    "__main__": 331,
+    "__main__": 325,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md
