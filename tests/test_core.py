@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import warnings
 
 import hypothesis
 import numpy as np
@@ -78,7 +79,7 @@ def test_the_first_batch_sets_step_and_sign():
 
 def test_one_negative_value_makes_the_range_signed_and_zeros_do_not():
     """What comes out of a ReLU is full of zeros, of both signs even, and takes no negative codes."""
-    for batch, signed in (([0.0, -0.0, 2.0], False), ([0.0, 0.0], False), ([-1e-3, 2.0], True), ([-3.0, -1.0], True)):
+    for batch, signed in (([0.0, -0.0, 2.0], False), ([-1e-3, 2.0], True), ([-3.0, -1.0], True)):
         q = Quantizer(4, signed=None)
         q(torch.tensor(batch))
         assert q.range == ((-8, 7) if signed else (0, 15))
@@ -95,6 +96,85 @@ def test_what_is_set_by_hand_counts_from_the_next_batch_on():
         assert q(x).tolist() == [0.0, 0.5, 7.5] and q.codes(x).tolist() == [0, 1, 15]
         q.set(-0.5, True)
         assert q(x).tolist() == [-1.0, 0.5, 3.5] and q.codes(x).tolist() == [-2, 1, 7]
+
+
+@pytest.mark.parametrize("bits", [4, "binary"])
+@pytest.mark.parametrize(
+    "dummy", [torch.zeros(1, 5), torch.full((1, 5), 255.0), -torch.ones(2, 5)], ids=["0", "255", "-1"]
+)
+def test_a_look_in_eval_mode_decides_nothing(bits, dummy):
+    """Each batch is quantized as if it were the first; the first in train mode decides, and eval mode keeps it."""
+    fresh, q, x = Quantizer(bits, None), Quantizer(bits, None), torch.rand(8, 5)
+    q.eval()
+    for batch in (dummy, dummy * 3 + 1, x):
+        torch.testing.assert_close(q(batch), Quantizer(bits, None).train()(batch))
+        assert q.range is None and q.step.item() == 1 and q.unread and not q.initialized
+    q.train()
+    assert torch.equal(q(x), fresh(x)) and q.step.item() == fresh.step.item() and q.range == fresh.range
+    q.eval()(dummy)
+    assert q.step.item() == fresh.step.item()
+
+
+@pytest.mark.parametrize("bits", [1, 4, "binary"])
+def test_zeros_decide_nothing(bits):
+    """A batch of zeros stays zeros (or their sign), and the next one decides; a layer that starts at zero learns."""
+    q, x = Quantizer(bits, None), torch.rand(8, 5)
+    q(torch.zeros(8, 5))
+    assert q.range is None and q.step.item() == 1
+    q(x)
+    fresh = Quantizer(bits, None)
+    fresh(x)
+    assert q.range == fresh.range is not None and q.step.item() == fresh.step.item()
+    layer = QuantLinear(5, 3, weight_bits=4, activation_bits=4)
+    nn.init.zeros_(layer.weight)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    layer(x).sum().backward()
+    assert layer.weight_quantizer.unread and layer.weight_quantizer.step.item() == 1
+    optimizer.step()
+    layer(x)
+    assert layer.weight.abs().min() > 0 and not layer.weight_quantizer.unread
+    assert layer.weight_quantizer.step.item() == quantizer.initial_step(layer.weight.detach(), 7).item()
+
+
+def test_reset_has_step_and_sign_found_anew():
+    """As by a fresh quantizer; a sign that was given stays."""
+    for signed, ranges in ((None, [(0, 15), (-8, 7)]), (True, [(-8, 7), (-8, 7)]), (False, [(0, 15), (0, 15)])):
+        q = Quantizer(4, signed)
+        for batch, codes in zip((torch.rand(40), 7 * torch.randn(40)), ranges):
+            q.reset()
+            assert q.range is None and q.unread
+            q(batch)
+            fresh = Quantizer(4, signed)
+            fresh(batch)
+            assert q.range == fresh.range == codes and q.step.item() == fresh.step.item()
+
+
+def warned(q, batches):
+    """At which of the batches a quantizer warns."""
+    found = []
+    for i, batch in enumerate(batches, 1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            q(batch)
+        found += [i] * len(caught)
+        assert all("clips negative inputs to 0" in str(w.message) and "reset()" in str(w.message) for w in caught)
+    return found
+
+
+def test_a_negative_value_that_is_clipped_is_told_once():
+    """Where the first batch decided for unsigned codes; batches 1, 2, 4, 8, ... are looked at, in both modes."""
+    good, bad = torch.rand(8, 5), torch.rand(8, 5) - 0.1
+    assert warned(Quantizer(4, None), [good] * 9) == []
+    assert warned(Quantizer(4, None), [good, bad, bad, bad]) == [2]
+    assert warned(Quantizer(4, None), [good] * 2 + [bad] + [good] * 4 + [bad] * 9) == [8]
+    assert warned(Quantizer(4, None), [bad, good, bad, bad]) == []  # signed
+    assert warned(Quantizer(4, False), [good, bad, bad, bad]) == []  # as asked for
+    q = Quantizer(4, None)
+    q(good)
+    assert warned(q.eval(), [bad]) == [1]
+    q.reset()
+    q.train()(good)
+    assert warned(q, [bad]) == [1]
 
 
 def test_state_travels_through_a_checkpoint_with_weights_only():

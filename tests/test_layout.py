@@ -27,8 +27,7 @@ BELOW = {
     "lab": ("boundary", "files", "reference", "core", "beyond", "integer", "data"),
     "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "data", "lab"),
     "own": ("boundary", "files", "reference", "core", "beyond", "data", "lab"),
-    "commands": ("boundary", "files", "beyond", "lab"),
-    "__main__": ("boundary", "files", "conformance", "lab", "studies", "commands"),
+    "__main__": ("boundary", "files", "conformance", "lab", "studies"),
     "__init__": (),
 }
 THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), "__main__": ()}
@@ -37,19 +36,18 @@ THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), 
 # Lines that a room may have. A capability comes in by making another part smaller, or by a room of its own: a number
 # here may fall, and rises for the contract or the paper alone.
 CEILINGS = {
-    "boundary": 404,
+    "boundary": 410,
     "files": 100,
-    "reference": 930,
-    "core": 1445,
+    "reference": 1025,
+    "core": 1675,
     "conformance": 4665,
-    "beyond": 1395,
+    "beyond": 1405,
     "integer": 1300,
-    "data": 1030,
-    "lab": 5190,
-    "studies": 3395,
-    "commands": 550,
+    "data": 1055,
+    "lab": 5860,
+    "studies": 3415,
     "own": 780,
-    "__main__": 325,
+    "__main__": 331,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md
@@ -190,7 +188,7 @@ DEFAULTS = {
     **{"train.momentum": 0.9, "train.weight_decay": 5e-4, "train.batch_size": 64},
     **{"batch_size": 1024, "recalibrate_batchnorm.batch_size": 256, "every": 1},
     **{"dtype": "float64", "device": "cpu", "overwrite": False, "small": 1 << 20},
-    **{"check_finite": True, "training": False, "keep_graph": False, "attack": "threshold_attack"},
+    **{"check_finite": True, "training": False, "keep_graph": False, "given": None, "attack": "threshold_attack"},
 }
 DEFAULTS_OF_ROOMS_ABOVE = {
     "lab.training.TrainConfig": {

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 
 from .. import boundary
-from ..boundary import GRANULARITY, Gradients, LayerIds
+from ..boundary import GRANULARITIES, Gradients, LayerIds, OneOf
 from ..core.projection import Layers, takes, wide
 from ..core.quantizer import is_quantizer
-from ..core.undo import copies_of, undone_on_error
-from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
+from ..core.undo import copies_of, logits_of, undone_on_error
+from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport, grad_of
 from .curvature_reference import largest_learning_rate
 
 
@@ -43,16 +43,15 @@ def hessian_vector_product(gradient, parameters, vector):
     pairs = [(g, v) for g, v in zip(gradient, vector) if g is not None and g.requires_grad]
     if not pairs:
         raise ValueError("gradient must come with its graph: take it with torch.autograd.grad(..., create_graph=True)")
-    found = torch.autograd.grad(
-        [g for g, _ in pairs], parameters, [v.to(g.dtype) for g, v in pairs], retain_graph=True, allow_unused=True
-    )
+    weights = [v.to(g.dtype) for g, v in pairs]
+    found = grad_of([g for g, _ in pairs], parameters, grad_outputs=weights, retain_graph=True)
     return [torch.zeros_like(p) if h is None else h for p, h in zip(parameters, found)]
 
 
 @takes(
     parameters=Gradients(check_finite=False),
     direction=Gradients("parameters", check_finite=False),
-    granularity=GRANULARITY,
+    granularity=OneOf(GRANULARITIES),
     layer_ids=LayerIds("direction"),
 )
 def curvature(gradient, parameters, direction, granularity="global", layer_ids=None):
@@ -112,25 +111,26 @@ class BoundedOEU(OEU):
         buffers = dict(self.model.named_buffers())
         copies = zip(buffers, copies_of(buffers.values()))
         given = self._copies | {name: copy for name, copy in copies if copy is not None}
-        loss = self.loss_of_retain(torch.func.functional_call(self.model, given, (inputs,)), labels)
+        loss = self.loss_of_retain(logits_of(self.model, inputs, given), labels)
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():
                 if name in given:
                     buffer.copy_(given[name])
-        return loss.detach(), torch.autograd.grad(
-            loss, list(self._copies.values()), create_graph=True, allow_unused=True
-        )
+        return loss.detach(), grad_of(loss, list(self._copies.values()), create_graph=True)
 
     def take(self, plan):
-        """As `OEU.take`; nothing is changed if the update's effect is not finite."""
+        """As `OEU.take`; nothing is changed if the update's effect is not finite, or cannot be told."""
         state = {p: copy.deepcopy(values) for p, values in self.optimizer.state.items()}
-        try:
-            with undone_on_error(self.model):
+        with undone_on_error(self.model):
+            try:
                 return super().take(plan)
-        except NonFiniteError:
-            self.optimizer.state.clear()
-            self.optimizer.state.update(state)
-            raise
+            except BaseException:
+                with torch.no_grad():
+                    for name, parameter in plan.parameters.items():
+                        parameter.copy_(plan.copies[name])
+                self.optimizer.state.clear()
+                self.optimizer.state.update(state)
+                raise
 
     def update(self, plan):
         """The optimizer's step, of which is taken back what lifts the retain loss above the bound."""
@@ -139,15 +139,14 @@ class BoundedOEU(OEU):
         with torch.no_grad():
             update = torch._foreach_sub(list(plan.parameters.values()), before)
         slope, bend = self._slope_and_curvature(plan, before, update)
-        finite = math.isfinite(slope + bend)
-        share = float(largest_learning_rate(1.0, slope, bend, self.max_retain_increase)) if finite else 0.0
-        if share < 1:
-            self._shorten(plan, before, update, share)
-        if not finite:
+        if not math.isfinite(slope + bend):
             raise NonFiniteError(
                 f"the update must have a finite effect on the retain loss, got a slope of {slope:g} and a curvature of "
-                f"{bend:g}: lower the learning rate; the parameters are as before"
+                f"{bend:g}: lower the learning rate; nothing was changed"
             )
+        share = float(largest_learning_rate(1.0, slope, bend, self.max_retain_increase))
+        if share < 1:
+            self._shorten(plan, before, update, share)
         return BoundedReport(**vars(plan.report), update_share=share)
 
     @torch.no_grad()
@@ -162,7 +161,8 @@ class BoundedOEU(OEU):
     def _slope_and_curvature(self, plan, before, update):
         """Of the retain loss against an update; before, update: lists of tensors."""
         g_r = list(plan.retain_grads.values())
-        slope = -sum((g.detach() * u).sum(dtype=torch.float64) for g, u in zip(g_r, update))
+        products = [(wide(g.detach()) * wide(u)).sum() for g, u in zip(g_r, update)]
+        slope = -torch.stack(products).cpu().double().sum()
         # a learned step's gradient has no Hessian: steps count in the slope alone
         modules = (self.model.get_submodule(name.rpartition(".")[0]) for name in plan.parameters)
         smooth = [i for i, module in enumerate(modules) if not is_quantizer(module)]

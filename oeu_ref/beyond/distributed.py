@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 
 from ..core.quantizer import Quantizer
-from ..core.unlearner import OEU
+from ..core.unlearner import OEU, grad_of
 
 BUCKET = 1 << 20  # elements that are sent together, about: small ones alone would be all latency
 
@@ -99,7 +99,7 @@ def gradients(loss, parameters, keep_graph=False):
     grads, sums = [None] * len(parameters), _Sums(parameters) if size() > 1 else None
     with sums or contextlib.nullcontext():
         if loss.requires_grad:
-            grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+            grads = grad_of(loss, parameters, retain_graph=keep_graph)
     grads = [g if g is None else g.to_dense() for g in grads]
     return sums.of(grads) if sums else grads
 
@@ -115,7 +115,7 @@ class ParallelOEU(OEU):
 
     def over_all(self, finite, losses):
         """Inputs are finite where they are so on all processes; losses are sums of the parts."""
-        return total(finite.double()) == size(), total(losses.double())
+        return total(finite.float()) == size(), total(losses)
 
 
 class _Sums:
@@ -204,13 +204,15 @@ def synchronized(model):
 class SynchronizedQuantizer(Quantizer):
     """Quantizer whose step and sign are set by the first batch of all processes. Arguments as `Quantizer`."""
 
-    def takes_both_signs(self, x):
-        """Whether any process's batch holds a negative value."""
-        return bool(total((x < 0).any().double()) > 0)
+    def found_in(self, x):
+        """Whether any process's batch holds another value than 0, and a negative one."""
+        return tuple((total(torch.tensor(super().found_in(x), device=x.device).float()) > 0).tolist())
 
     def first_step(self, x, q_min, q_max):
         """The mean over all processes' values of what each would take."""
-        return total(part(super().first_step(x, q_min, q_max), x.numel()))
+        step = super().first_step(x, q_min, q_max)
+        mean = total(part(step * x.any(), x.numel()))  # zeros have a step of 1, which is no mean of anything
+        return torch.where(mean > 0, mean, step)
 
 
 class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -19,7 +19,7 @@ from ..core.entropy import entropy
 from ..core.fast import cosines_and_norms
 from ..core.projection import wide
 from ..core.quantizer import Quantizer, is_quantizer
-from ..core.undo import in_mode, undone
+from ..core.undo import in_mode, logits_of, undone
 from ..core.unlearner import OEU, _overall_cosine
 from . import distributed
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
@@ -212,7 +212,7 @@ class Monitored:
         """(1,) retain loss of the network as it predicts."""
         # apart from the other passes: in train mode they move the statistics, and each draws the step's random numbers
         with _as_in_the_step(self.unlearner, generators), in_mode(self.model):
-            loss = self.loss_of_retain(self.model(inputs), labels)[None]
+            loss = self.loss_of_retain(logits_of(self.model, inputs), labels)[None]
         return self.over_all(torch.ones(2, device=loss.device), loss)[1]
 
 
@@ -244,9 +244,14 @@ def _angles(plan, first, second):
 
 
 def _fetched(tensors):
-    """The same tensors on the CPU, float64, in one transfer from the device."""
-    flat = torch.cat([t.detach().double().flatten().to(tensors[0].device) for t in tensors]).cpu()
-    return [part.view(t.shape) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
+    """The same tensors on the CPU, float64, in one transfer from the device for each dtype."""
+    found, device = [None] * len(tensors), tensors[0].device
+    for dtype in {t.dtype for t in tensors}:
+        at = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+        flat = torch.cat([tensors[i].detach().flatten().to(device) for i in at]).cpu().double()
+        for i, part in zip(at, flat.split([tensors[i].numel() for i in at])):
+            found[i] = part.view(tensors[i].shape)
+    return found
 
 
 def _generators(model):

@@ -27,7 +27,7 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
     )
 
 
-@takes(alpha=boundary.ALPHA, rescale=boundary.RESCALE)
+@takes(alpha=boundary.ALPHA, rescale=boundary.OneOf(boundary.RESCALES))
 def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
     """`project_subspace` without the checks of tensors; layers: a `Layers` of the same tensors.
 
@@ -40,7 +40,7 @@ def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
         members = [i for i, owner in enumerate(ids) if owner == layer]
         # float64 throughout: a QR of ten million rows in float32 has columns that are 1e-3 off orthonormal
         g_f, *history = (
-            torch.cat([grads[i].reshape(-1) for i in members]).double() for grads in (forget_grads, *retain_history)
+            _float64(torch.cat([grads[i].reshape(-1) for i in members])) for grads in (forget_grads, *retain_history)
         )
         # gradients of any length weigh the same: what counts is where they point
         columns = torch.stack(Layers(None, history).unit(history)).T
@@ -48,8 +48,13 @@ def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
         parts = g_perp.split([forget_grads[i].numel() for i in members])
         for i, part in zip(members, parts):
             # cloned: a layer's tensors must not share memory, and float64 ones would
-            result[i] = part.reshape(forget_grads[i].shape).to(forget_grads[i].dtype, copy=True)
+            result[i] = part.reshape(forget_grads[i].shape).to(forget_grads[i], copy=True)
     return result
+
+
+def _float64(values):
+    """The same numbers in float64, on the CPU where the device may be one that has no such numbers."""
+    return (values if values.is_cuda else values.cpu()).double()
 
 
 def basis(columns, tolerance=COLLINEAR[torch.float64]):

@@ -37,7 +37,7 @@ class OrthogonalUpdates(torch.optim.Optimizer):
     A direction serves one step, at the parameters at which it was measured: see `step`. Copies and state dicts do not
     hold it. For a plain step on purpose, call `.optimizer.step()`.
     Memory: a copy of the protected parameters during a step; the projection needs a few more while it works.
-    cosines: (L,) float64, those of the last update and the retain gradient, a layer each, before correction.
+    cosines: (L,), those of the last update and the retain gradient, a layer each, before correction.
     The change of the parameters is orthogonal up to the rounding of the parameters themselves: for parameters theta of
     precision eps, |<change, g_r>| <= eps <|theta|, |g_r|> / 2 and what the projection leaves, a few eps |u| |g_r|.
     Raises TypeError for what is no optimizer, ValueError for an unknown word.

@@ -3,14 +3,15 @@
 import torch
 from torch.optim import swa_utils
 
-from ..boundary import FUNCTION_OR_NONE, Integer, Samples, taking
+from .. import boundary
+from ..boundary import Integer, Rule, Samples, taking
 from .stop_rule import MODEL
 from .undo import in_mode
 
 takes = taking(torch)
 
 
-@takes(model=MODEL, retain_inputs=Samples(), batch_size=Integer(1), share=FUNCTION_OR_NONE)
+@takes(model=MODEL, retain_inputs=Samples(), batch_size=Integer(1), share=Rule(boundary.function))
 def recalibrate_batchnorm(model, retain_inputs, batch_size=256, share=None):
     """Estimate the running statistics of every BatchNorm layer anew, as plain averages over batches of retain inputs.
 
@@ -25,5 +26,6 @@ def recalibrate_batchnorm(model, retain_inputs, batch_size=256, share=None):
     """
     batches = retain_inputs.tensor_split(-(-len(retain_inputs) // batch_size))
     with in_mode(model, None):
+        batches = (batch.clone() for batch in batches)  # which a model may overwrite
         swa_utils.update_bn(batches if share is None else map(share, batches), model)
     return model

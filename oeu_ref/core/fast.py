@@ -72,7 +72,7 @@ def cosines_and_norms(first, second, layers, small=SMALL):
     """Cosine, |first| and |second| of each layer, as a step reports them; ordinary layers are read once.
 
     first, second: P tensors each; layers: their `Layers`; small: as in `projected`.
-    Returns (3, L) float64; the cosine is 0 where either is zero, NaN where either is not finite.
+    Returns (3, L), at least float32; the cosine is 0 where either is zero, NaN where either is not finite.
     """
     first, second = wide(first), wide(second)
     if not _worthwhile(first, small):
@@ -90,14 +90,14 @@ def cosines_and_norms(first, second, layers, small=SMALL):
         at = [i for i, layer in enumerate(ids) if layer in chosen]
         parts = [first[i] for i in at], [second[i] for i in at]
         found = _careful_cosines_and_norms(*parts, Layers([ids[i] for i in at], parts[0]))
-        result[rest] = found.T  # layers are numbered in order of first appearance, here and in the part
+        result[rest] = found.T.to(result)  # layers are numbered in order of first appearance, here and in the part
     return result.T
 
 
 def _careful_cosines_and_norms(first, second, layers):
     norms = [layers.norms(grads) for grads in (first, second)]
     cosines = layers.dots(*map(layers.unit, (first, second), norms))
-    return torch.stack([cosines, *norms]).double()
+    return torch.stack([cosines, *norms])
 
 
 def _products(first, second, ids, count):
@@ -114,9 +114,21 @@ def _products(first, second, ids, count):
 
 
 def _flat(first, second):
-    """Both as vectors with elements in the order of the first's memory: where both have that, no copy is made."""
-    axes = sorted(range(first.ndim), key=first.stride, reverse=True)  # channels-last, for instance
-    return first.permute(axes).reshape(-1), second.permute(axes).reshape(-1)
+    """Both as vectors with elements in one common order, without a copy where their memory has that order anyway."""
+    if first.stride() == second.stride() and first.numel() and _is_dense(first):
+        return tuple(t.as_strided((t.numel(),), (1,)) for t in (first, second))
+    return first.reshape(-1), second.reshape(-1)
+
+
+def _is_dense(tensor):
+    """Whether the elements fill one stretch of memory in some order of the axes, as in channels-last."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
 def _worthwhile(grads, small):

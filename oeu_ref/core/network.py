@@ -1,13 +1,14 @@
 """Networks: a small quantized perceptron, and quantized layers for any classifier."""
 
 import copy
+import warnings
 
 import torch
 from torch import nn
 
-from ..boundary import FLAG, MASK, Bits, Instance, Sizes, taking
+from ..boundary import FLAG, MASKS, Bits, Instance, OneOf, Sizes, taking
 from ..reference.network import QuantizedMLP
-from .quantizer import QuantConv2d, Quantizer, QuantLinear
+from .quantizer import QuantConv2d, Quantizer, QuantLinear, owner
 
 takes = taking()
 BITS = {"weight_bits": Bits(), "activation_bits": Bits(), "first_last_bits": Bits()}
@@ -53,29 +54,78 @@ class QuantMLP(nn.Module):
         return self
 
 
-@takes(model=Instance(nn.Module, "torch.nn.Module"), **BITS, mask=MASK)
+@takes(model=Instance(nn.Module, "torch.nn.Module"), **BITS, mask=OneOf(MASKS))
 def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, mask="clip"):
     """Copy of a float classifier whose Conv2d and Linear layers are quantized; all else, shortcuts too, stays.
 
     model: any `nn.Module`; weight_bits, activation_bits: 1 to 8, "ternary", "binary", or 32 for no quantization;
     first_last_bits: the width for the first and the last of these layers, in the order of `model.modules()`, where they
-    are quantized at all; mask as in `oeu_ref.core.quantizer.Quantizer`.
-    Returns a new module; weights are copied.  Raises TypeError for no module, ValueError for a model without Conv2d or
-    Linear layers or unknown bits or mask.
+    are quantized at all; mask as in `oeu_ref.core.quantizer.Quantizer`. Subclasses are quantized where forward is that
+    of Conv2d or Linear, weights of `torch.nn.utils.parametrizations` as they are computed.
+    Returns a new module; weights are copied. A warning names the matrices and kernels that stay in float, if any do:
+    other kinds of layers, or attention, which reads its weights past its layers. PyTorch's fast path for transformers
+    would do so in eval mode: it is switched off.
+    Raises TypeError for no module, ValueError for a model without Conv2d or Linear layers or unknown bits or mask, or
+    with lazy layers that have no weights yet.
     Source: 8 bits at both ends is the practice of the field (LSQ, ICLR 2020, section 3).
     """
-    model = copy.deepcopy(model)
-    kinds = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
-    found = [name for name, module in model.named_modules() if type(module) in kinds]
+    if any(isinstance(module, nn.modules.lazy.LazyModuleMixin) for module in model.modules()):
+        raise ValueError("model must have all its weights: pass a batch first, from which lazy layers take their sizes")
+    try:
+        model = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            "model must be one that can be copied (the old torch.nn.utils.weight_norm cannot, "
+            f"torch.nn.utils.parametrizations.weight_norm can): {error}"
+        ) from None
+    found = [name for name, module in model.named_modules() if quantizable(model, name)]
     if not found:
         raise ValueError("model must have at least one Conv2d or Linear layer to quantize")
-    if found == [""]:
-        return _quantized_copy(model, kinds, _bits(weight_bits, activation_bits, first_last_bits), mask)
     for name in found:
         bits = _bits(weight_bits, activation_bits, first_last_bits if name in (found[0], found[-1]) else None)
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, _quantized_copy(model.get_submodule(name), kinds, bits, mask))
+        layer = model.get_submodule(name)
+        layer.__class__ = _quantized_class(type(layer))  # the same object: its settings, hooks and weights stay
+        layer._add_quantizers(**bits, mask=mask)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+    if weight_bits != 32 and (left := left_in_float(model)):
+        share = sum(model.get_parameter(n).numel() for n in left) / sum(p.numel() for p in model.parameters())
+        listed = ", ".join(f"{name} ({kind})" for name, kind in left.items())
+        warnings.warn(f"{share:.0%} of the parameters stay in float: {listed}", stacklevel=3)
     return model
+
+
+KINDS = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
+
+
+def quantizable(model, name):
+    """Whether `quantize_model` quantizes the module of that name: Conv2d, Linear, or one with the forward of either."""
+    module, parent = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+    kind = next((kind for kind in KINDS if isinstance(module, kind)), None)
+    quantized = hasattr(module, "weight_quantizer")
+    return (
+        kind
+        and not quantized
+        and type(module).forward is kind.forward
+        and not isinstance(parent, nn.MultiheadAttention)
+    )
+
+
+def left_in_float(model):
+    """{parameter name: its module's class}: matrices and kernels that no quantizer of ours is for."""
+    modules = {name: model.get_submodule(owner(model, name)) for name, p in model.named_parameters() if p.ndim > 1}
+    return {n: type(m).__name__ for n, m in modules.items() if getattr(m, "weight_quantizer", None) is None}
+
+
+def _quantized_class(kind):
+    for plain, quantized in KINDS.items():
+        if kind is plain:
+            return quantized
+        if issubclass(kind, plain):  # forward is the quantized one's, all else its own
+            return type(f"Quant{kind.__name__}", (quantized, kind), {"__module__": kind.__module__})
 
 
 def _bits(weight_bits, activation_bits, override):
@@ -85,10 +135,3 @@ def _bits(weight_bits, activation_bits, override):
         if value != 32 and override is not None:
             bits[name] = override
     return bits
-
-
-def _quantized_copy(layer, kinds, bits, mask):
-    # the float layer's own object changes class, so that all its settings, hooks and weights stay
-    layer.__class__ = kinds[type(layer)]
-    layer._add_quantizers(**bits, mask=mask)
-    return layer

@@ -6,12 +6,14 @@ in the unit of x; integers q_min < q_max. What is none of these raises TypeError
 """
 
 import math
+import re
+import warnings
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..boundary import FLAG, MASK, Bits, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
+from ..boundary import FLAG, MASKS, Bits, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
 from ..reference.quantizer import integer_range, step_gradient_scale
 from .projection import wide
 
@@ -19,24 +21,44 @@ takes = taking(torch)
 X = Floats()  # any shape, finite
 RANGE = {"q_min": Whole(), "q_max": Whole(of("q_min"), "q_min")}
 SIGNS = (-1, 1)  # range of the binary quantizer, whose codes are signs: for it "sign" stands in the mask's place
+LAYER = {"weight_bits": Bits(), "activation_bits": Bits(), "mask": OneOf(MASKS)}
+
+__all__ = [
+    "QuantConv2d",
+    "QuantLinear",
+    "Quantizer",
+    "binarize",
+    "binarize_backward",
+    "binary_codes",
+    "dequantize",
+    "fake_quantize",
+    "fake_quantize_backward",
+    "initial_binary_step",
+    "initial_step",
+    "integer_codes",
+    "integer_range",
+    "step_gradient_scale",
+]
 
 
-@takes(x=X, step=Step(), **RANGE, grad_scale=Number(0), mask=MASK)
+@takes(x=X, step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
 def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Round x to the grid step * {q_min, ..., q_max}, staying in floating point; differentiable in x and step.
 
     grad_scale, mask: as in `fake_quantize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x.
     """
-    return _FakeQuantize.apply(x, _tensor(step, x), q_min, q_max, grad_scale, mask)
+    return _fake_quantized(x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
 
-@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=MASK)
+@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
 
     grad_out: the shape of x, dL/dx_hat, finite; grad_scale >= 0 scales the step's gradient alone; mask: "clip" (inside
     is Qn <= v <= Qp) or "round" (Qn <= round(v) <= Qp, as PyTorch's own operations have it).
-    Returns (grad_x, grad_step), as the reference: the shape of x, and a 0-d tensor summed over all elements.
+    Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements:
+
+        dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
     """
     return _backward(grad_out, x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
@@ -58,16 +80,22 @@ def dequantize(codes, step):
 
 @takes(x=X, step=Step(), grad_scale=Number(0))
 def binarize(x, step, grad_scale=1.0):
-    """Replace each value by the step with its sign, s where x >= 0, -s elsewhere; differentiable in x and step.
+    """Replace each value by the step with its sign: two levels, -s and s; differentiable in x and step.
 
-    grad_scale: as in `binarize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x.
+    grad_scale: as in `binarize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x: s where
+    x >= 0, -s elsewhere.
     """
-    return _FakeQuantize.apply(x, _tensor(step, x), *SIGNS, grad_scale, "sign")
+    return _fake_quantized(x, _tensor(step, x), *SIGNS, grad_scale, "sign")
 
 
 @takes(x=X, grad_out=Like("x"), step=Step(), grad_scale=Number(0))
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
-    """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase; inside is |x| <= s."""
+    """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
+
+    grad_out, grad_scale, what is returned: as there.
+
+        dx_hat/dx = 1 where |x| <= s, 0 elsewhere;   dx_hat/ds = sign(x) - x/s inside, sign(0) = 1, the sign outside.
+    """
     return _backward(grad_out, x, _tensor(step, x), *SIGNS, grad_scale, "sign")
 
 
@@ -102,12 +130,15 @@ class Quantizer(nn.Module):
     per_sample: True for activations, whose step gradient is scaled by the number of features of one sample, False for
     weights, scaled by the number of weights (LSQ, section 2.2).
 
-    The first tensor that passes sets the step to `initial_step`, or `initial_binary_step`; `step` is a parameter from
-    the start, so that an optimizer may be built before. A step that training pushed below zero counts by its magnitude.
+    The first tensor that passes in train mode sets the step to `initial_step`, or `initial_binary_step`, unless it is
+    zero everywhere; before, each is quantized by the step and sign that it would set. `reset` has them set anew. `step`
+    is a parameter from the start, so that an optimizer may be built before; below zero it counts by its magnitude.
+    Where the first batch decided for unsigned codes and later ones hold negative values, a warning says so; it looks
+    at batches 1, 2, 4, 8, …, since reading waits for the device.
     forward: x of any shape, float -> x_hat, the shape and dtype of x.  Raises ValueError for unknown bits or mask.
     """
 
-    @takes(bits=Width(), signed=OneOf((True, False, None)), mask=MASK, per_sample=FLAG)
+    @takes(bits=Width(), signed=OneOf((True, False, None)), mask=OneOf(MASKS), per_sample=FLAG)
     def __init__(self, bits, signed=True, mask="clip", per_sample=False):
         super().__init__()
         self.bits, self.mask = bits, mask
@@ -119,15 +150,18 @@ class Quantizer(nn.Module):
         self.register_buffer("initialized", torch.tensor(False))
         self.register_buffer("signed", torch.tensor(bool(signed)))
         self._range = None  # (q_min, q_max) once known: reading the buffers at each call would wait for the device
+        self._batches = 0  # that passed unsigned
 
     def forward(self, x):
-        if self._range is None:
-            self._initialize(x)
-        q_min, q_max = self._range
-        count = x.shape[1:].numel() if self.per_sample else x.numel()
-        mask = "sign" if self._two_signs(q_min) else self.mask
-        scale = step_gradient_scale.unchecked(max(count, 1), q_max)
-        return _FakeQuantize.apply(x, self.magnitude, q_min, q_max, scale, mask)
+        found = self._initialized(x) if self._range is None else None
+        (q_min, q_max), step = found or (self._range, self.magnitude)
+        if self.decides_sign and q_min == 0:
+            self._look_for_negatives(x)
+        mask, scale = "sign" if self._two_signs(q_min) else self.mask, 1.0
+        if not torch.jit.is_tracing():  # there sizes are tensors, and gradients nothing
+            count = x.shape[1:].numel() if self.per_sample else x.numel()
+            scale = step_gradient_scale.unchecked(max(count, 1), q_max)
+        return _fake_quantized(x, step, q_min, q_max, scale, mask)
 
     @property
     def magnitude(self):
@@ -142,7 +176,7 @@ class Quantizer(nn.Module):
         Raises ValueError before the first batch.
         """
         if self.range is None:
-            raise ValueError("the quantizer must know its step: pass a batch first")
+            raise ValueError("the quantizer must know its step: pass a batch first, in train mode")
         mask = "sign" if self._two_signs(self.range[0]) else self.mask
         return _codes(x, self.magnitude, *self.range, mask).to(torch.int16)
 
@@ -158,6 +192,11 @@ class Quantizer(nn.Module):
             self.signed.fill_(bool(signed))
             self.initialized.fill_(True)
         self._range = None
+
+    def reset(self):
+        """Forget step and sign: the next batch in train mode sets them anew."""
+        self.initialized.fill_(False)
+        self._range, self._batches = None, 0
 
     def reread(self, known=None):
         """Take notice of buffers that were changed from outside: a restored or loaded state.
@@ -179,19 +218,45 @@ class Quantizer(nn.Module):
     def _two_signs(self, q_min):
         return self.bits == "binary" and q_min < 0
 
-    def _initialize(self, x):
+    @torch.no_grad()
+    def _initialized(self, x):
+        """Set step and sign by a batch. Where it must not: ((q_min, q_max), step) for this batch alone."""
         if not self.initialized:
-            signed = self.takes_both_signs(x) if self.decides_sign else bool(self.signed)
-            self.set(self.first_step(x.detach(), *integer_range(self.bits, signed)), signed)
+            other_than_zero, negative = self.found_in(x)
+            signed = negative if self.decides_sign else bool(self.signed)
+            codes = integer_range(self.bits, signed)
+            step = self.first_step(x, *codes)
+            # zeros say nothing of what is to come, nor does a look at shapes in eval mode
+            if not (self.training and other_than_zero):
+                return codes, step.to(self.step)
+            self.set(step, signed)
         self._range = self.range
 
-    def takes_both_signs(self, x):
-        """Whether the first batch holds a negative value."""
-        return bool((x < 0).any())
+    def found_in(self, x):
+        """(whether a first batch holds another value than 0, whether a negative one)."""
+        return tuple(torch.stack([(x != 0).any(), (x < 0).any()]).tolist())
 
     def first_step(self, x, q_min, q_max):
         """The step that the first batch sets, a 0-d tensor: proportional to a mean over it."""
         return initial_binary_step(x) if self._two_signs(q_min) else initial_step(x, q_max)
+
+    def _look_for_negatives(self, x):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._batches is None:
+            return
+        self._batches += 1
+        if self._batches & (self._batches - 1):
+            return
+        try:
+            negative = bool((x < 0).any())
+        except RuntimeError:  # under torch.func.vmap nothing can be read
+            return
+        if negative:
+            self._batches = None  # once is enough
+            warnings.warn(
+                "a quantizer clips negative inputs to 0: the batch that decided its sign held none; call its reset() "
+                "before a batch that does, or set(step, signed=True)",
+                stacklevel=2,
+            )
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
@@ -209,18 +274,13 @@ def is_quantizer(module):
 
 
 def owner(model, parameter_name):
-    """Name of the module that a parameter belongs to; a quantizer's step belongs to the layer that it serves."""
-    module = parameter_name.rpartition(".")[0]
+    """Name of the module that a parameter belongs to; a step, or what a weight is made of, to the layer it serves."""
+    module = re.split(r"(?:^|\.)parametrizations\.", parameter_name.rpartition(".")[0])[0]
     return module.rpartition(".")[0] if is_quantizer(model.get_submodule(module)) else module
 
 
-class QuantizedLayer:
-    """What `QuantLinear` and `QuantConv2d` share: their two quantizers, either absent at 32 bits."""
-
-    @takes(weight_bits=Bits(), activation_bits=Bits(), mask=MASK)
-    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
-        super().__init__(*args, **kwargs)
-        self._add_quantizers(weight_bits, activation_bits, mask)
+class _QuantizedLayer:
+    """What quantized layers share: their two quantizers, either absent at 32 bits."""
 
     def _add_quantizers(self, weight_bits, activation_bits, mask):
         self.weight_quantizer = self.activation_quantizer = None
@@ -236,20 +296,34 @@ class QuantizedLayer:
         return inputs, weight
 
 
-class QuantLinear(QuantizedLayer, nn.Linear):
+class QuantLinear(_QuantizedLayer, nn.Linear):
     """`nn.Linear` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
 
     weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
     else as `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
     """
 
+    @takes(**LAYER)
+    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._add_quantizers(weight_bits, activation_bits, mask)
+
     def forward(self, inputs):
         inputs, weight = self.quantized(inputs)
         return functional.linear(inputs, weight, self.bias)
 
 
-class QuantConv2d(QuantizedLayer, nn.Conv2d):
-    """`nn.Conv2d`, quantized as `QuantLinear` is.  forward: (N, C, H, W) float -> (N, C', H', W')."""
+class QuantConv2d(_QuantizedLayer, nn.Conv2d):
+    """`nn.Conv2d` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
+
+    weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
+    else as `nn.Conv2d`.  forward: (N, C, H, W) float -> (N, C', H', W').  Raises ValueError for unknown bits or mask.
+    """
+
+    @takes(**LAYER)
+    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._add_quantizers(weight_bits, activation_bits, mask)
 
     def forward(self, inputs):
         inputs, weight = self.quantized(inputs)
@@ -257,19 +331,29 @@ class QuantConv2d(QuantizedLayer, nn.Conv2d):
 
 
 class _FakeQuantize(torch.autograd.Function):
+    generate_vmap_rule = True  # per-sample gradients by torch.func
+
     @staticmethod
-    def forward(ctx, x, step, q_min, q_max, grad_scale, mask):
-        ctx.save_for_backward(x, step)
-        ctx.constants = q_min, q_max, grad_scale, mask
+    def forward(x, step, q_min, q_max, grad_scale, mask):
         codes = _codes(x, step, q_min, q_max, mask)
         # PyTorch 2.11 compiles a function that returns what it wrote in place, or an alias, without its gradient
         x_hat = codes * step if torch.compiler.is_compiling() else codes.mul_(step)
         return x_hat if x_hat.dtype == x.dtype else x_hat.to(x.dtype)
 
     @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:2])
+        ctx.constants = inputs[2:]
+
+    @staticmethod
     def backward(ctx, grad_out):
         grad_x, grad_step = _backward(grad_out, *ctx.saved_tensors, *ctx.constants)
         return grad_x, grad_step, None, None, None, None
+
+
+def _fake_quantized(*inputs):
+    # a trace, TorchScript's and ONNX's, holds PyTorch's own operations alone
+    return (_FakeQuantize.forward if torch.jit.is_tracing() else _FakeQuantize.apply)(*inputs)
 
 
 def _codes(x, step, q_min, q_max, mask="clip"):
@@ -285,7 +369,7 @@ def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
     # inside the code less v, outside the code alone, which is what was clipped to: code - v, with v = 0 outside
     code = _signs(x) if mask == "sign" else clipped.round_()
     slope_of_step = code.sub_(v.masked_fill_(outside, 0.0))
-    grad_step = grad_scale * slope_of_step.mul_(grad_out).sum(dtype=slope_of_step.dtype)
+    grad_step = grad_scale * (slope_of_step * grad_out).sum(dtype=slope_of_step.dtype)
     return grad_out.masked_fill(outside, 0.0), grad_step.to(step.dtype)
 
 

@@ -1,11 +1,14 @@
 """When to stop: a rule that needs no retrained model."""
 
+import math
+import warnings
+
 import torch
 from torch import nn
 
-from ..boundary import Instance, Integer, Samples, taking
+from ..boundary import Instance, Integer, Samples, floats, taking
 from .entropy import entropy
-from .undo import in_mode
+from .undo import in_mode, logits_of
 
 takes = taking(torch)
 MODEL = Instance(nn.Module, "torch.nn.Module")
@@ -14,9 +17,10 @@ MODEL = Instance(nn.Module, "torch.nn.Module")
 class EntropyStop:
     """Stop rule: the forget set is forgotten when its mean entropy reaches that of data the model has never seen.
 
-    model: as in `OEU`; forget_inputs, unseen_inputs: (N, ...), what the model takes, unseen ones neither trained on nor
-    used for testing (a validation split); batch_size: samples for each forward pass; every >= 1: `reached` measures on
-    its first call and on each `every`-th after it, the others answer False at once.
+    model: as in `OEU`; forget_inputs, unseen_inputs: (N, ...), what the model takes; unseen ones neither trained on nor
+    used for testing (a validation split), and of the forget set's classes in its shares: a class harder than the others
+    would count as forgotten from the start, of which a warning tells; batch_size: samples for each forward pass; every
+    >= 1: `reached` measures on its first call and on each `every`-th after it, the others answer False at once.
     history: list of (forget entropy, unseen entropy), in nats, one pair for each measurement.
     Raises TypeError or ValueError for empty inputs.
     Source: ours; entropy pushed to its end over-forgets, which the forget-vs-test AUC shows. Others stopped, or set a
@@ -35,6 +39,12 @@ class EntropyStop:
             return False
         pair = tuple(mean_entropy(self.model, x, self.batch_size) for x in (self.forget_inputs, self.unseen_inputs))
         self.history.append(pair)
+        if pair[0] >= pair[1] and len(self.history) == 1:
+            warnings.warn(
+                f"nothing is to be done: the forget set's mean entropy, {pair[0]:.3g} nats, is that of unseen_inputs "
+                "from the start; they must be of the same classes in the same shares",
+                stacklevel=2,
+            )
         return pair[0] >= pair[1]
 
     def state_dict(self):
@@ -51,8 +61,14 @@ class EntropyStop:
 def mean_entropy(model, inputs, batch_size=1024):
     """Mean entropy of the model's predictions, in eval mode; each module's own mode is put back afterwards.
 
-    model: maps (N, ...) to logits (N, K); inputs: (N, ...), N >= 1; batch_size >= 1.
-    Returns a float in [0, log K], in nats.  Raises ValueError for non-finite logits.
+    model: maps (N, ...) to logits (N, K), -inf for classes that it masks; inputs: (N, ...), N >= 1; batch_size >= 1.
+    Returns a float in [0, log K], in nats.  Raises ValueError for other logits that are not finite.
     """
+    total = 0.0
     with in_mode(model):
-        return sum(entropy(model(batch)).sum().item() for batch in inputs.split(batch_size)) / len(inputs)
+        for batch in inputs.split(batch_size):
+            logits = floats("the model's logits", logits_of(model, batch), torch, "N", "K", check_finite=False)
+            total += entropy.unchecked(logits).sum().item()
+    if not math.isfinite(total):
+        raise ValueError("the model's logits must be finite, or -inf for classes that it masks, got NaN or infinity")
+    return total / len(inputs)

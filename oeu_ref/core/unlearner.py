@@ -11,13 +11,22 @@ from torch import nn
 from torch.nn import functional
 
 from .. import boundary
-from ..boundary import ALPHA, BETA, FUNCTION_OR_NONE, GRANULARITY, LAYER, RESCALE, Instance, OneOf, Samples, taking
+from ..boundary import ALPHA, BETA, GRANULARITIES, LAYERS, RESCALES, Instance, OneOf, Rule, Samples, taking
 from .entropy import entropy
 from .fast import cosines_and_norms, projected
 from .projection import Layers, wide
 from .quantizer import owner
-from .undo import State, in_mode, undone
+from .undo import State, in_mode, logits_of, undone
 
+MODES = ("train", "keep")
+# what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
+REMEDIES = {
+    "use_reentrant": "checkpoint its activations with use_reentrant=False, for torch.autograd.grad to pass",
+    **dict.fromkeys(
+        ("double backward", "donated buffers"),
+        "not be compiled, for a second backward pass: pass the module that torch.compile was given",
+    ),
+}
 takes = taking(torch)
 BATCHES = {"forget_inputs": Samples(), "retain_inputs": Samples()}
 
@@ -28,14 +37,20 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one OEU step measured before it changed the model; losses and entropy: batch means, in nats."""
+    """What one OEU step measured before it changed the model.
 
-    forget_loss: float  # -forget_entropy unless the loss is your own
-    retain_loss: float  # >= 0
-    forget_entropy: float  # in [0, log K]
-    cosine: float  # between forget and retain gradient, over all parameters as one vector
-    residual: float  # between projected forget gradient and retain gradient, likewise
-    layer_cosines: dict  # the same for each layer, by name
+    forget_loss, -forget_entropy unless the loss is your own; retain_loss >= 0; forget_entropy in [0, log K]: floats, in
+    nats, batch means;
+    cosine: between forget and retain gradient, residual: between projected forget gradient and retain gradient, both
+    over all parameters as one vector; layer_cosines, layer_residuals: the same for each layer, by name.
+    """
+
+    forget_loss: float
+    retain_loss: float
+    forget_entropy: float
+    cosine: float
+    residual: float
+    layer_cosines: dict
     layer_residuals: dict
 
 
@@ -43,17 +58,20 @@ class StepReport:
 class Plan:
     """Everything that one OEU step computes. The model and the optimizer are as before until it is taken.
 
+    report: the `StepReport`; parameters: dict name -> the parameter that is to move; forget_grads, retain_grads,
+    projected_grads, direction: dicts name -> tensor, g_f, g_r, g_perp and d = g_r + beta g_perp; layers: the `Layers`
+    of these; after: the `State` in which the forward passes leave the model (BatchNorm's statistics).
     The direction is yours to change before you take the plan, to clip it for instance.
     """
 
     report: StepReport
-    parameters: dict  # name -> the parameter that is to move
-    forget_grads: dict  # name -> tensor: g_f
-    retain_grads: dict  # g_r
-    projected_grads: dict  # g_perp
-    direction: dict  # d = g_r + beta g_perp
-    layers: Layers  # of these
-    after: State  # in which the forward passes leave the model (BatchNorm's statistics)
+    parameters: dict
+    forget_grads: dict
+    retain_grads: dict
+    projected_grads: dict
+    direction: dict
+    layers: Layers
+    after: State
 
 
 class OEU:
@@ -67,9 +85,9 @@ class OEU:
     layer: what counts as a layer, "module" (a layer's weight, bias and step sizes are one vector) or "tensor" (each
     parameter is its own). A one-element tensor, such as an LSQ step, is always collinear with its retain gradient: as a
     layer of its own it would never receive a forget gradient.
-    mode: "train" puts the model in train mode for the step's forward passes, so that BatchNorm normalizes the forget
-    batch as it did the training batches (in eval mode networks with BatchNorm collapse), and back afterwards; "keep"
-    leaves every module's mode as you set it, for BatchNorm layers frozen on purpose.
+    mode: "train" puts a model that is in eval mode in train mode for the step's forward passes, so that BatchNorm
+    normalizes the forget batch as it did the training batches (in eval mode networks with BatchNorm collapse), and back
+    afterwards; of a model in train mode, layers frozen in eval mode on purpose stay so. "keep" switches nothing.
     forget_loss: None for OEU's own, the negative mean entropy; or maps forget logits (N_f, K) to a scalar of which
     descent forgets, for experiments with other losses.
     Mixed precision: call `step` under `torch.autocast` with bfloat16, and without a GradScaler: OEU takes its own
@@ -84,11 +102,11 @@ class OEU:
         optimizer=Instance(torch.optim.Optimizer, "torch.optim.Optimizer"),
         alpha=ALPHA,
         beta=BETA,
-        granularity=GRANULARITY,
-        rescale=RESCALE,
-        layer=LAYER,
-        mode=OneOf(("train", "keep")),
-        forget_loss=FUNCTION_OR_NONE,
+        granularity=OneOf(GRANULARITIES),
+        rescale=OneOf(RESCALES),
+        layer=OneOf(LAYERS),
+        mode=OneOf(MODES),
+        forget_loss=Rule(boundary.function),
     )
     def __init__(
         self,
@@ -167,17 +185,19 @@ class OEU:
 
     def forget_gradient(self, parameters, inputs):
         """(forget loss, entropy, g_f) of the forget batch; parameters: dict."""
-        loss, entropy = self.losses_of_forget(self.model(inputs))
+        loss, entropy = self.losses_of_forget(logits_of(self.model, inputs))
         return loss.detach(), entropy, self.differentiate(loss, list(parameters.values()))
 
     def retain_gradient(self, parameters, inputs, labels):
         """(retain loss, g_r) of the retain batch; parameters: dict."""
-        loss = self.loss_of_retain(self.model(inputs), labels)
+        loss = self.loss_of_retain(logits_of(self.model, inputs), labels)
         return loss.detach(), self.differentiate(loss, list(parameters.values()))
 
     def losses_of_forget(self, logits):
         """(the loss that is to fall, mean entropy detached) for the forget batch's logits."""
-        logits = _checked(logits, "forget_inputs")
+        logits = wide(
+            boundary.floats("the model's logits for forget_inputs", logits, torch, "N", "K", check_finite=False)
+        )
         unsure = entropy.unchecked(logits).mean()
         loss = -unsure if self.forget_loss is None else self.forget_loss(logits)
         if not isinstance(loss, torch.Tensor) or loss.ndim != 0 or loss.requires_grad < logits.requires_grad:
@@ -186,9 +206,9 @@ class OEU:
 
     def loss_of_retain(self, logits, labels):
         """Mean cross-entropy of the retain batch's logits."""
-        logits = _checked(logits, "retain_inputs")
+        boundary.floats("the model's logits for retain_inputs", logits, torch, "N", "K", check_finite=False)
         labels = boundary.labels("retain_labels", labels, torch, logits)
-        return self.part(functional.cross_entropy(logits, labels), len(labels))
+        return self.part(functional.cross_entropy(wide(logits), labels), len(labels))
 
     def project(self, parameters, g_f, g_r, layers):
         """g_perp: the forget gradient without the retain direction, a list of new tensors."""
@@ -196,7 +216,7 @@ class OEU:
 
     def logits(self, forget_inputs, retain_inputs):
         """What the model makes of both batches, passed as in a step: for who measures what a step did."""
-        return self.model(forget_inputs), self.model(retain_inputs)
+        return logits_of(self.model, forget_inputs), logits_of(self.model, retain_inputs)
 
     # what several processes do otherwise: `oeu_ref.beyond.distributed`
 
@@ -208,12 +228,12 @@ class OEU:
         """Gradient of a loss, one dense tensor a parameter; None for one that the loss does not depend on."""
         if not loss.requires_grad:
             return [None] * len(parameters)
-        grads = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+        grads = grad_of(loss, parameters, retain_graph=keep_graph)
         return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
 
     def over_all(self, finite, losses):
         """(whether forget and retain inputs are finite, the three losses) of the whole batch, (2,) and (3,)."""
-        return finite, losses.double()
+        return finite, losses
 
     def _trainable(self):
         """Parameters that a step changes, by name, each once: the model's that the optimizer holds."""
@@ -238,15 +258,21 @@ class OEU:
         return self._layers[key]
 
 
+def grad_of(loss, parameters, **options):
+    """`torch.autograd.grad`, None for a parameter that is not used; ValueError with a remedy where it is forbidden."""
+    try:
+        return torch.autograd.grad(loss, parameters, allow_unused=True, **options)
+    except RuntimeError as error:
+        for cause, remedy in REMEDIES.items():
+            if cause in str(error):
+                raise ValueError(f"model must {remedy}; nothing was changed") from error
+        raise
+
+
 def layers_of(model, parameters, layer="module", granularity="layer"):
     """`Layers` of a model's parameters, a dict by name; layer, granularity: as in `OEU`."""
     labels = list(parameters) if layer == "tensor" else [owner(model, name) for name in parameters]
     return Layers(labels, list(parameters.values()), granularity)
-
-
-def _checked(logits, name):
-    """What a model made of the inputs of that name, widened; its numbers are looked at later, with all others."""
-    return wide(boundary.floats(f"the model's logits for {name}", logits, torch, "N", "K", check_finite=False))
 
 
 def _used(parameters, g_f, g_r):
@@ -263,17 +289,20 @@ def _used(parameters, g_f, g_r):
 
 def _report(finite, losses, g_f, g_r, g_perp, layers):
     """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
-    measured = [*cosines_and_norms(g_f, g_r, layers), *cosines_and_norms(g_perp, g_r, layers)]
-    finite, losses, before, norms_f, norms_r, after, norms_perp, _ = (
-        torch.cat([finite.double(), losses, *measured]).cpu().split([2, 3] + 6 * [layers.count])
+    before, norms_f, norms_r = cosines_and_norms(g_f, g_r, layers)
+    after, norms_perp, _ = cosines_and_norms(g_perp, g_r, layers)
+    measured = [norms_f, norms_r, norms_perp, before, after]
+    finite, losses, norms_f, norms_r, norms_perp, before, after = (
+        # in float64 only here: there are devices without it
+        torch.cat([finite.to(losses.dtype), losses, *measured]).cpu().double().split([2, 3] + 5 * [layers.count])
     )
     for name, ok in zip(("forget_inputs", "retain_inputs"), finite):
         if not ok:
             raise NonFiniteError(f"{name} must be finite, got NaN or infinity; nothing was changed")
     if not losses.isfinite().all():
         raise NonFiniteError(
-            f"forget and retain loss must be finite, got {losses[0]:g} and {losses[1]:g}: "
-            "check the inputs, or lower the learning rate; nothing was changed"
+            f"forget and retain loss must be finite, got {losses[0]:g} and {losses[1]:g}: check inputs and labels (no "
+            "label may be of a class masked with -inf), or lower the learning rate; nothing was changed"
         )
     for kind, layer_norms in (("forget", norms_f), ("retain", norms_r)):
         if not layer_norms.isfinite().all():

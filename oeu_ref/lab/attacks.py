@@ -13,7 +13,8 @@ class SupportVectorAttack:
     """SalUn's membership attack: a support vector classifier that tells members from non-members by their confidence.
 
     seed: of the subsampling, integer >= 0.  Called with (members (A,), non_members (B,), targets (C,)), all confidences
-    in [0, 1]; members are subsampled, without replacement, to the number of non-members, as SalUn balances them.
+    in [0, 1]; the larger of members and non-members is subsampled, without replacement, to the size of the other: SalUn
+    balances so where members are more, and a classifier of few among many others would call everything unseen.
     Returns (C,) bool, True where a target is called a non-member.  Two calls with the same arrays agree.
     Raises TypeError for what are no numbers, ValueError for an empty or non-finite array or another rank, ImportError
     without scikit-learn.
@@ -32,9 +33,11 @@ class SupportVectorAttack:
         except ImportError:
             raise ImportError("SupportVectorAttack must have scikit-learn: pip install scikit-learn") from None
         members, non_members, targets = (x.reshape(len(x), -1) for x in (members, non_members, targets))
-        if len(members) > len(non_members):
-            chosen = np.random.default_rng(self.seed).permutation(len(members))[: len(non_members)]
-            members = members[chosen]
+        sides = [members, non_members]
+        larger = int(len(members) < len(non_members))
+        if (size := min(map(len, sides))) < len(sides[larger]):
+            sides[larger] = sides[larger][np.random.default_rng(self.seed).permutation(len(sides[larger]))[:size]]
+        members, non_members = sides
         is_member = np.repeat([1, 0], [len(members), len(non_members)])
         # unused here, but without it scikit-learn draws from NumPy's global generator
         classifier = SVC(C=3, gamma="auto", kernel="rbf", random_state=0)

@@ -19,7 +19,7 @@ from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
 from ..core.fast import cosines_and_norms
-from ..core.undo import in_mode, undone_on_error
+from ..core.undo import in_mode, logits_of, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from ..data.samples import Samples, other_labels
 
@@ -118,14 +118,16 @@ class Method:
         before.
         """
         _check_batches(forget, retain)
-        with undone_on_error(self.model, self.generator):
-            self.model.train()
+        with undone_on_error(self.model, self.generator), in_mode(self.model, True):
             forget_loss, retain_loss = self.losses(forget, retain)
             losses = (forget_loss, retain_loss)
             values = [None if loss is None else distributed.total(loss.detach()).item() for loss in losses]
             for name, value in zip(("forget", "retain"), values):
                 if value is not None and not abs(value) < float("inf"):
-                    raise NonFiniteError(f"the {name} loss must be finite, got {value}: lower learning_rate or weight")
+                    raise NonFiniteError(
+                        f"the {name} loss must be finite, got {value}: lower learning_rate or weight (of a class that "
+                        "the model masks with -inf no label can be taught)"
+                    )
             if losses == (None, None):
                 raise ValueError(f"forget, retain must hold a batch that {type(self).__name__} learns from, got none")
             direction = self.direction(forget_loss, retain_loss)
@@ -141,7 +143,7 @@ class Method:
         if batch is None:
             return None
         mine = distributed.shard(batch)
-        logits = self.model(mine.inputs)
+        logits = logits_of(self.model, mine.inputs)
         loss = functional.cross_entropy(logits, boundary.labels("labels", mine.labels, torch, logits))
         return distributed.part(loss, len(mine), len(batch))
 
@@ -241,7 +243,7 @@ class RandomLabels(Method):
         if forget is None:
             return None, self.cross_entropy(retain)
         mine = distributed.shard(forget)
-        logits = self.model(mine.inputs)
+        logits = logits_of(self.model, mine.inputs)
         # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
         wrong = distributed.shard(self.drawn(forget.labels, logits.shape[1]))
         loss = distributed.part(functional.cross_entropy(logits, wrong), len(mine), len(forget))
@@ -386,7 +388,7 @@ def similar_labels(model, samples, batch_size=1024):
     Source: the similar labels of Q-MUL, arXiv 2503.13917.
     """
     with in_mode(model):
-        logits = torch.cat([model(batch) for batch in samples.inputs.split(batch_size)])
+        logits = torch.cat([logits_of(model, batch) for batch in samples.inputs.split(batch_size)])
     return logits.scatter(1, samples.labels[:, None], -torch.inf).argmax(dim=1)
 
 
@@ -412,7 +414,8 @@ class JointOEU(ParallelOEU):
                 f"forget_inputs must have the sample shape of retain_inputs for a joint forward, "
                 f"{tuple(retain_inputs.shape[1:])}, got {tuple(forget_inputs.shape[1:])}"
             )
-        return self.model(torch.cat([forget_inputs, retain_inputs])).split([len(forget_inputs), len(retain_inputs)])
+        both = torch.cat([forget_inputs, retain_inputs])
+        return logits_of(self.model, both).split([len(forget_inputs), len(retain_inputs)])
 
 
 class ConflictOEU(ParallelOEU):

@@ -1,10 +1,12 @@
-"""Two standard image networks, at the sizes that small images want."""
+"""Two standard image networks, at the sizes that small images want, and what is quantized in a network."""
 
 import functools
 
 from torch import nn
 
 from .. import boundary
+from ..core.quantizer import is_quantizer, owner
+from .results import aligned
 
 
 def resnet18(num_classes, width=64, stem_stride=1):
@@ -68,6 +70,40 @@ def mobilenet_v2(num_classes, width=32, stem_stride=1):
 
 
 ARCHITECTURES = {"resnet18": resnet18, "mobilenet_v2": mobilenet_v2}
+
+
+def quantized_layers(model):
+    """What is quantized in a model and what is not, for `print`: Markdown, a row a layer with matrices or kernels.
+
+    model: any `nn.Module`, such as `oeu_ref.core.network.quantize_model` gives.  A row holds the layer's name and
+    class, the number of its parameters, the bits of weights and inputs, 32 for float, and, where the weights are in
+    float, why.  Returns a string.  Raises TypeError for no module.
+    """
+    boundary.instance("model", model, nn.Module, "torch.nn.Module")
+    sizes = {}
+    for name, parameter in model.named_parameters():
+        sizes.setdefault(owner(model, name), []).append(parameter)
+    rows = [["layer", "kind", "parameters", "weight bits", "input bits", "why in float"]]
+    for name, parameters in sizes.items():
+        layer = model.get_submodule(name)
+        if all(p.ndim < 2 for p in parameters) or is_quantizer(layer):
+            continue
+        quantizers = [getattr(layer, f"{what}_quantizer", None) for what in ("weight", "activation")]
+        bits = [str(q.bits) if q is not None else "32" for q in quantizers]
+        why = "" if quantizers[0] is not None else _why_in_float(model, name, layer)
+        rows.append([name, type(layer).__name__, str(sum(p.numel() for p in parameters)), *bits, why])
+    return aligned(rows, left=2)
+
+
+def _why_in_float(model, name, layer):
+    if hasattr(layer, "weight_quantizer"):
+        return "as asked for"
+    if not isinstance(layer, (nn.Conv2d, nn.Linear)):
+        return "neither Conv2d nor Linear"
+    if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.MultiheadAttention):
+        return "attention reads its weight past it"
+    plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+    return "a forward of its own" if type(layer).forward is not plain.forward else "not asked for"
 
 
 def _image_network(num_classes, width, stem_stride):

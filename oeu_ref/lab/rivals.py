@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from .. import boundary
 from ..beyond import distributed
-from ..core.undo import in_mode
+from ..core.entropy import log_softmax
+from ..core.undo import in_mode, logits_of
 from ..data.samples import Samples
 from .baselines import Method
 
@@ -43,7 +44,7 @@ class UniformTarget(Method):
         if forget is None:
             return None, self.cross_entropy(retain)
         mine = distributed.shard(forget)
-        loss = -functional.log_softmax(self.model(mine.inputs), dim=1).mean()
+        loss = -functional.log_softmax(logits_of(self.model, mine.inputs), dim=1).mean()
         return distributed.part(loss, len(mine), len(forget)), self.cross_entropy(retain)
 
 
@@ -57,13 +58,13 @@ class Taught(Method):
     @torch.no_grad()
     def teach(self, inputs):
         """The teacher's logits, (N, K)."""
-        return self.teacher(inputs)
+        return logits_of(self.teacher, inputs)
 
     def divergence(self, inputs):
         """(mean KL(p_o || p) in nats, logits (N, K)) of inputs (N, ...)."""
-        logits = self.model(inputs)
-        target = self.teach(inputs).log_softmax(dim=1)
-        loss = functional.kl_div(logits.log_softmax(dim=1), target, reduction="batchmean", log_target=True)
+        logits = logits_of(self.model, inputs)
+        target, found = (log_softmax.unchecked(z) for z in (self.teach(inputs), logits))
+        loss = functional.kl_div(found, target, reduction="batchmean", log_target=True)
         return loss, logits
 
 
@@ -127,8 +128,9 @@ class Lotus(Taught):
     def accuracy(self, samples, batch_size=1024):
         """Share of samples that the model classifies right in eval mode, in [0, 1]."""
         with in_mode(self.model):
-            predicted = torch.cat([self.model(part).argmax(dim=1) for part in samples.inputs.split(batch_size)])
-        return (predicted == samples.labels).double().mean().item()
+            parts = samples.inputs.split(batch_size)
+            predicted = torch.cat([logits_of(self.model, part).argmax(dim=1) for part in parts])
+        return (predicted == samples.labels).sum().item() / len(samples)
 
     def tempered(self):
         """T as the model is now."""
@@ -149,7 +151,7 @@ class Lotus(Taught):
                 target = self.noisy(batch.inputs)
                 target = target.argmax(dim=1) if side else (target / self.temperature).softmax(dim=1)
                 mine = distributed.shard(batch)
-                loss = functional.cross_entropy(self.model(mine.inputs), distributed.shard(target))
+                loss = functional.cross_entropy(logits_of(self.model, mine.inputs), distributed.shard(target))
                 losses[side] = distributed.part(loss, len(mine), len(batch))
         return tuple(losses)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..core.batch_norm import recalibrate_batchnorm
-from ..core.undo import in_mode, undone, undone_on_error
+from ..core.undo import in_mode, logits_of, undone, undone_on_error
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Batches, Samples
 from .checkpoints import Checkpoint
@@ -128,10 +128,11 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
         total = 0.0
         for _ in range(steps):
             with untouched:
-                model.train()
+                if not model.training:  # else its layers are in the modes that its owner gave them
+                    model.train()
                 batch = next(source)
                 mine = distributed.shard(batch)
-                logits = model(mine.inputs)
+                logits = logits_of(model, mine.inputs)
                 if highest >= logits.shape[1]:
                     raise ValueError(
                         f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
@@ -280,10 +281,13 @@ def probabilities(model, inputs, batch_size=1024):
     if len(boundary.instance("inputs", inputs, torch.Tensor, "tensor")) == 0:
         raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
     with in_mode(model):
-        logits = torch.cat([model(batch) for batch in inputs.split(boundary.integer("batch_size", batch_size, 1))])
-    if not logits.isfinite().all():
+        batches = inputs.split(boundary.integer("batch_size", batch_size, 1))
+        logits = torch.cat([logits_of(model, batch) for batch in batches])
+    # float64 on the CPU alone: there are devices without it; -inf, of a masked class, has the probability 0
+    found = logits.cpu().double().softmax(dim=1)
+    if not found.isfinite().all():
         raise NonFiniteError("the model's logits must be finite: its weights or inputs are not, or are too large")
-    return logits.double().softmax(dim=1).cpu().numpy()
+    return found.numpy()
 
 
 def predictions(model, samples, batch_size=1024):

@@ -174,7 +174,7 @@ def test_an_update_of_infinite_effect_is_taken_back(kind, make):
             oeu.step(*batches(1))
         optimizer.param_groups[0]["lr"] = 1e308
         before, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()["state"])
-        with pytest.raises(NonFiniteError, match="lower the learning rate; the parameters are as before"):
+        with pytest.raises(NonFiniteError, match="lower the learning rate; nothing was changed"):
             oeu.step(*batches(0))
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         left = optimizer.state_dict()["state"]
