@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from oeu_ref.__main__ import main
-from oeu_ref.commands import command
+from oeu_ref.core import EntropyStop
 from oeu_ref.data.image_sets import Images, load_images
-from oeu_ref.data.requests import class_numbers, held_out, indices_of_file
+from oeu_ref.data.requests import class_numbers, held_out, indices_of_file, like
+from oeu_ref.lab import command_line, engine
 from oeu_ref.lab.cells import load_model
 from oeu_ref.lab.experiment import Experiment, ForgettingCopies
 from oeu_ref.lab.tables import experiment_named
@@ -63,6 +64,117 @@ def test_where_nothing_is_asked_for_the_draws_are_the_first_and_the_next():
     assert validation.tolist() == [1, 3] and train.tolist() == [0, 2, 4]
     validation, train = held_out(order, 2, 3, torch.tensor([1, 5]))
     assert validation.tolist() == [3, 4] and train.tolist() == [0, 1, 5]
+
+
+# --- whole classes -------------------------------------------------------------------------------------------------
+
+
+def test_test_images_of_whole_classes_are_apart():
+    """As in SalUn's protocol: they are in no part but one of their own, all others are where they were."""
+    everything = split(DATA, forget_ratio=0.2)
+    assert everything.test_of_forgotten is None and len(everything.test) == 30
+    found = split(DATA, forget_classes=(1, 3))
+    assert set(found.test_of_forgotten.labels.tolist()) == {1, 3} == set(found.forget.labels.tolist())
+    assert set(found.test.labels.tolist()) == {0, 2, 4}
+    assert sorted(shown(found.test) + shown(found.test_of_forgotten)) == list(range(200, 230))
+    assert [200 + i for i in found.indices["test"].tolist()] == shown(found.test)
+    assert found.to("cpu").test_of_forgotten.labels.tolist() == found.test_of_forgotten.labels.tolist()
+
+
+def test_a_class_of_which_something_is_kept_stays_in_the_test_set(tmp_path):
+    """Whether it was named by index or by class is all the same."""
+    for kept, left in ((1, {0, 1, 2, 3, 4}), (0, {0, 2, 3, 4})):
+        (tmp_path / "f").write_text("\n".join(str(i) for i in range(1, 100 - 5 * kept, 5)))
+        found = split(DATA, forget_file=str(tmp_path / "f"), validation_size=4)
+        if kept and 96 in found.indices["validation"]:
+            continue
+        assert set(found.test.labels.tolist()) == left
+
+
+def test_without_a_test_image_of_a_class_that_is_kept_nothing_can_be_said():
+    data = dataclasses.replace(DATA, test_images=DATA.test_images[1::5], test_labels=DATA.test_labels[1::5])
+    with pytest.raises(ValueError, match="test_size must leave test images of classes that are kept"):
+        split(data, forget_classes=(1,))
+
+
+def pair(labels, right):
+    """(probabilities, labels) of five classes, where those of the classes `right` are predicted and the others not."""
+    labels = np.asarray(labels)
+    return np.eye(5)[np.where(np.isin(labels, right), labels, (labels + 1) % 5)] * 0.9 + 0.02, labels
+
+
+def test_a_perfect_forgetter_of_a_class_loses_no_accuracy_by_it():
+    """TA, attack and AUC are of the other classes' images; the accuracy on the class's own is a figure of its own."""
+    kept = [0, 2, 3, 4]
+    found = {
+        "retain": pair(kept * 10, kept),
+        "test": pair(kept * 5, kept),
+        "forget": pair([1] * 10, kept),
+        "test_of_forgotten": pair([1, 1, 1, 1], kept),
+    }
+    values = engine.measure(found, 0)["metrics"]
+    assert (values["TA"], values["FA"], values["TA_forgotten"]) == (100, 0, 0)
+    without = {part: value for part, value in found.items() if part != "test_of_forgotten"}
+    again = engine.measure(without, 0)["metrics"]
+    assert again == {key: value for key, value in values.items() if key != "TA_forgotten"}
+    proxy = engine.proxy({**without, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)
+    assert proxy["VA"] == 100
+    some_kept = {**without, "retain": pair([0, 1, 2, 3, 4] * 10, kept)}
+    assert engine.proxy({**some_kept, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)["VA"] == 80
+
+
+def test_unseen_samples_are_taken_in_the_classes_and_shares_of_what_is_to_be_forgotten():
+    """As many as the scarcest class allows, and at least one of each."""
+    unseen = torch.arange(50) % 5
+    assert like(torch.tensor([3]), unseen).tolist() == list(range(3, 50, 5))
+    chosen = like(torch.tensor([3, 1, 3, 3]), unseen)
+    assert unseen[chosen].bincount(minlength=5).tolist() == [0, 3, 0, 10, 0] and chosen.tolist() == sorted(chosen)
+    chosen = like(torch.tensor([0] * 99 + [4]), unseen)
+    assert unseen[chosen].bincount(minlength=5).tolist() == [10, 0, 0, 0, 1]
+    with pytest.raises(ValueError, match="validation_size must leave an image of each class to forget.*class 7"):
+        like(torch.tensor([1, 7]), unseen)
+
+
+@pytest.mark.parametrize("request_", [{"forget_classes": (3,)}, {"forget_ratio": 0.2}])
+def test_the_stop_rule_of_a_request_asks_unseen_samples_of_its_classes(request_, monkeypatch):
+    """And of one by chance, as before, the first of all."""
+    asked = []
+
+    class Asked(EntropyStop):
+        def __init__(self, model, forget_inputs, unseen_inputs, **options):
+            asked.append(unseen_inputs)
+            super().__init__(model, forget_inputs, unseen_inputs, **options)
+
+    monkeypatch.setattr(engine, "EntropyStop", Asked)
+    monkeypatch.setattr(engine, "unlearn", lambda *args: [])
+    info = dataclasses.replace(engine.METHODS["oeu_stop"], make=lambda *args, **options: None)
+    monkeypatch.setitem(engine.METHODS, "oeu_stop", info)
+    experiment = Experiment(**{"forget_ratio": None, "validation_size": 30, **request_})
+    splits = experiment.split(DATA, 1)
+    engine.unlearned(experiment, splits, 1, torch.nn.Identity(), "oeu_stop", None, 1)
+    wanted = splits.validation.labels == 3 if "forget_classes" in request_ else slice(None)
+    assert torch.equal(asked[0], splits.validation.inputs[wanted])
+
+
+def test_a_stop_rule_that_has_nothing_to_do_says_so():
+    """Once, at the first question; a run that reaches its end later says nothing."""
+    model = torch.nn.Linear(2, 3)
+    sure, unsure = torch.full((4, 2), 50.0), torch.zeros(4, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
+        model.bias.zero_()
+    with pytest.warns(UserWarning, match="nothing is to be done.*the same classes in the same shares"):
+        assert EntropyStop(model, unsure, sure).reached()
+    stop = EntropyStop(model, sure, unsure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not stop.reached()
+        with torch.no_grad():
+            model.weight.zero_()
+        assert stop.reached()
+        again = EntropyStop(model, unsure, sure)
+        again.load_state_dict(stop.state_dict())
+        assert again.reached()
 
 
 FILES = {
@@ -211,6 +323,11 @@ def test_a_request_is_said_by_name_and_count_and_copies_can_go_too(home, capsys)
     assert f"to be forgotten: {count} of 120 training images, {count} of class 'dog' (1)" in said
     assert document["experiment"]["forget_classes"] == ["dog"] and document["experiment"]["forget_copies"] is True
     assert not (home / "~").exists()
+    row = json.loads((home / "results" / document["rows"][0]["files"][0]).read_text())
+    assert row["data"]["test_of_forgotten"] > 0 and 0 <= row["metrics"]["TA_forgotten"] <= 100
+    table = (home / "results" / "report.md").read_text()
+    assert "TA forgotten" in table and "Test images of forgotten classes are in no figure" in table
+    assert main(command) == 0  # the cells are found again
     assert load_model(home / "results" / "seed-1" / "original.pt").training is False
 
 
@@ -235,7 +352,7 @@ def test_results_that_windows_wrote_are_read_elsewhere(home, capsys):
 
 def test_numbers_of_classes_are_recorded_as_numbers():
     """As in results of before classes had names; 03 can only be a name."""
-    assert [command._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [
+    assert [command_line._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [
         3,
         "03",
         "cat",

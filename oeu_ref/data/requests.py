@@ -96,6 +96,31 @@ def settle_copies(train, test, indices, forget_too):
     return {"forget": forget, **settled}
 
 
+def of_whole_classes(forget, retain, test):
+    """Which test samples are of classes of which nothing is kept: (M,) bool, as the labels (M,) of test.
+
+    forget, retain, test: labels.  Source: SalUn's code, which takes such classes out of the test set: a retrained model
+    cannot know them, and a perfect one would lose accuracy there and give its test images to the attack as unseen.
+    """
+    classes = forget.unique()
+    return torch.isin(test, classes[~torch.isin(classes, retain)])
+
+
+def like(labels, unseen):
+    """Positions of unseen samples of the classes that are to be forgotten, in their shares: as many as there are.
+
+    labels: (N,) int64, of what is to be forgotten; unseen: (M,) int64, of unseen samples.  Returns int64, ascending.
+    Raises ValueError for a class of which no sample is unseen.
+    """
+    classes, counts = labels.unique(return_counts=True)
+    there = [(unseen == c).nonzero().flatten() for c in classes]
+    for c, at in zip(classes.tolist(), there):
+        if not len(at):
+            raise ValueError(f"validation_size must leave an image of each class to forget, there is none of class {c}")
+    share = min(len(at) / count for at, count in zip(there, counts.tolist()))
+    return torch.cat([at[: max(1, round(share * count))] for at, count in zip(there, counts.tolist())]).sort().values
+
+
 def _contents(samples):
     """What tells inputs apart, one by one: a digest of each one's bytes."""
     return [hashlib.blake2b(row, digest_size=16).digest() for row in samples.inputs.flatten(1).contiguous().numpy()]

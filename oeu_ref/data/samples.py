@@ -66,7 +66,8 @@ class Splits:
 
     train: what the original model learned, in order; forget, retain: the two parts of it; validation: unseen, for the
     stop rule; test: unseen, for the metrics; forget_indices: (N_forget,) int64, positions in train, ascending;
-    indices: {part: positions in the data set}; classes: their names.
+    indices: {part: positions in the data set}; classes: their names; test_of_forgotten: test samples of classes of
+    which none is kept, which are not in test; None where there are no such classes.
     """
 
     train: Samples
@@ -77,11 +78,12 @@ class Splits:
     forget_indices: Tensor
     indices: dict = field(default_factory=dict)
     classes: tuple = ()
+    test_of_forgotten: Samples | None = None
 
     def to(self, device):
         """The same splits on another device."""
-        parts = ("train", "forget", "retain", "validation", "test")
-        return replace(self, **{name: getattr(self, name).to(device) for name in parts})
+        parts = {name: value for name, value in vars(self).items() if isinstance(value, Samples)}
+        return replace(self, **{name: samples.to(device) for name, samples in parts.items()})
 
 
 def stream(seed, name):

@@ -21,6 +21,7 @@ from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described
 from .training import as_left
 
+
 TRAINED = ("original", "retrain", "retrain again")
 
 
@@ -140,6 +141,8 @@ def run_cell(runner, experiment, cell, on_images=None):
     origin = {"source": pathlib.PurePath(data.source).name, "sha256": data.sha256}
     if "forget" in identity:
         origin["forget_sha256"] = identity["forget"]
+    if "test_of_forgotten" in identity:
+        origin["test_of_forgotten"] = identity["test_of_forgotten"]
     document = {
         "experiment": described(experiment),
         "plan": cell.plan(),
@@ -161,6 +164,8 @@ def _identity(cell, experiment, data, splits):
     identity = {**cell.plan(), "experiment": described(experiment), "data": data.sha256}
     if experiment.forget_file is not None:  # the file's name says nothing about what is in it
         identity["forget"] = hashlib.sha256(splits.indices["forget"].numpy()).hexdigest()
+    if splits.test_of_forgotten is not None:  # results of before they were apart are of another test set
+        identity["test_of_forgotten"] = len(splits.test_of_forgotten)
     return results.plain(identity)
 
 
@@ -168,7 +173,8 @@ def _identity_of(found):
     """The same, from the contents of a finished cell's JSON file."""
     data = found.get("data", {})
     identity = {**found.get("plan", {}), "experiment": found.get("experiment"), "data": data.get("sha256")}
-    return {**identity, "forget": data["forget_sha256"]} if "forget_sha256" in data else identity
+    keys = {"forget": "forget_sha256", "test_of_forgotten": "test_of_forgotten"}
+    return identity | {name: data[key] for name, key in keys.items() if key in data}
 
 
 def device_name(device):
@@ -273,9 +279,16 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
             "forget": [report.forget_loss for report in reports],
             "retain": [report.retain_loss for report in reports],
         },
-        "cosines": {layer: [round(c, 4) for c in found] for layer, found in engine.cosines(reports).items()},
+        "cosines": _cosines(reports),
         "seconds": seconds,
     }
+
+
+def _cosines(reports):
+    """Cosine of forget and retain gradient: dict layer -> a value a step; empty for methods that do not report it."""
+    if not reports or not hasattr(reports[0], "layer_cosines"):
+        return {}
+    return {name: [round(r.layer_cosines[name], 4) for r in reports] for name in reports[0].layer_cosines}
 
 
 class Clock:

@@ -20,6 +20,7 @@ from .. import boundary
 from ..beyond import distributed
 from ..core.stop_rule import EntropyStop
 from ..core.unlearner import NonFiniteError
+from ..data.requests import like
 from ..data.samples import Splits, stream
 from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
@@ -68,8 +69,10 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     stop = None
     if info is not None and info.stops:
         # unseen by training and by the metrics, and asked for inputs alone
-        parts = splits.forget.inputs[:STOP_SAMPLES], splits.validation.inputs[:STOP_SAMPLES]
-        stop = EntropyStop(model, *parts, every=experiment.stop_every)
+        asked, unseen = splits.forget[:STOP_SAMPLES], splits.validation
+        if experiment.is_request:  # the classes of what somebody chose may be harder than others, or easier
+            unseen = unseen[like(asked.labels, unseen.labels)]
+        stop = EntropyStop(model, asked.inputs, unseen.inputs[:STOP_SAMPLES], every=experiment.stop_every)
         if experiment.unlearning().recalibrated:
             retain = splits.retain[:: -(-len(splits.retain) // STOP_SAMPLES)]
             stop = StopAsLeft(stop, retain, experiment.unlearning())
@@ -106,6 +109,7 @@ class StopAsLeft:
 
 def outputs(model, splits, parts=MEASURED):
     """{part: (probabilities, labels)} of a model, all that is measured of it.  Raises as `predictions`."""
+    parts = (*parts, "test_of_forgotten") if splits.test_of_forgotten is not None else parts
     return {part: predictions(model, getattr(splits, part)) for part in parts}
 
 
@@ -118,8 +122,10 @@ def measure(found, seed):
     """{"metrics": as `metrics.unlearning_metrics`, "entropy_histograms": {part: counts in BINS bins up to log K nats}}.
 
     found: `outputs` of retain, test and forget samples; labels count as they were trained on, noise included; seed: of
-    the membership attack's choice of members.
+    the membership attack's choice of members. Where there are those of "test_of_forgotten", metrics hold "TA_forgotten"
+    too, the accuracy on test samples of classes of which none is kept, which count in no other figure.
     """
+    of_forgotten = found.get("test_of_forgotten")
     found = {part: found[part] for part in MEASURED}
     limit = math.log(found["test"][0].shape[1])
     histograms = {
@@ -127,6 +133,8 @@ def measure(found, seed):
         for part, (p, _) in found.items()
     }
     values = metrics.unlearning_metrics(**found, attack=SupportVectorAttack(seed))
+    if of_forgotten is not None:
+        values["TA_forgotten"] = metrics.accuracy(*of_forgotten)
     return {"metrics": values, "entropy_histograms": histograms}
 
 
@@ -135,8 +143,11 @@ def proxy(found, seed):
 
     found: `outputs` of retain, forget and validation samples. VA: accuracy on the validation samples; MIA: by an attack
     that learned on retain against the first half of them; MIA_unseen: what that attack says of the second half.
+    Validation samples of classes of which nothing is kept do not count.
     """
     forget, retain, validation = (found[part] for part in ("forget", "retain", "validation"))
+    gone = np.setdiff1d(forget[1], retain[1])
+    validation = tuple(array[~np.isin(validation[1], gone)] for array in validation)
     half = len(validation[1]) // 2
     known, unknown = (tuple(array[part] for array in validation) for part in (slice(half), slice(half, None)))
     targets = np.concatenate([metrics.confidence(*part) for part in (forget, unknown)])
@@ -222,15 +233,11 @@ def forget(case, method, settings, steps, on_step=None, options=()):
     return model, reports, time.perf_counter() - start
 
 
-def cosines(reports):
-    """Cosine of forget and retain gradient: dict layer -> a value a step; empty for methods that do not report it."""
-    layers = getattr(reports[0], "layer_cosines", {}) if reports else {}
-    return {layer: [report.layer_cosines[layer] for report in reports] for layer in layers}
-
-
 def checked_seeds(seeds):
     """Return `seeds` as a list; raise TypeError or ValueError unless they are distinct integers >= 0, at least one."""
-    seeds = [boundary.integer("seeds", seed, 0) for seed in boundary.sequence("seeds", seeds, "integers")]
+    if isinstance(seeds, (str, bytes)) or not hasattr(seeds, "__iter__"):
+        raise TypeError(f"seeds must be a sequence of integers, got {seeds!r}")
+    seeds = [boundary.integer("seeds", seed, 0) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be at least one integer, each different, got {seeds}")
     return seeds

@@ -10,7 +10,7 @@ import torch
 from .. import boundary
 from ..core.network import QuantMLP, quantize_model
 from ..data.image_sets import load_images
-from ..data.requests import class_numbers, held_out, indices_of_file, settle_copies
+from ..data.requests import class_numbers, held_out, indices_of_file, of_whole_classes, settle_copies
 from ..data.samples import Samples, Splits, class_indices, digits, forget_split, split_at, stream
 from . import baselines, options, rivals
 from .images import ImageClassifier, augment, channel_statistics
@@ -119,8 +119,13 @@ class Experiment(options.Setup):
         test = Samples(data.test_images, data.test_labels)
         indices = settle_copies(everything, test, indices, self.forget_copies)
         forget, retain, chosen = split_at(training, torch.isin(train_at, indices["forget"]).nonzero().flatten())
+        gone = of_whole_classes(forget.labels, retain.labels, test.labels[indices["test"]])
+        if gone.all():
+            raise ValueError("test_size must leave test images of classes that are kept, there are none")
+        of_forgotten = test[indices["test"][gone]] if gone.any() else None
+        indices["test"] = indices["test"][~gone]
         validation, test = everything[indices["validation"]], test[indices["test"]]
-        return Splits(training, forget, retain, validation, test, chosen, indices, data.classes)
+        return Splits(training, forget, retain, validation, test, chosen, indices, data.classes, of_forgotten)
 
     def network(self, splits):
         """The quantized classifier of a seed's images, with the global generator's initial weights."""

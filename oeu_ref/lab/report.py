@@ -152,6 +152,8 @@ def table(document, rows):
         if same and row["method"] in paper:
             summary[i]["paper_AG"] = {"mean": paper[row["method"]]["AG"], "spread": None}
     columns = (*COLUMNS, "paper_AG") if paper and same else COLUMNS
+    if "TA_forgotten" in summary["original"]:
+        columns = (*columns[:3], "TA_forgotten", *columns[3:])
     return results.table(summary, labels, columns)
 
 
@@ -204,6 +206,8 @@ def about(document):
         + ".",
         f"Device: {first['device']}; torch {versions['torch']}, oeu_ref {versions['oeu_ref']}.",
     ]
+    if "TA_forgotten" in first["metrics"]:
+        lines.append("Test images of forgotten classes are in no figure but TA forgotten, the accuracy on them.")
     if document["name"] in PAPER:
         lines.append(f"AG in the paper: {PAPER_SOURCE}.")
     return "  \n".join(lines)

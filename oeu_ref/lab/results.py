@@ -9,11 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__, files
+from .. import __version__
+from ..files import write_bytes, write_json, write_text
 
-write_json, write_text = files.write_json, files.write_text  # beside `read_json`, for who writes results
+__all__ = [
+    "COLUMNS",
+    "aligned",
+    "escaped",
+    "finished",
+    "format_value",
+    "how_unlearned",
+    "inside",
+    "mean_and_spread",
+    "output_directory",
+    "over",
+    "plain",
+    "read_json",
+    "summarize",
+    "table",
+    "versions",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "seconds")
 TITLES = {
+    "TA_forgotten": "TA forgotten",
     "forget_vs_test_auc": "forget-vs-test AUC",
     "seconds": "s",
     "time": "time / Retrain",

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import math
 import pathlib
+import sys
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from ..lab.engine import checked_seeds
 from ..lab.experiment import Digits, checked_method
 from ..lab.options import LABELS
 from ..lab.report_figures import LINES
-from .study import document
+from .study import document, write
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -153,8 +154,7 @@ def images(runner, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SE
         "caption": _images_caption(loaded),
     }
     config = {**dataclasses.asdict(experiment), "weight_bits": widths, "activation_bits": widths}
-    data = document(QUESTION, config, checked_seeds(seeds), found)
-    return figures.written(out, "bits", data, markdown(data), figure)
+    return write(out, "bits", document(QUESTION, config, checked_seeds(seeds), found), sys.modules[__name__])
 
 
 def folder(out, width):
