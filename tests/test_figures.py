@@ -10,7 +10,8 @@ import matplotlib
 import pytest
 
 import oeu_ref
-from oeu_ref.lab import demo, figures
+from oeu_ref.lab import demo, figures, report_figures
+from oeu_ref.lab.experiment import METHODS
 from oeu_ref.studies import study
 
 LAB = pathlib.Path(oeu_ref.__file__).parent / "lab"
@@ -64,3 +65,9 @@ def test_a_picture_that_fails_is_a_warning(tmp_path):
 def test_a_picture_without_anything_to_show_is_none(tmp_path):
     assert figures.picture(tmp_path / "nothing.png", lambda: None) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_every_method_has_a_line_of_its_own():
+    """Also in grey: no two methods share line and marker."""
+    looks = [(style["linestyle"], style["marker"]) for style in report_figures.LINES.values()]
+    assert list(report_figures.LINES) == list(METHODS) and len(set(looks)) == len(looks)

@@ -8,26 +8,13 @@ from .experiment import METHODS
 from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, draw_histograms, new_figure, picture
 
 # a line style and a marker of its own for each method, so that they can be told apart in grey
+COLOURS = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#8C8C8C", "#6B2C52", "#444444", "#0072B2", "#E69F00"
+COLOURS = STYLES["oeu"]["color"], *COLOURS
+MARKERS = "os^DvPX*<>h"
+# the twelfth method has the first one's colour and marker, but another line
 LINES = {
-    name: {"linestyle": ("-", "--", "-.", ":")[i % 4], "marker": "os^DvPX*<>h"[i], "color": color}
-    for i, (name, color) in enumerate(
-        zip(
-            METHODS,
-            (
-                STYLES["oeu"]["color"],
-                "#0072B2",
-                "#E69F00",
-                "#009E73",
-                "#56B4E9",
-                "#D55E00",
-                "#8C8C8C",
-                "#6B2C52",
-                "#444444",
-                "#0072B2",
-                "#E69F00",
-            ),
-        )
-    )
+    name: {"linestyle": ("-", "--", "-.", ":")[i % 4], "marker": MARKERS[i % 11], "color": COLOURS[i % 11]}
+    for i, name in enumerate(METHODS)
 }
 
 
