@@ -126,6 +126,28 @@ def variant_quotes():
     )
 
 
+def loop_quotes():
+    """What all methods share, and where projection matters."""
+    left, anew = stored("demo"), stored("demo-recalibrated")
+    for method, label in left["labels"].items():
+        if method not in ("original", "retrain"):
+            pairs = [(runs, metric) for metric in ("AG", "TA") for runs in (left["runs"], anew["runs"])]
+            yield LAB, row(label, [spread(each(runs, "metrics", method, metric)) for runs, metric in pairs])
+    for name, entry in stored("projection")["variants"].items():
+        ends = [losses and losses[-1] for losses in entry["retain_losses"]]
+        cells = [spread(entry["AG"][f"AG, {which}"]) for which in ("own best setting", "the demo's OEU setting")]
+        yield LAB, row(PROJECTIONS[name], [*cells, spread(ends, 2)])
+
+
+PROJECTIONS = {
+    "no projection": "one scalar for all layers and steps",
+    "global": "a scalar a step (global projection)",
+    "module, undo": "a scalar a layer and step (OEU)",
+    "only under conflict": "the same, only under conflict (PCGrad's rule)",
+    "forget-only steps": "forget-only steps",
+}
+
+
 def study_quotes():
     """What the studies found, in their README and in notebook 7."""
     notebook = "notebooks/07_limits_and_studies.ipynb"
@@ -205,7 +227,7 @@ def text_of(path):
     return " ".join(text.split())
 
 
-QUOTES = [*demo_quotes(), *table_quotes(), *variant_quotes(), *study_quotes()]
+QUOTES = [*demo_quotes(), *table_quotes(), *variant_quotes(), *loop_quotes(), *study_quotes()]
 
 
 @pytest.mark.parametrize(("path", "sentence"), QUOTES, ids=[f"{path}: {sentence[:40]}" for path, sentence in QUOTES])

@@ -147,8 +147,8 @@ def _lagging(monitor):
         return None
     return (
         f"the retain loss is {gap:.2f} nats higher in eval mode than in train mode: BatchNorm's statistics are those "
-        "of a network that is gone; estimate them anew after the last step (recalibrate_batchnorm does it), or lower the "
-        "learning rate towards the end"
+        "of a network that is gone; estimate them anew after the last step (recalibrate_batchnorm does it), or lower "
+        "the learning rate towards the end"
     )
 
 

@@ -12,9 +12,9 @@ from ..lab.experiment import DEMO, described
 from ..lab.options import LABELS, SCHEDULES
 
 QUESTION = "Does a learning rate that falls to zero, or BatchNorm's statistics estimated anew, change who is best?"
-REPORTED_SEEDS = (1, 2, 3, 4, 5)
-SEARCH_SEEDS = (101, 102, 103)
-GRID = {"learning_rate": (0.03, 0.1, 0.3, 1.0), "weight": (0.01, 0.03, 0.1, 0.3, 1.0), "steps": (20, 80)}
+REPORTED_SEEDS = (1, 2, 3)
+SEARCH_SEEDS = (101,)
+GRID = {"learning_rate": (0.1, 0.3), "weight": (0.03, 0.3), "steps": (20, 80)}  # coarse: around what the demo chose
 QUICK_GRID = {"learning_rate": (0.1,), "weight": (0.3, 1.0), "steps": (2, 4)}
 WAYS = {
     f"{schedule}, {'anew' if recalibrated else 'as left'}": {"schedule": schedule, "recalibrated": recalibrated}
