@@ -4,8 +4,10 @@ import pathlib
 import sys
 
 from . import __version__, boundary, files, studies
-from .lab import commands, options
-from .lab.command_line import Command, Parser, in_words_of, meant, one_of, read, say
+from .commands import experiments
+from .commands.command import Command, Parser, in_words_of, meant, one_of, read, say
+from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune
+from .lab import options
 from .lab.options import NEEDED, option, record
 
 USAGE_ERROR = 2
@@ -207,16 +209,16 @@ class CheckVectors(Command):
 
 
 @record
-class Bits(commands.Rows):
+class Bits(experiments.Rows):
     __doc__ = f"""Makes the table of an experiment at several widths of weights and activations, in OUT/bits-WIDTH, and
-    bits.json, bits.md and bits.png in OUT. {commands.RESTART}"""
+    bits.json, bits.md and bits.png in OUT. {experiments.RESTART}"""
 
     line = "a table at each of several bit widths, and one picture of them all"
     example = "cifar10-10 --preset cpu --widths 2,4,8 --data-root data"
     without = ("bits", "weight_bits", "activation_bits")  # --widths says them all
     widths: tuple[int | str, ...] = options.bits((2, 4, 8), "of weights and activations, each")
-    methods: tuple[str, ...] = commands.methods(("oeu", "qmul", "rl"))
-    rules: tuple[str, ...] = option(("true",), commands.RULES, words=options.RULES)
+    methods: tuple[str, ...] = experiments.methods(("oeu", "qmul", "rl"))
+    rules: tuple[str, ...] = option(("true",), experiments.RULES, words=options.RULES)
 
     def where(self):
         return self.out or f"{super().where()}-bits"
@@ -293,7 +295,7 @@ class Bench(Folder):
     def run(self):
         from .lab.bench import bench
 
-        return self.show(bench(self.out, commands.checked_device(self.device), self.only, self.quick))
+        return self.show(bench(self.out, experiments.checked_device(self.device), self.only, self.quick))
 
 
 def _dot(result):
@@ -311,18 +313,9 @@ def _write_json(path, content):
 GROUPS = {
     "see it work": (Demo,),
     "is mine right?": (Template, Check, Vectors, CheckVectors),
-    "the paper's experiments": (
-        commands.Table,
-        commands.Ablation,
-        commands.Sweep,
-        Bits,
-        commands.Run,
-        commands.Tune,
-        commands.Replicate,
-        commands.Report,
-    ),
+    "the paper's experiments": (Table, Ablation, Sweep, Bits, Run, Tune, Replicate, Report),
     "beyond the paper": (Beyond, Variants),
-    "tools": (commands.Export, Bench),
+    "tools": (Export, Bench),
 }
 COMMANDS = {command.word(): command for group in GROUPS.values() for command in group}
 

@@ -14,13 +14,13 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Hashable, Sized
+import operator
+from collections.abc import Callable, Hashable, Sized
 
 GRANULARITIES = ("layer", "global")
 RESCALES = ("undo", "match")
 NORMALIZATIONS = ("exact", "additive")
 MASKS = ("clip", "round")
-LAYERS = ("module", "tensor")
 WIDTHS = ("binary", "ternary")  # of quantizers, beside 1 to 8 bits
 LARGEST = 2**31  # numbers in one array: 16 GiB in float64, and no typing error fills the memory
 LEAST = {"N": (1, "samples"), "K": (2, "classes")}  # of an axis of that name: the least size, and of what
@@ -73,12 +73,11 @@ class Rule:
     def check_of(self, name, library):
         """The check of one argument: maps (value, all arguments by name) to the value, converted, or raises."""
         before = (library,) if "library" in inspect.signature(self.accept).parameters else ()
-        depends = any(isinstance(s, of) for s in (*self.settings, *self.options.values()))
 
         def check(value, given):
             if self.optional and value is None:
                 return None
-            settings, options = self.resolved(given) if depends else (self.settings, self.options)
+            settings, options = self.resolved(given)
             return self.accept(name, value, *before, *settings, **options)
 
         return check
@@ -92,15 +91,12 @@ class Rule:
 class of:
     """Another argument as a setting of a rule, or a part of it: an attribute's name, or a function that finds it."""
 
-    def __init__(self, argument, part=None):
-        self.argument, self.part = argument, part
+    def __init__(self, argument, part=lambda value: value):
+        self.argument, self.part = argument, operator.attrgetter(part) if isinstance(part, str) else part
 
     def read(self, given):
         """The value, of all arguments by name."""
-        value = given[self.argument]
-        if callable(self.part):
-            return self.part(value)
-        return value if self.part is None else getattr(value, self.part)
+        return self.part(given[self.argument])
 
 
 # --- plain values -------------------------------------------------------------------------------------------------
@@ -193,9 +189,7 @@ def instance(name, value, kind, wanted=None):
 
 def function(name, value):
     """Return `value` if it is None or can be called; raise TypeError otherwise."""
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
-    return value
+    return value if value is None else instance(name, value, Callable, "function")
 
 
 def sequence(name, values, of):
@@ -390,6 +384,9 @@ Floats, Probabilities, Integers = (functools.partial(Rule, f) for f in (floats, 
 Labels, Samples, Step = (functools.partial(Rule, f) for f in (labels, samples, step))
 LOGITS = Floats("N", "K")
 FLAG = OneOf((True, False))
+FUNCTION, FUNCTION_OR_NONE = Instance(Callable, "function"), Instance(Callable, "function", optional=True)
+MASK, GRANULARITY, LAYER = OneOf(MASKS), OneOf(GRANULARITIES), OneOf(("module", "tensor"))
+RESCALE, NORMALIZATION = OneOf(RESCALES), OneOf(NORMALIZATIONS)
 ALPHA = Number(0, 1, "0: no protection, 1: full orthogonality")
 BETA = Number(0, math.inf, "the weight of the projected forget gradient")
 

@@ -16,7 +16,7 @@ import pytest
 
 import oeu_ref
 from oeu_ref.__main__ import COMMANDS, GROUPS, main
-from oeu_ref.lab.command_line import flag_of, in_words_of, read
+from oeu_ref.commands.command import flag_of, in_words_of, read
 from oeu_ref.lab.options import Setup
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from oeu_ref import files
 from oeu_ref.core.stop_rule import EntropyStop, mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import demo, engine, figures, results, search
@@ -344,7 +345,7 @@ def test_a_file_is_complete_before_it_gets_its_name(tmp_path, monkeypatch):
     contents = []
     rename = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (contents.append(open(a, "rb").read()), rename(a, b)))
-    results.write_bytes(tmp_path / "x", b"whole")
+    files.write_bytes(tmp_path / "x", b"whole")
     assert contents == [b"whole"] and (tmp_path / "x").read_bytes() == b"whole"
 
 

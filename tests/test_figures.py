@@ -4,7 +4,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import types
 
 import matplotlib
 import pytest
@@ -12,7 +11,6 @@ import pytest
 import oeu_ref
 from oeu_ref.lab import demo, figures, report_figures
 from oeu_ref.lab.experiment import METHODS
-from oeu_ref.studies import study
 
 LAB = pathlib.Path(oeu_ref.__file__).parent / "lab"
 
@@ -55,9 +53,8 @@ def test_what_stands_on_the_machine_changes_nothing(environment, settings, drawn
 
 def test_a_picture_that_fails_is_a_warning(tmp_path):
     """What was measured is written all the same, and what is missing is named with its reason."""
-    shown = types.SimpleNamespace(markdown=lambda data: "table", figure=lambda data: data["missing"])
     with pytest.warns(UserWarning, match=r"shown\.png was not drawn anew.*KeyError: 'missing'"):
-        written = study.write(tmp_path, "shown", {}, shown)
+        written = figures.written(tmp_path, "shown", {}, "table", lambda data: data["missing"])
     assert written["picture"] is None and written["markdown"].read_text() == "table\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shown.json", "shown.md"]
 

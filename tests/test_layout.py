@@ -27,7 +27,8 @@ BELOW = {
     "lab": ("boundary", "files", "reference", "core", "beyond", "integer", "data"),
     "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "data", "lab"),
     "own": ("boundary", "files", "reference", "core", "beyond", "data", "lab"),
-    "__main__": ("boundary", "files", "conformance", "lab", "studies"),
+    "commands": ("boundary", "files", "beyond", "lab"),
+    "__main__": ("boundary", "files", "conformance", "lab", "studies", "commands"),
     "__init__": (),
 }
 THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), "__main__": ()}
@@ -38,16 +39,17 @@ THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), 
 CEILINGS = {
     "boundary": 410,
     "files": 100,
-    "reference": 1025,
-    "core": 1675,
+    "reference": 930,
+    "core": 1595,
     "conformance": 4665,
     "beyond": 1405,
     "integer": 1300,
     "data": 1055,
-    "lab": 5860,
-    "studies": 3415,
+    "lab": 5270,
+    "studies": 3395,
+    "commands": 550,
     "own": 780,
-    "__main__": 331,
+    "__main__": 325,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from oeu_ref.__main__ import main
+from oeu_ref.commands import command
 from oeu_ref.core import EntropyStop
 from oeu_ref.data.image_sets import Images, load_images
 from oeu_ref.data.requests import class_numbers, held_out, indices_of_file, like
-from oeu_ref.lab import command_line, engine
+from oeu_ref.lab import engine
 from oeu_ref.lab.cells import load_model
 from oeu_ref.lab.experiment import Experiment, ForgettingCopies
 from oeu_ref.lab.tables import experiment_named
@@ -352,7 +353,7 @@ def test_results_that_windows_wrote_are_read_elsewhere(home, capsys):
 
 def test_numbers_of_classes_are_recorded_as_numbers():
     """As in results of before classes had names; 03 can only be a name."""
-    assert [command_line._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [
+    assert [command._number_or_word(word, int | str) for word in ("3", "03", "cat", "\u0663")] == [
         3,
         "03",
         "cat",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import boundary
-from ..boundary import GRANULARITIES, Gradients, LayerIds, OneOf
+from ..boundary import GRANULARITY, Gradients, LayerIds
 from ..core.projection import Layers, takes, wide
 from ..core.quantizer import is_quantizer
 from ..core.undo import copies_of, logits_of, undone_on_error
@@ -51,7 +51,7 @@ def hessian_vector_product(gradient, parameters, vector):
 @takes(
     parameters=Gradients(check_finite=False),
     direction=Gradients("parameters", check_finite=False),
-    granularity=OneOf(GRANULARITIES),
+    granularity=GRANULARITY,
     layer_ids=LayerIds("direction"),
 )
 def curvature(gradient, parameters, direction, granularity="global", layer_ids=None):

@@ -27,7 +27,7 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
     )
 
 
-@takes(alpha=boundary.ALPHA, rescale=boundary.OneOf(boundary.RESCALES))
+@takes(alpha=boundary.ALPHA, rescale=boundary.RESCALE)
 def projected(forget_grads, retain_history, layers, alpha=1.0, rescale="undo"):
     """`project_subspace` without the checks of tensors; layers: a `Layers` of the same tensors.
 

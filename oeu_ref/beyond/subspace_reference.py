@@ -9,7 +9,7 @@ Notation as there; B: orthonormal basis of the span of a layer's m retain gradie
 import numpy as np
 
 from .. import boundary
-from ..boundary import Gradients, LayerIds, OneOf, Rule, of
+from ..boundary import Gradients, LayerIds, Rule, of
 from ..reference.projection import COLLINEAR, layer_numbers, norm, takes, unit
 
 
@@ -27,8 +27,8 @@ SUBSPACE = {
     "forget_grads": Gradients(),
     "retain_history": Rule(_history, of("forget_grads")),
     "alpha": boundary.ALPHA,
-    "rescale": OneOf(boundary.RESCALES),
-    "granularity": OneOf(boundary.GRANULARITIES),
+    "rescale": boundary.RESCALE,
+    "granularity": boundary.GRANULARITY,
     "layer_ids": LayerIds("forget_grads"),
 }
 

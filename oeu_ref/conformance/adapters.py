@@ -10,11 +10,11 @@ import types
 
 import numpy as np
 
-from ..boundary import OneOf, Rule, function, one_of, taking
+from .. import boundary
+from ..boundary import OneOf, one_of, taking
 from .implementation import DECLARATIONS, OPTIONS
 
-SHAPES = ("lists", "tensors", "vectors")  # what a projection takes
-FUNCTION, OR_NONE, TAKES = Rule(function), Rule(function, optional=True), OneOf(SHAPES)
+FUNCTION, OR_NONE, TAKES = boundary.FUNCTION, boundary.FUNCTION_OR_NONE, OneOf(("lists", "tensors", "vectors"))
 takes = taking()
 
 

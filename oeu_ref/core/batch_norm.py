@@ -3,15 +3,14 @@
 import torch
 from torch.optim import swa_utils
 
-from .. import boundary
-from ..boundary import Integer, Rule, Samples, taking
+from ..boundary import FUNCTION_OR_NONE, Integer, Samples, taking
 from .stop_rule import MODEL
 from .undo import in_mode
 
 takes = taking(torch)
 
 
-@takes(model=MODEL, retain_inputs=Samples(), batch_size=Integer(1), share=Rule(boundary.function))
+@takes(model=MODEL, retain_inputs=Samples(), batch_size=Integer(1), share=FUNCTION_OR_NONE)
 def recalibrate_batchnorm(model, retain_inputs, batch_size=256, share=None):
     """Estimate the running statistics of every BatchNorm layer anew, as plain averages over batches of retain inputs.
 

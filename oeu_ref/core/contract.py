@@ -62,35 +62,29 @@ class NumPyContract:
         return tensor.detach().cpu().numpy()
 
 
-class FastContract:
-    """The projection of `oeu_ref.core.fast`, which has to obey the laws that `projection.py` obeys; nothing else."""
-
-    def __init__(self, dtype="float64"):
-        self.DTYPE, self._plain = dtype, NumPyContract(dtype)
+class _FastContract(NumPyContract):
+    """With the projection of `oeu_ref.core.fast`, which has to obey the laws that `projection.py` obeys."""
 
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
-        """List of arrays, shapes of forget_grads."""
-        return [g.numpy() for g in self._projected(forget_grads, retain_grads, alpha, granularity, rescale)]
+        forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
+        layers = projection.Layers(None, forget, granularity)
+        return [self._array(g) for g in fast.projected(forget, retain, layers, alpha, rescale, small=0)]
 
     def oeu_direction(self, forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
-        """List of arrays, shapes of forget_grads."""
-        g_perp = self._projected(forget_grads, retain_grads, alpha, granularity, rescale)
-        return [d.numpy() for d in torch._foreach_add(self._plain.tensors(retain_grads), g_perp, alpha=beta)]
+        g_perp = self.tensors(self.project(forget_grads, retain_grads, alpha, granularity, rescale))
+        return [self._array(d) for d in torch._foreach_add(self.tensors(retain_grads), g_perp, alpha=beta)]
 
-    def _projected(self, forget_grads, retain_grads, alpha, granularity, rescale):
-        forget, retain = self._plain.tensors(forget_grads), self._plain.tensors(retain_grads)
-        layers = projection.Layers(None, forget, granularity)
-        return fast.projected(forget, retain, layers, alpha, rescale, small=0)
+
+def only(implementation, *names):
+    """These of an implementation's attributes: what is as in another one is judged there."""
+    return types.SimpleNamespace(**{name: getattr(implementation, name) for name in names})
 
 
 float64 = NumPyContract("float64")
 float32 = NumPyContract("float32")
-# the other mask: what does not depend on it is judged above
-float64_round = types.SimpleNamespace(
-    QUANTIZER_MASK="round", fake_quantize_backward=NumPyContract(mask="round").fake_quantize_backward
-)
-fast_float64 = FastContract("float64")
-fast_float32 = FastContract("float32")
+float64_round = only(NumPyContract(mask="round"), "QUANTIZER_MASK", "fake_quantize_backward")
+fast_float64 = only(_FastContract("float64"), "DTYPE", "project", "oeu_direction")
+fast_float32 = only(_FastContract("float32"), "DTYPE", "project", "oeu_direction")
 
 
 def __getattr__(name):

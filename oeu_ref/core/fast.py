@@ -114,21 +114,9 @@ def _products(first, second, ids, count):
 
 
 def _flat(first, second):
-    """Both as vectors with elements in one common order, without a copy where their memory has that order anyway."""
-    if first.stride() == second.stride() and first.numel() and _is_dense(first):
-        return tuple(t.as_strided((t.numel(),), (1,)) for t in (first, second))
-    return first.reshape(-1), second.reshape(-1)
-
-
-def _is_dense(tensor):
-    """Whether the elements fill one stretch of memory in some order of the axes, as in channels-last."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
-        if size > 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
+    """Both as vectors with elements in the order of the first's memory: where both have that, no copy is made."""
+    axes = sorted(range(first.ndim), key=first.stride, reverse=True)  # channels-last, for instance
+    return first.permute(axes).reshape(-1), second.permute(axes).reshape(-1)
 
 
 def _worthwhile(grads, small):

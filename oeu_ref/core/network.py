@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import nn
 
-from ..boundary import FLAG, MASKS, Bits, Instance, OneOf, Sizes, taking
+from ..boundary import FLAG, MASK, Bits, Instance, Sizes, taking
 from ..reference.network import QuantizedMLP
 from .quantizer import QuantConv2d, Quantizer, QuantLinear, owner
 
@@ -54,7 +54,7 @@ class QuantMLP(nn.Module):
         return self
 
 
-@takes(model=Instance(nn.Module, "torch.nn.Module"), **BITS, mask=OneOf(MASKS))
+@takes(model=Instance(nn.Module, "torch.nn.Module"), **BITS, mask=MASK)
 def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, mask="clip"):
     """Copy of a float classifier whose Conv2d and Linear layers are quantized; all else, shortcuts too, stays.
 

@@ -9,9 +9,8 @@ import math
 
 import torch
 
-from .. import boundary
-from ..boundary import gradients, of, taking
-from ..reference.projection import layer_numbers
+from ..boundary import BETA, GRANULARITY, Gradients, LayerIds, Rule, gradients, of, taking
+from ..reference.projection import OPTIONS, layer_numbers
 
 takes = taking(torch)
 
@@ -32,19 +31,13 @@ def alike(name, value, library, other, other_name, check_finite=True):
     return value
 
 
-PROJECTION = {
-    "forget_grads": boundary.Gradients(),
-    "retain_grads": boundary.Rule(alike, of("forget_grads"), "forget_grads"),
-    "alpha": boundary.ALPHA,
-    "rescale": boundary.OneOf(boundary.RESCALES),
-    "normalization": boundary.OneOf(boundary.NORMALIZATIONS),
-    "epsilon": boundary.Positive(),
-    "granularity": boundary.OneOf(boundary.GRANULARITIES),
-    "layer_ids": boundary.LayerIds("forget_grads"),
-}
-
-
-@takes(**PROJECTION)
+@takes(
+    forget_grads=Gradients(),
+    retain_grads=Rule(alike, of("forget_grads"), "forget_grads"),
+    **OPTIONS,
+    granularity=GRANULARITY,
+    layer_ids=LayerIds("forget_grads"),
+)
 def project(
     forget_grads,
     retain_grads,
@@ -65,12 +58,7 @@ def project(
     return projected.unchecked(forget_grads, retain_grads, layers, alpha, rescale, normalization, epsilon)
 
 
-@takes(
-    alpha=boundary.ALPHA,
-    rescale=boundary.OneOf(boundary.RESCALES),
-    normalization=boundary.OneOf(boundary.NORMALIZATIONS),
-    epsilon=boundary.Positive(),
-)
+@takes(**OPTIONS)
 def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", normalization="exact", epsilon=1e-8):
     """`project` without the checks of tensors, which wait for the device; layers: a `Layers` of the same tensors."""
     epsilon = epsilon if normalization == "additive" else 0.0
@@ -102,7 +90,7 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", nor
     return [g.to(like.dtype) for g, like in zip(g_perp, forget_grads)]
 
 
-@takes(project, beta=boundary.BETA)
+@takes(project, beta=BETA)
 def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo", **options):
     """Direction of the OEU step, d = g_r + beta g_perp, which an optimizer then follows downhill.
 
@@ -114,10 +102,10 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 
 
 @takes(
-    first_grads=boundary.Gradients(check_finite=False),
-    second_grads=boundary.Rule(alike, of("first_grads"), "first_grads", check_finite=False),
-    granularity=boundary.OneOf(boundary.GRANULARITIES),
-    layer_ids=boundary.LayerIds("first_grads"),
+    first_grads=Gradients(check_finite=False),
+    second_grads=Rule(alike, of("first_grads"), "first_grads", check_finite=False),
+    granularity=GRANULARITY,
+    layer_ids=LayerIds("first_grads"),
 )
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
@@ -136,7 +124,7 @@ class Layers:
     names: what to call the L layers, their labels in order of first appearance.
     """
 
-    @takes(layer_ids=boundary.LayerIds("tensors"), granularity=boundary.OneOf(boundary.GRANULARITIES))
+    @takes(layer_ids=LayerIds("tensors"), granularity=GRANULARITY)
     def __init__(self, layer_ids, tensors, granularity="layer"):
         labels = range(len(tensors)) if layer_ids is None else layer_ids
         self.names = ["global"] if granularity == "global" else list(dict.fromkeys(labels))
@@ -149,15 +137,11 @@ class Layers:
         sums = _sums(torch._foreach_mul(first, second))
         return sums.new_zeros(self.count).index_add_(0, self.ids, sums)
 
-    def largest(self, tensors):
-        """Largest magnitude of each layer: (L,), 1 for a layer of zeros."""
-        values = torch.stack(torch._foreach_norm([t if t.numel() else t.new_zeros(1) for t in tensors], math.inf))
-        largest = values.new_zeros(self.count).scatter_reduce_(0, self.ids, values, "amax")
-        return torch.where(largest == 0, 1.0, largest)
-
     def sizes(self, tensors):
         """Power of two of each layer, (L,), by which its largest magnitude lies in [1, 2); 1 for a layer of zeros."""
-        largest = self.largest(tensors)
+        values = torch.stack(torch._foreach_norm([t if t.numel() else t.new_zeros(1) for t in tensors], math.inf))
+        largest = values.new_zeros(self.count).scatter_reduce_(0, self.ids, values, "amax")
+        largest = torch.where(largest == 0, 1.0, largest)
         return largest / (2 * torch.frexp(largest).mantissa)
 
     def plain_norms(self, tensors):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..boundary import FLAG, MASKS, Bits, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
+from ..boundary import FLAG, MASK, Bits, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
 from ..reference.quantizer import integer_range, step_gradient_scale
 from .projection import wide
 
@@ -21,27 +21,9 @@ takes = taking(torch)
 X = Floats()  # any shape, finite
 RANGE = {"q_min": Whole(), "q_max": Whole(of("q_min"), "q_min")}
 SIGNS = (-1, 1)  # range of the binary quantizer, whose codes are signs: for it "sign" stands in the mask's place
-LAYER = {"weight_bits": Bits(), "activation_bits": Bits(), "mask": OneOf(MASKS)}
-
-__all__ = [
-    "QuantConv2d",
-    "QuantLinear",
-    "Quantizer",
-    "binarize",
-    "binarize_backward",
-    "binary_codes",
-    "dequantize",
-    "fake_quantize",
-    "fake_quantize_backward",
-    "initial_binary_step",
-    "initial_step",
-    "integer_codes",
-    "integer_range",
-    "step_gradient_scale",
-]
 
 
-@takes(x=X, step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
+@takes(x=X, step=Step(), **RANGE, grad_scale=Number(0), mask=MASK)
 def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Round x to the grid step * {q_min, ..., q_max}, staying in floating point; differentiable in x and step.
 
@@ -50,15 +32,13 @@ def fake_quantize(x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     return _fake_quantized(x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
 
-@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
+@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=MASK)
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
 
     grad_out: the shape of x, dL/dx_hat, finite; grad_scale >= 0 scales the step's gradient alone; mask: "clip" (inside
     is Qn <= v <= Qp) or "round" (Qn <= round(v) <= Qp, as PyTorch's own operations have it).
-    Returns (grad_x, grad_step): the shape of x, and a 0-d tensor summed over all elements:
-
-        dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
+    Returns (grad_x, grad_step), as the reference: the shape of x, and a 0-d tensor summed over all elements.
     """
     return _backward(grad_out, x, _tensor(step, x), q_min, q_max, grad_scale, mask)
 
@@ -80,22 +60,16 @@ def dequantize(codes, step):
 
 @takes(x=X, step=Step(), grad_scale=Number(0))
 def binarize(x, step, grad_scale=1.0):
-    """Replace each value by the step with its sign: two levels, -s and s; differentiable in x and step.
+    """Replace each value by the step with its sign, s where x >= 0, -s elsewhere; differentiable in x and step.
 
-    grad_scale: as in `binarize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x: s where
-    x >= 0, -s elsewhere.
+    grad_scale: as in `binarize_backward`, which autograd calls.  Returns x_hat, the shape and dtype of x.
     """
     return _fake_quantized(x, _tensor(step, x), *SIGNS, grad_scale, "sign")
 
 
 @takes(x=X, grad_out=Like("x"), step=Step(), grad_scale=Number(0))
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
-    """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
-
-    grad_out, grad_scale, what is returned: as there.
-
-        dx_hat/dx = 1 where |x| <= s, 0 elsewhere;   dx_hat/ds = sign(x) - x/s inside, sign(0) = 1, the sign outside.
-    """
+    """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase; inside is |x| <= s."""
     return _backward(grad_out, x, _tensor(step, x), *SIGNS, grad_scale, "sign")
 
 
@@ -138,7 +112,7 @@ class Quantizer(nn.Module):
     forward: x of any shape, float -> x_hat, the shape and dtype of x.  Raises ValueError for unknown bits or mask.
     """
 
-    @takes(bits=Width(), signed=OneOf((True, False, None)), mask=OneOf(MASKS), per_sample=FLAG)
+    @takes(bits=Width(), signed=OneOf((True, False, None)), mask=MASK, per_sample=FLAG)
     def __init__(self, bits, signed=True, mask="clip", per_sample=False):
         super().__init__()
         self.bits, self.mask = bits, mask
@@ -279,8 +253,13 @@ def owner(model, parameter_name):
     return module.rpartition(".")[0] if is_quantizer(model.get_submodule(module)) else module
 
 
-class _QuantizedLayer:
-    """What quantized layers share: their two quantizers, either absent at 32 bits."""
+class QuantizedLayer:
+    """What `QuantLinear` and `QuantConv2d` share: their two quantizers, either absent at 32 bits."""
+
+    @takes(weight_bits=Bits(), activation_bits=Bits(), mask=MASK)
+    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._add_quantizers(weight_bits, activation_bits, mask)
 
     def _add_quantizers(self, weight_bits, activation_bits, mask):
         self.weight_quantizer = self.activation_quantizer = None
@@ -296,34 +275,20 @@ class _QuantizedLayer:
         return inputs, weight
 
 
-class QuantLinear(_QuantizedLayer, nn.Linear):
+class QuantLinear(QuantizedLayer, nn.Linear):
     """`nn.Linear` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
 
     weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
     else as `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
     """
 
-    @takes(**LAYER)
-    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
-        super().__init__(*args, **kwargs)
-        self._add_quantizers(weight_bits, activation_bits, mask)
-
     def forward(self, inputs):
         inputs, weight = self.quantized(inputs)
         return functional.linear(inputs, weight, self.bias)
 
 
-class QuantConv2d(_QuantizedLayer, nn.Conv2d):
-    """`nn.Conv2d` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
-
-    weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
-    else as `nn.Conv2d`.  forward: (N, C, H, W) float -> (N, C', H', W').  Raises ValueError for unknown bits or mask.
-    """
-
-    @takes(**LAYER)
-    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
-        super().__init__(*args, **kwargs)
-        self._add_quantizers(weight_bits, activation_bits, mask)
+class QuantConv2d(QuantizedLayer, nn.Conv2d):
+    """`nn.Conv2d`, quantized as `QuantLinear` is.  forward: (N, C, H, W) float -> (N, C', H', W')."""
 
     def forward(self, inputs):
         inputs, weight = self.quantized(inputs)

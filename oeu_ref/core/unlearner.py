@@ -11,14 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from .. import boundary
-from ..boundary import ALPHA, BETA, GRANULARITIES, LAYERS, RESCALES, Instance, OneOf, Rule, Samples, taking
+from ..boundary import ALPHA, BETA, FUNCTION_OR_NONE, GRANULARITY, LAYER, RESCALE, Instance, OneOf, Samples, taking
 from .entropy import entropy
 from .fast import cosines_and_norms, projected
 from .projection import Layers, wide
 from .quantizer import owner
 from .undo import State, in_mode, logits_of, undone
 
-MODES = ("train", "keep")
 # what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
 REMEDIES = {
     "use_reentrant": "checkpoint its activations with use_reentrant=False, for torch.autograd.grad to pass",
@@ -37,20 +36,14 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one OEU step measured before it changed the model.
+    """What one OEU step measured before it changed the model; losses and entropy: batch means, in nats."""
 
-    forget_loss, -forget_entropy unless the loss is your own; retain_loss >= 0; forget_entropy in [0, log K]: floats, in
-    nats, batch means;
-    cosine: between forget and retain gradient, residual: between projected forget gradient and retain gradient, both
-    over all parameters as one vector; layer_cosines, layer_residuals: the same for each layer, by name.
-    """
-
-    forget_loss: float
-    retain_loss: float
-    forget_entropy: float
-    cosine: float
-    residual: float
-    layer_cosines: dict
+    forget_loss: float  # -forget_entropy unless the loss is your own
+    retain_loss: float  # >= 0
+    forget_entropy: float  # in [0, log K]
+    cosine: float  # between forget and retain gradient, over all parameters as one vector
+    residual: float  # between projected forget gradient and retain gradient, likewise
+    layer_cosines: dict  # the same for each layer, by name
     layer_residuals: dict
 
 
@@ -58,20 +51,17 @@ class StepReport:
 class Plan:
     """Everything that one OEU step computes. The model and the optimizer are as before until it is taken.
 
-    report: the `StepReport`; parameters: dict name -> the parameter that is to move; forget_grads, retain_grads,
-    projected_grads, direction: dicts name -> tensor, g_f, g_r, g_perp and d = g_r + beta g_perp; layers: the `Layers`
-    of these; after: the `State` in which the forward passes leave the model (BatchNorm's statistics).
     The direction is yours to change before you take the plan, to clip it for instance.
     """
 
     report: StepReport
-    parameters: dict
-    forget_grads: dict
-    retain_grads: dict
-    projected_grads: dict
-    direction: dict
-    layers: Layers
-    after: State
+    parameters: dict  # name -> the parameter that is to move
+    forget_grads: dict  # name -> tensor: g_f
+    retain_grads: dict  # g_r
+    projected_grads: dict  # g_perp
+    direction: dict  # d = g_r + beta g_perp
+    layers: Layers  # of these
+    after: State  # in which the forward passes leave the model (BatchNorm's statistics)
 
 
 class OEU:
@@ -102,11 +92,11 @@ class OEU:
         optimizer=Instance(torch.optim.Optimizer, "torch.optim.Optimizer"),
         alpha=ALPHA,
         beta=BETA,
-        granularity=OneOf(GRANULARITIES),
-        rescale=OneOf(RESCALES),
-        layer=OneOf(LAYERS),
-        mode=OneOf(MODES),
-        forget_loss=Rule(boundary.function),
+        granularity=GRANULARITY,
+        rescale=RESCALE,
+        layer=LAYER,
+        mode=OneOf(("train", "keep")),
+        forget_loss=FUNCTION_OR_NONE,
     )
     def __init__(
         self,
@@ -195,9 +185,7 @@ class OEU:
 
     def losses_of_forget(self, logits):
         """(the loss that is to fall, mean entropy detached) for the forget batch's logits."""
-        logits = wide(
-            boundary.floats("the model's logits for forget_inputs", logits, torch, "N", "K", check_finite=False)
-        )
+        logits = _checked(logits, "forget_inputs")
         unsure = entropy.unchecked(logits).mean()
         loss = -unsure if self.forget_loss is None else self.forget_loss(logits)
         if not isinstance(loss, torch.Tensor) or loss.ndim != 0 or loss.requires_grad < logits.requires_grad:
@@ -206,9 +194,9 @@ class OEU:
 
     def loss_of_retain(self, logits, labels):
         """Mean cross-entropy of the retain batch's logits."""
-        boundary.floats("the model's logits for retain_inputs", logits, torch, "N", "K", check_finite=False)
+        logits = _checked(logits, "retain_inputs")
         labels = boundary.labels("retain_labels", labels, torch, logits)
-        return self.part(functional.cross_entropy(wide(logits), labels), len(labels))
+        return self.part(functional.cross_entropy(logits, labels), len(labels))
 
     def project(self, parameters, g_f, g_r, layers):
         """g_perp: the forget gradient without the retain direction, a list of new tensors."""
@@ -275,6 +263,11 @@ def layers_of(model, parameters, layer="module", granularity="layer"):
     return Layers(labels, list(parameters.values()), granularity)
 
 
+def _checked(logits, name):
+    """What a model made of the inputs of that name, widened; its numbers are looked at later, with all others."""
+    return wide(boundary.floats(f"the model's logits for {name}", logits, torch, "N", "K", check_finite=False))
+
+
 def _used(parameters, g_f, g_r):
     """Parameters that either loss depends on, by name, and both gradients for them, zero where one does not."""
     used = {name: p for (name, p), f, r in zip(parameters.items(), g_f, g_r) if not (f is None and r is None)}
@@ -289,12 +282,10 @@ def _used(parameters, g_f, g_r):
 
 def _report(finite, losses, g_f, g_r, g_perp, layers):
     """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
-    before, norms_f, norms_r = cosines_and_norms(g_f, g_r, layers)
-    after, norms_perp, _ = cosines_and_norms(g_perp, g_r, layers)
-    measured = [norms_f, norms_r, norms_perp, before, after]
-    finite, losses, norms_f, norms_r, norms_perp, before, after = (
+    measured = [*cosines_and_norms(g_f, g_r, layers), *cosines_and_norms(g_perp, g_r, layers)]
+    finite, losses, before, norms_f, norms_r, after, norms_perp, _ = (
         # in float64 only here: there are devices without it
-        torch.cat([finite.to(losses.dtype), losses, *measured]).cpu().double().split([2, 3] + 5 * [layers.count])
+        torch.cat([finite.to(losses.dtype), losses, *measured]).cpu().double().split([2, 3] + 6 * [layers.count])
     )
     for name, ok in zip(("forget_inputs", "retain_inputs"), finite):
         if not ok:

@@ -29,7 +29,7 @@ from ..reference.unlearner import oeu_step
 from . import results
 from .baselines import JointOEU
 from .engine import progress_bar
-from .figures import STYLES, clean, new_figure, picture
+from .figures import STYLES, clean, new_figure, picture, written
 from .images import ImageClassifier, augment
 from .models import mobilenet_v2, resnet18
 from .training import TrainConfig, build, train
@@ -68,12 +68,10 @@ def bench(out, device="cpu", only=None, quick=False, progress=True):
             "scaling": curves,
         }
     )
-    text = markdown(data)
-    written = {"table": text, "json": results.write_json(out / "bench.json", data)}
-    written["markdown"] = results.write_text(out / "bench.md", text + "\n")
+    found = written(out, "bench", data, markdown(data))
     if curves:
         picture(out / "bench_scaling.png", scaling_figure, curves)
-    return written
+    return found
 
 
 class Machine:

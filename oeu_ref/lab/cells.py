@@ -21,7 +21,6 @@ from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described
 from .training import as_left
 
-
 TRAINED = ("original", "retrain", "retrain again")
 
 
@@ -279,16 +278,9 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
             "forget": [report.forget_loss for report in reports],
             "retain": [report.retain_loss for report in reports],
         },
-        "cosines": _cosines(reports),
+        "cosines": {layer: [round(c, 4) for c in found] for layer, found in engine.cosines(reports).items()},
         "seconds": seconds,
     }
-
-
-def _cosines(reports):
-    """Cosine of forget and retain gradient: dict layer -> a value a step; empty for methods that do not report it."""
-    if not reports or not hasattr(reports[0], "layer_cosines"):
-        return {}
-    return {name: [round(r.layer_cosines[name], 4) for r in reports] for name in reports[0].layer_cosines}
 
 
 class Clock:

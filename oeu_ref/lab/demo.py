@@ -49,13 +49,7 @@ def run(
     with files.alone(out_dir), engine.one_thread(), engine.progress_bar(total, progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     data = _document(config, seeds, chosen, runs, time.perf_counter() - start, path)
-    text = markdown(data)
-    return {
-        "table": text,
-        "json": results.write_json(out_dir / "demo.json", data),
-        "markdown": results.write_text(out_dir / "demo.md", text + "\n"),
-        "picture": figures.picture(out_dir / "demo.png", figures.demo_figure, data),
-    }
+    return figures.written(out_dir, "demo", data, markdown(data), figures.demo_figure)
 
 
 def _run_seed(seed, config, chosen, bar):
@@ -86,16 +80,9 @@ def _run_seed(seed, config, chosen, bar):
         "metrics": values,
         "steps": {name: len(taken) for name, taken in reports.items()},
         "entropy_histograms": {name: one["entropy_histograms"] for name, one in found.items()},
-        "cosines": _cosines(reports.get("oeu", [])),
+        "cosines": engine.cosines(reports.get("oeu", [])),
         "seconds": seconds,
     }
-
-
-def _cosines(reports):
-    """Cosine between forget and retain gradient: dict layer -> a value a step; empty without reports."""
-    if not reports:
-        return {}
-    return {layer: [report.layer_cosines[layer] for report in reports] for layer in reports[0].layer_cosines}
 
 
 def _document(config, seeds, chosen, runs, seconds, path):

@@ -233,11 +233,15 @@ def forget(case, method, settings, steps, on_step=None, options=()):
     return model, reports, time.perf_counter() - start
 
 
+def cosines(reports):
+    """Cosine of forget and retain gradient: dict layer -> a value a step; empty for methods that do not report it."""
+    layers = getattr(reports[0], "layer_cosines", {}) if reports else {}
+    return {layer: [report.layer_cosines[layer] for report in reports] for layer in layers}
+
+
 def checked_seeds(seeds):
     """Return `seeds` as a list; raise TypeError or ValueError unless they are distinct integers >= 0, at least one."""
-    if isinstance(seeds, (str, bytes)) or not hasattr(seeds, "__iter__"):
-        raise TypeError(f"seeds must be a sequence of integers, got {seeds!r}")
-    seeds = [boundary.integer("seeds", seed, 0) for seed in seeds]
+    seeds = [boundary.integer("seeds", seed, 0) for seed in boundary.sequence("seeds", seeds, "integers")]
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be at least one integer, each different, got {seeds}")
     return seeds

@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from . import results
+from .. import files
 
 # Okabe and Ito's colours, readable for the colour-blind; the same thing has the same colour in every picture, and a
 # line style and a hatch of its own, so that it can be told apart in grey.
@@ -56,7 +56,20 @@ def picture(path, make, *arguments):
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         warnings.warn(f"{path} was not drawn anew, all else is written ({reason})", stacklevel=2)
         return None
-    return results.write_bytes(path, buffer.getvalue())
+    return files.write_bytes(path, buffer.getvalue())
+
+
+def written(folder, name, data, text, make=None):
+    """Write NAME.json, NAME.md and, where make(data) draws one, NAME.png into a directory that exists.
+
+    Returns {"table": text, "json": Path, "markdown": Path, "picture": Path, or None}.
+    """
+    return {
+        "table": text,
+        "json": files.write_json(folder / f"{name}.json", data),
+        "markdown": files.write_text(folder / f"{name}.md", text + "\n"),
+        "picture": None if make is None else picture(folder / f"{name}.png", make, data),
+    }
 
 
 @contextlib.contextmanager

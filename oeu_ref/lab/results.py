@@ -9,30 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
-from ..files import write_bytes, write_json, write_text
+from .. import __version__, files
 
-__all__ = [
-    "COLUMNS",
-    "aligned",
-    "escaped",
-    "finished",
-    "format_value",
-    "how_unlearned",
-    "inside",
-    "mean_and_spread",
-    "output_directory",
-    "over",
-    "plain",
-    "read_json",
-    "summarize",
-    "table",
-    "versions",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
-
+write_json, write_text = files.write_json, files.write_text  # beside `read_json`, for who writes results
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "seconds")
 TITLES = {
     "TA_forgotten": "TA forgotten",

@@ -2,7 +2,7 @@
 
 import math
 
-from . import engine, results, search
+from . import engine, figures, results, search
 from .experiment import VARIANTS, Digits, described
 from .training import as_left, predictions
 
@@ -62,12 +62,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
             },
         }
     )
-    text = markdown(data)
-    return {
-        "table": text,
-        "json": results.write_json(out_dir / "variants.json", data),
-        "markdown": results.write_text(out_dir / "variants.md", text + "\n"),
-    }
+    return figures.written(out_dir, "variants", data, markdown(data))
 
 
 def markdown(data):

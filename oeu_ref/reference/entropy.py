@@ -1,6 +1,8 @@
 """Entropy-guided unlearning (EGU): forget by raising the entropy of the prediction, not by teaching a wrong label.
 
 Notation of arXiv 2602.00567: logits z (N, K), p = softmax(z), entropy H(p) = -sum_k p_k log p_k in nats, U uniform.
+logits: (N, K) float, finite, N >= 1, K >= 2; labels: (N,) integers in [0, K). What is none of these raises TypeError
+for another kind of number, ValueError for another shape, range, or an entry that is not finite, naming the argument.
 """
 
 import numpy as np
@@ -12,12 +14,7 @@ takes = taking(np)
 
 @takes(logits=LOGITS)
 def log_softmax(logits):
-    """Logarithm of the predicted probabilities.
-
-    logits: (N, K) float, finite, N >= 1, K >= 2.  Returns (N, K), each <= 0.
-    Raises TypeError for a non-float array, ValueError for another rank, N = 0, K < 2 or a non-finite logit.
-    Source: p = softmax(z), the notation of arXiv 2602.00567.
-    """
+    """Logarithm of the predicted probabilities.  logits: (N, K).  Returns (N, K), each <= 0."""
     # log-sum-exp: with the row's maximum subtracted no exponent is positive, so logits of 1e4 do not overflow
     with np.errstate(over="ignore"):
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -28,39 +25,31 @@ def log_softmax(logits):
 
 @takes(logits=LOGITS)
 def softmax(logits):
-    """Predicted probabilities p = softmax(z).
-
-    logits: (N, K) float, finite.  Returns (N, K), rows sum to 1.  Raises as `log_softmax`.
-    """
+    """Predicted probabilities p = softmax(z).  logits: (N, K).  Returns (N, K), rows sum to 1."""
     return np.exp(log_softmax.unchecked(logits))
 
 
 @takes(logits=LOGITS)
 def entropy(logits):
-    """Entropy H(p) of each prediction, in nats.
-
-    logits: (N, K) float, finite.  Returns (N,), each in [0, log K].  Raises as `log_softmax`.
-    Source: H(p) = -sum_k p_k log p_k, arXiv 2602.00567.
-    """
+    """Entropy H(p) of each prediction, in nats.  logits: (N, K).  Returns (N,), each in [0, log K]."""
     log_p = log_softmax.unchecked(logits)
     # a probability that underflows to 0 has a finite log_p here, so that 0 * log 0 is 0 as it should be
-    return _within(_entropy(np.exp(log_p), log_p), log_p)
+    return _within(-(np.exp(log_p) * log_p).sum(axis=1), log_p)
 
 
 @takes(logits=LOGITS)
 def entropy_loss(logits):
     """Forget loss of OEU, the negative mean entropy, and its gradient by hand.
 
-    logits: (N, K) float, finite, N >= 1, K >= 2.
+    logits: (N, K).
     Returns (loss, grad): loss a float in [-log K, 0], in nats; grad (N, K), its derivative with respect to each logit.
-    Raises as `log_softmax`.
     Source: the entropy-guided unlearning loss of arXiv 2602.00567, L_f = -(1/N) sum_n H(p_n). With
     dp_j/dz_k = p_j (delta_jk - p_k):  dH/dz_k = -sum_j (log p_j + 1) dp_j/dz_k = -p_k (log p_k + H), hence
     dL_f/dz_nk = p_nk (log p_nk + H_n) / N.
     """
     log_p = log_softmax.unchecked(logits)
     p = np.exp(log_p)
-    h = _entropy(p, log_p)
+    h = -(p * log_p).sum(axis=1)
     return float(-_within(h, log_p).mean()), p * (log_p + h[:, None]) / len(log_p)
 
 
@@ -68,8 +57,7 @@ def entropy_loss(logits):
 def kl_to_uniform(logits):
     """KL divergence from each prediction to the uniform distribution, in nats.
 
-    logits: (N, K) float, finite.  Returns (N,), each in [0, log K]: 0 for a uniform prediction, log K for a sure one.
-    Raises as `log_softmax`.
+    logits: (N, K).  Returns (N,), each in [0, log K]: 0 for a uniform prediction, log K for a sure one.
     Source: Theorems 4.1 and 4.2 of arXiv 2602.00567;  KL(p || U) = sum_k p_k log(p_k / (1/K)) = log K - H(p).
     """
     return np.log(logits.shape[1]) - entropy.unchecked(logits)
@@ -79,9 +67,7 @@ def kl_to_uniform(logits):
 def cross_entropy(logits, labels):
     """Retain loss, the mean cross-entropy, and its gradient by hand.
 
-    logits: (N, K) float, finite; labels: (N,) integers in [0, K).
-    Returns (loss, grad): loss a float >= 0, in nats; grad (N, K).
-    Raises as `log_softmax`; TypeError for labels that are not integers, ValueError for another shape or range.
+    logits: (N, K); labels: (N,).  Returns (loss, grad): loss a float >= 0, in nats; grad (N, K).
     Source: the retain loss L_r of arXiv 2602.00567;  dL_r/dz_nk = (p_nk - [k = y_n]) / N.
     """
     log_p = log_softmax.unchecked(logits)
@@ -97,13 +83,10 @@ def label_manipulation_optimum(wrong_labels, num_classes):
 
     wrong_labels: (N,) integers in [0, num_classes); num_classes >= 2.
     Returns p* (N, num_classes), one-hot rows, for which KL(p* || U) = log K, the largest value it takes.
-    Raises TypeError for labels that are not integers, ValueError for another rank or range.
     Source: Theorem 4.1 of arXiv 2602.00567: the minimum over p of -log p_y is 0, at p_y = 1.
     """
     size("num_classes", len(wrong_labels) * num_classes, "probabilities")
-    optimum = np.zeros((len(wrong_labels), num_classes))
-    optimum[np.arange(len(wrong_labels)), wrong_labels] = 1.0
-    return optimum
+    return np.equal.outer(wrong_labels, np.arange(num_classes)).astype(np.float64)
 
 
 @takes(probabilities=Probabilities())
@@ -111,16 +94,11 @@ def entropy_of_probabilities(probabilities):
     """Entropy of each given distribution, in nats.
 
     probabilities: (N, K) float, each in [0, 1], rows sum to 1 (within 1e-3: float32 or float16 outputs are welcome).
-    Returns (N,), each in [0, log K], with 0 log 0 = 0.
-    Raises TypeError for a non-float array, ValueError for another rank, K < 2, or rows that are no distribution.
+    Returns (N,), each in [0, log K], with 0 log 0 = 0.  Raises ValueError for rows that are no distribution too.
     """
     # where p is 0 the logarithm is never taken
     log_p = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    return _within(_entropy(probabilities, log_p), log_p)
-
-
-def _entropy(p, log_p):
-    return -(p * log_p).sum(axis=1)
+    return _within(-(probabilities * log_p).sum(axis=1), log_p)
 
 
 def _within(h, log_p):

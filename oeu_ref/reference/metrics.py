@@ -1,10 +1,12 @@
 """How well a model forgot, in the field's terms, on plain arrays of probabilities and labels. All in percent.
 
-Protocol: SalUn (Fan et al., ICLR 2024), which the tables of arXiv 2602.00567 follow.
+Protocol: SalUn (Fan et al., ICLR 2024), which the tables of arXiv 2602.00567 follow. probabilities: (N, K) float, rows
+sum to 1; labels: (N,) integers in [0, K); scores: (N,) real numbers, finite; N >= 1. What is none of these raises
+TypeError or ValueError, naming the argument.
 """
 
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -42,27 +44,23 @@ def percents(name, value):
 
 
 takes = taking(np)
+SCORES, PAIR = boundary.Rule(scores), boundary.Rule(pair)
 LABELLED = {"probabilities": boundary.Probabilities(), "labels": boundary.Labels(of("probabilities"))}
-ATTACK = boundary.Instance(Callable, "function")
+ATTACKED = {"retain": PAIR, "test": PAIR, "forget": PAIR, "attack": boundary.FUNCTION}
 
 
 @takes(**LABELLED)
 def accuracy(probabilities, labels):
     """Share of samples whose most likely class is their label: FA, RA or TA, by the set that is passed.
 
-    probabilities: (N, K) float, rows sum to 1; labels: (N,) integers in [0, K).
-    Returns a float in [0, 100] (percent).  Raises TypeError or ValueError for anything else.
+    Returns a float in [0, 100] (percent).
     """
     return float(100 * (probabilities.argmax(axis=1) == labels).mean())
 
 
 @takes(**LABELLED)
 def confidence(probabilities, labels):
-    """Probability given to the label, the feature of the membership attack.
-
-    probabilities: (N, K) float, rows sum to 1; labels: (N,) integers in [0, K).
-    Returns (N,) in [0, 1].  Raises TypeError or ValueError for anything else.
-    """
+    """Probability given to the label, the feature of the membership attack.  Returns (N,) in [0, 1]."""
     return probabilities[np.arange(len(labels)), labels]
 
 
@@ -70,9 +68,8 @@ def confidence(probabilities, labels):
 def modified_entropy(probabilities, labels):
     """Entropy that knows the label, another feature for the membership attack: 0 for a sure and right prediction.
 
-    probabilities: (N, K) float, rows sum to 1; labels: (N,) integers in [0, K).
     Returns (N,) >= 0, in nats: -(1 - p_y) log p_y - sum over k != y of p_k log(1 - p_k); infinite where p_y = 0 or
-    another class has p_k = 1.  Raises TypeError or ValueError for anything else.
+    another class has p_k = 1.
     Source: Song and Mittal, USENIX Security 2021, equation 9. (SalUn's code, and what was copied from it, takes log p_k
     where log(1 - p_k) belongs, and replaces the true class's column for all rows at once.)
     """
@@ -85,14 +82,13 @@ def modified_entropy(probabilities, labels):
     return own + others.sum(axis=1)
 
 
-@takes(members=boundary.Rule(scores), non_members=boundary.Rule(scores), targets=boundary.Rule(scores))
+@takes(members=SCORES, non_members=SCORES, targets=SCORES)
 def threshold_attack(members, non_members, targets):
     """Attack that calls a sample a member when its confidence reaches a threshold.
 
-    members, non_members, targets: (A,), (B,), (C,) float, confidences; A, B, C >= 1.
+    members, non_members, targets: (A,), (B,), (C,), scores, such as confidences.
     The threshold is the one with the best balanced accuracy on members against non-members (the lowest of equals).
     Returns (C,) bool, True where a target is called a non-member.
-    Raises TypeError for what are no numbers, ValueError for an empty or non-finite array or another rank.
     Source: the confidence attack of Song and Mittal, USENIX Security 2021, with one threshold for all classes.
     """
     # a threshold above every value is a candidate too: the attack may call nobody a member
@@ -102,17 +98,16 @@ def threshold_attack(members, non_members, targets):
     return targets < candidates[np.argmax(true_positive + true_negative)]
 
 
-@takes(retain=boundary.Rule(pair), test=boundary.Rule(pair), forget=boundary.Rule(pair), attack=ATTACK)
+@takes(**ATTACKED)
 def membership_inference(retain, test, forget, attack=threshold_attack):
     """MIA: share of forget samples that an attack calls non-members. Higher: better forgotten, up to Retrain's value.
 
-    retain, test, forget: pairs (probabilities (N, K), labels (N,)); the attack learns on retain (members) against test
+    retain, test, forget: pairs (probabilities, labels); the attack learns on retain (members) against test
     (non-members) and judges forget.
     attack(members, non_members, targets) -> bool array (C,), True for a non-member, all on confidences. The choice
     moves the figure by points, so name it: `threshold_attack` here, the support vector classifier of SalUn in
     `oeu_ref.lab`.
-    Returns a float in [0, 100] (percent).  Raises TypeError or ValueError for bad arrays.
-    Source: SalUn's MIA on confidence.
+    Returns a float in [0, 100] (percent).  Source: SalUn's MIA on confidence.
     """
     members, non_members, targets = (confidence.unchecked(*labelled) for labelled in (retain, test, forget))
     judged = np.asarray(attack(members, non_members, targets))
@@ -123,12 +118,12 @@ def membership_inference(retain, test, forget, attack=threshold_attack):
     return float(100 * judged.mean())
 
 
-@takes(retain=boundary.Rule(pair), test=boundary.Rule(pair), forget=boundary.Rule(pair), attack=ATTACK)
+@takes(**ATTACKED)
 def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     """The four metrics of the field and the attack that over-forgetting invites.
 
     retain, test, forget, attack as in `membership_inference`.
-    Returns {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}: floats in percent.  Raises as `membership_inference`.
+    Returns {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}: floats in percent.
     """
     return {
         "FA": accuracy.unchecked(*forget),
@@ -143,8 +138,7 @@ def unlearning_metrics(retain, test, forget, attack=threshold_attack):
 def average_gap(metrics, retrain_metrics):
     """AG: mean absolute gap to the retrained model over FA, RA, TA and MIA, in percentage points; lower is better.
 
-    metrics, retrain_metrics: mappings with "FA", "RA", "TA", "MIA" in percent.
-    Returns a float >= 0.  Raises TypeError for no mapping, ValueError that names a missing or non-finite metric.
+    metrics, retrain_metrics: mappings with "FA", "RA", "TA", "MIA" in percent.  Returns a float >= 0.
     """
     return float(np.mean([abs(metrics[key] - retrain_metrics[key]) for key in METRICS]))
 
@@ -153,21 +147,19 @@ def average_gap(metrics, retrain_metrics):
 def forget_vs_test_auc(forget_probabilities, test_probabilities):
     """How well entropy alone tells forget samples from test samples: area under the ROC curve, in percent.
 
-    forget_probabilities: (N, K), test_probabilities: (M, K), rows sum to 1.
+    forget_probabilities: (N, K); test_probabilities: (M, K).
     Returns a float in [0, 100]: 50 when the two cannot be told apart (what Retrain shows), towards 100 when forget
     samples are the more uncertain ones (over-forgotten), towards 0 when they are the more certain ones (remembered).
-    Raises TypeError or ValueError for anything else.
     Source: the probability that a forget sample has the higher entropy, ties counted half (Mann-Whitney U).
     """
     return auc(*map(entropy_of_probabilities.unchecked, (forget_probabilities, test_probabilities)))
 
 
-@takes(positives=boundary.Rule(scores), negatives=boundary.Rule(scores))
+@takes(positives=SCORES, negatives=SCORES)
 def auc(positives, negatives):
     """Probability in percent that a random positive scores above a random negative, ties counted half.
 
-    positives: (A,), negatives: (B,) float, finite, not empty.  Returns a float in [0, 100].
-    Raises TypeError or ValueError for anything else.
+    positives: (A,), negatives: (B,), scores.  Returns a float in [0, 100].
     """
     ordered = np.sort(negatives)
     below, up_to = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))

@@ -2,41 +2,35 @@
 
 Every layer is x -> fake_quantize(x) @ fake_quantize(W).T + b, with a ReLU between layers and no BatchNorm. Parameters
 carry the names that `oeu_ref.core.network.QuantMLP` gives them, so that weights travel between the two by name.
+
+inputs: (N, in) float, finite; labels: (N,) integers in [0, K). What is none of these, or a setting outside its range,
+raises TypeError or ValueError, naming the argument.
 """
 
 import numpy as np
 
 from .. import boundary
-from ..boundary import alike, array, instance, of, taking
+from ..boundary import Bits, Floats, Instance, Integer, Labels, Number, Rule, of, taking
+from . import quantizer
 from .entropy import cross_entropy, softmax
-from .quantizer import (
-    binarize,
-    binarize_backward,
-    fake_quantize,
-    fake_quantize_backward,
-    initial_binary_step,
-    initial_step,
-    integer_range,
-    step_gradient_scale,
-)
+from .quantizer import integer_range
 
 takes = taking(np)
 
 
 def for_each_parameter(name, value, library, parameters):
     """Return a dict with an array for each parameter, of its shape; raise TypeError or ValueError otherwise."""
-    instance(name, value, dict)
+    boundary.instance(name, value, dict)
     for key, parameter in parameters.items():
         if key not in value:
             raise ValueError(f"{name} must hold an array for each parameter, lacks {key}")
-        alike(
-            f"{name}[{key!r}]", array(f"{name}[{key!r}]", value[key], library), np.asarray(parameter), "its parameter"
-        )
+        entry = f"{name}[{key!r}]"
+        boundary.alike(entry, boundary.array(entry, value[key], library), np.asarray(parameter), "its parameter")
     return value
 
 
-INPUTS = boundary.Floats("N", of("self", "num_inputs"))
-SGD = {"learning_rate": boundary.Positive(), "momentum": boundary.Number(0, 1), "weight_decay": boundary.Number(0)}
+INPUTS = Floats("N", of("self", "num_inputs"))
+SGD = {"learning_rate": boundary.Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
 
 
 class QuantizedMLP:
@@ -48,19 +42,14 @@ class QuantizedMLP:
 
     parameters: dict name -> float64 array, in the order of the layers; for layer i "layers.i.weight" (out, in),
     "layers.i.bias" (out,), "layers.i.weight_quantizer.step" () and "layers.i.activation_quantizer.step" ().
-    Raises TypeError or ValueError for sizes below 1, fewer than two sizes, or unknown bit widths.
+    num_layers, num_inputs, num_classes: of linear layers, the width of the first one's inputs, and K of the last.
     Source: the quantized networks of arXiv 2602.00567, at a size that can be read; steps as in LSQ (ICLR 2020).
     """
 
-    @takes(
-        sizes=boundary.Sizes(),
-        weight_bits=boundary.Bits(),
-        activation_bits=boundary.Bits(),
-        first_last_bits=boundary.Bits(),
-        seed=boundary.Integer(0),
-    )
+    @takes(sizes=boundary.Sizes(), weight_bits=Bits(), activation_bits=Bits(), first_last_bits=Bits(), seed=Integer(0))
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, seed=0):
         last = len(sizes) - 2
+        self.num_layers, self.num_inputs, self.num_classes = last + 1, sizes[0], sizes[-1]
         self.weight_bits, self.activation_bits = (
             [first_last_bits if bits != 32 and i in (0, last) else bits for i in range(last + 1)]
             for bits in (weight_bits, activation_bits)
@@ -79,21 +68,6 @@ class QuantizedMLP:
                 self.parameters[f"layers.{i}.activation_quantizer.step"] = np.array(np.nan)
 
     @property
-    def num_layers(self):
-        """Number of linear layers."""
-        return len(self.weight_bits)
-
-    @property
-    def num_inputs(self):
-        """Width of the first layer's inputs."""
-        return self.parameters["layers.0.weight"].shape[1]
-
-    @property
-    def num_classes(self):
-        """K, the width of the last layer."""
-        return len(self.parameters[f"layers.{self.num_layers - 1}.bias"])
-
-    @property
     def layer_ids(self):
         """Layer label of each parameter, in their order: "layers.i", a layer owning its weight, bias and steps."""
         return [".".join(name.split(".")[:2]) for name in self.parameters]
@@ -102,8 +76,7 @@ class QuantizedMLP:
     def calibrate(self, inputs):
         """Set the activation steps from one batch, layer after layer, as LSQ starts them.
 
-        inputs: (N, in) float.  Changes the network in place and returns it; the first layer's range becomes signed if
-        any input is negative.  Raises TypeError or ValueError for bad inputs.
+        Changes the network in place and returns it; the first layer's range becomes signed if any input is negative.
         """
         self.signed_inputs = bool((inputs < 0).any())
         for i in range(self.num_layers):
@@ -117,9 +90,8 @@ class QuantizedMLP:
     def forward(self, inputs):
         """Logits of a batch, and all that the backward pass needs.
 
-        inputs: (N, in) float.  Returns (logits (N, K), cache): cache is a list with a dict for each layer: inputs,
-        quantized_inputs, quantized_weight, outputs.
-        Raises TypeError or ValueError for bad inputs, ValueError before `calibrate` where activations are quantized.
+        Returns (logits (N, K), cache): cache is a list with a dict for each layer: inputs, quantized_inputs,
+        quantized_weight, outputs.  Raises ValueError before `calibrate` where activations are quantized.
         """
         if self.signed_inputs is None:
             if any(bits != 32 for bits in self.activation_bits):
@@ -132,37 +104,29 @@ class QuantizedMLP:
         return cache[-1]["outputs"], cache
 
     @takes(
-        cache=boundary.Instance(list),
-        grad_logits=boundary.Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits"),
+        cache=Instance(list), grad_logits=boundary.Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits")
     )
     def backward(self, cache, grad_logits):
         """Gradient of every parameter, by the chain rule from the last layer to the first.
 
         cache: of `forward`; grad_logits: (N, K), dL/dz, finite.  Returns dict name -> float64 array, as `parameters`.
-        Raises ValueError for a grad_logits of another shape or a non-finite one.
         Source: straight-through estimator for the quantizers, LSQ gradient for their steps.
         """
         grads, grad_outputs = {}, grad_logits
         for i in reversed(range(self.num_layers)):
             saved, weight = cache[i], self.parameters[f"layers.{i}.weight"]
-            grad_weight, grad_inputs = (
-                grad_outputs.T @ saved["quantized_inputs"],
-                grad_outputs @ saved["quantized_weight"],
-            )
-            grads[f"layers.{i}.weight"], grads[f"layers.{i}.weight_quantizer.step"] = self._quantizer_backward(
-                i, "weight", grad_weight, weight, weight.size
-            )
+            grad_weight = grad_outputs.T @ saved["quantized_inputs"]
+            grad_inputs = grad_outputs @ saved["quantized_weight"]
             grads[f"layers.{i}.bias"] = grad_outputs.sum(axis=0)
-            grad_inputs, grads[f"layers.{i}.activation_quantizer.step"] = self._quantizer_backward(
-                i, "activation", grad_inputs, saved["inputs"], saved["inputs"].shape[1]
-            )
+            grads[f"layers.{i}.weight"] = self._quantizer_backward(i, "weight", grad_weight, weight, grads)
+            grad_inputs = self._quantizer_backward(i, "activation", grad_inputs, saved["inputs"], grads)
             if i > 0:
                 grad_outputs = grad_inputs * (cache[i - 1]["outputs"] > 0)  # derivative of the ReLU in between
         return {name: grads[name] for name in self.parameters}
 
     @takes(inputs=INPUTS)
     def probabilities(self, inputs):
-        """Predicted probabilities of a batch.  inputs: (N, in) float.  Returns (N, K).  Raises as `forward`."""
+        """Predicted probabilities of a batch, (N, K).  Raises as `forward`."""
         return softmax(self.forward(inputs)[0])
 
     def _layer_forward(self, i, values):
@@ -176,20 +140,22 @@ class QuantizedMLP:
         if bits == 32:
             return x
         if bits == "binary" and signed:
-            return binarize(x, self._step(name))
-        return fake_quantize(x, self._step(name), *integer_range(bits, signed))
+            return quantizer.binarize(x, self._step(name))
+        return quantizer.fake_quantize(x, self._step(name), *integer_range(bits, signed))
 
-    def _quantizer_backward(self, i, kind, grad_out, x, count):
+    def _quantizer_backward(self, i, kind, grad_out, x, grads):
+        """Gradient of what entered a quantizer; that of its step goes to grads."""
         bits, signed, name = self._quantizer(i, kind)
         if bits == 32:
-            return grad_out, None
+            return grad_out
         q_min, q_max = integer_range(bits, signed)
-        step, scale = self._step(name), step_gradient_scale(count, q_max)
+        scale = quantizer.step_gradient_scale(x.size if kind == "weight" else x.shape[1], q_max)
         if bits == "binary" and signed:
-            grad_x, grad_step = binarize_backward(grad_out, x, step, scale)
+            grad_x, grad_step = quantizer.binarize_backward(grad_out, x, self._step(name), scale)
         else:
-            grad_x, grad_step = fake_quantize_backward(grad_out, x, step, q_min, q_max, scale)
-        return grad_x, np.array(grad_step * np.sign(self.parameters[name]))
+            grad_x, grad_step = quantizer.fake_quantize_backward(grad_out, x, self._step(name), q_min, q_max, scale)
+        grads[name] = np.array(grad_step * np.sign(self.parameters[name]))
+        return grad_x
 
     def _quantizer(self, i, kind):
         """(bits, whether codes take both signs, name of the step) of a layer's "weight" or "activation" quantizer."""
@@ -205,13 +171,14 @@ class QuantizedMLP:
 
 def _first_step(x, bits, signed):
     two_signs = bits == "binary" and signed
-    return np.array(initial_binary_step(x) if two_signs else initial_step(x, integer_range(bits, signed)[1]))
+    step = quantizer.initial_binary_step(x) if two_signs else quantizer.initial_step(x, integer_range(bits, signed)[1])
+    return np.array(step)
 
 
 @takes(
-    parameters=boundary.Instance(dict),
-    grads=boundary.Rule(for_each_parameter, of("parameters")),
-    velocity=boundary.Rule(for_each_parameter, of("parameters"), optional=True),
+    parameters=Instance(dict),
+    grads=Rule(for_each_parameter, of("parameters")),
+    velocity=Rule(for_each_parameter, of("parameters"), optional=True),
     **SGD,
 )
 def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, velocity=None):
@@ -220,37 +187,33 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
     parameters, grads: dicts name -> array; learning_rate > 0; momentum in [0, 1); weight_decay >= 0; velocity: the dict
     that the previous step returned, None at first.
     Returns (parameters, velocity), new dicts:  v <- momentum v + (g + weight_decay w),  w <- w - learning_rate v.
-    Raises TypeError or ValueError for a setting outside its range, or gradients that do not match the parameters.
     """
     velocity = velocity or {name: np.zeros_like(value) for name, value in parameters.items()}
-    velocity = {
-        name: momentum * velocity[name] + grads[name] + weight_decay * value for name, value in parameters.items()
-    }
-    return {name: np.asarray(value - learning_rate * velocity[name]) for name, value in parameters.items()}, velocity
+    velocity = {name: momentum * velocity[name] + grads[name] + weight_decay * w for name, w in parameters.items()}
+    return {name: np.asarray(w - learning_rate * velocity[name]) for name, w in parameters.items()}, velocity
 
 
 @takes(
-    network=boundary.Instance(QuantizedMLP),
-    inputs=boundary.Floats("N", of("network", "num_inputs")),
-    labels=boundary.Labels(of("inputs"), of("network", "num_classes")),
-    epochs=boundary.Integer(1),
-    batch_size=boundary.Integer(1),
-    seed=boundary.Integer(0),
+    network=Instance(QuantizedMLP),
+    inputs=Floats("N", of("network", "num_inputs")),
+    labels=Labels(of("inputs"), of("network", "num_classes")),
+    epochs=Integer(1),
+    batch_size=Integer(1),
+    seed=Integer(0),
     **SGD,
 )
 def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, momentum=0.9, weight_decay=5e-4, seed=0):
     """Train by minibatch SGD on cross-entropy, with a learning rate that falls linearly to zero.
 
-    network: a `QuantizedMLP`, changed in place (and calibrated on the first batch if it is not yet); inputs (N, in)
-    float; labels (N,) integers; epochs, batch_size >= 1; the rest as in `sgd_step`; seed: of the shuffling.
-    Returns the mean loss of each epoch, a list of floats in nats.  Raises TypeError or ValueError for bad arguments.
+    network: a `QuantizedMLP`, changed in place (and calibrated on the first batch if it is not yet); epochs,
+    batch_size >= 1; the rest as in `sgd_step`; seed: of the shuffling.
+    Returns the mean loss of each epoch, a list of floats in nats.
     """
     rng = np.random.default_rng(seed)
     batches = -(-len(inputs) // batch_size)
     velocity, losses = None, []
     for epoch in range(epochs):
-        order = rng.permutation(len(inputs))
-        total = 0.0
+        order, total = rng.permutation(len(inputs)), 0.0
         for i in range(batches):
             batch = order[i * batch_size : (i + 1) * batch_size]
             if network.signed_inputs is None:

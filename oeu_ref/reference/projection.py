@@ -3,28 +3,28 @@
 Notation of arXiv 2602.00567: g_f forget gradient, g_r retain gradient, hats for unit vectors, alpha the strength.
 Orthogonal projection for unlearning was there before: Projected Gradient Unlearning (WACV 2024); layer by layer, for
 gradients in conflict, SAGO (arXiv 2604.14808).
+
+Gradients are lists of P arrays, float, finite, of any shape, 0-d included; two lists have equal shapes pairwise.
+What is none of these, or no option that is known, raises TypeError or ValueError, naming the argument.
 """
 
 import numpy as np
 
-from .. import boundary
-from ..boundary import taking
+from ..boundary import ALPHA, BETA, GRANULARITY, NORMALIZATION, RESCALE, Gradients, LayerIds, Positive, taking
 
 takes = taking(np)
+OPTIONS = {"alpha": ALPHA, "rescale": RESCALE, "normalization": NORMALIZATION, "epsilon": Positive()}
 
 # Below this ratio |g_perp| / |g_f| what is left of g_f is rounding noise: ~4,500 eps of float64.
 COLLINEAR = 1e-12
 
 
 @takes(
-    forget_grads=boundary.Gradients(),
-    retain_grads=boundary.Gradients("forget_grads"),
-    alpha=boundary.ALPHA,
-    rescale=boundary.OneOf(boundary.RESCALES),
-    normalization=boundary.OneOf(boundary.NORMALIZATIONS),
-    epsilon=boundary.Positive(),
-    granularity=boundary.OneOf(boundary.GRANULARITIES),
-    layer_ids=boundary.LayerIds("forget_grads"),
+    forget_grads=Gradients(),
+    retain_grads=Gradients("forget_grads"),
+    **OPTIONS,
+    granularity=GRANULARITY,
+    layer_ids=LayerIds("forget_grads"),
 )
 def project(
     forget_grads,
@@ -38,16 +38,13 @@ def project(
 ):
     """Take the retain direction out of the forget gradient, layer by layer or once for all layers together.
 
-    forget_grads, retain_grads: two lists of P float arrays, finite, equal shapes pairwise (any shape, 0-d included).
     alpha in [0, 1]: share of the retain direction that is removed.
     granularity: "layer" (each layer is a vector of its own) or "global" (all layers are one vector).
     rescale: "undo" multiplies the projected unit gradient by |g_f|; "match" gives the result the norm |g_f|.
-    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon): the
-    summary of the paper that this was built from names an epsilon, not where it stands).
+    normalization: "exact" (g / |g|, orthogonal to rounding) or "additive" (g / (|g| + epsilon): the summary of the
+    paper that this was built from names an epsilon, not where it stands).
     layer_ids: P labels, equal for tensors that form one layer; None: each tensor is a layer.
     Returns a list of P new float64 arrays. Where g_r = 0 it is g_f; where g_f = 0, or both are collinear, it is 0.
-    Raises TypeError or ValueError, naming the argument, for lists or shapes that do not match, arrays that are not
-    float or not finite, alpha outside [0, 1], epsilon <= 0, or an unknown word.
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
     ids = layer_numbers(layer_ids, len(forget_grads), granularity)
@@ -102,12 +99,12 @@ def _rescaled(g_perp, norm_f, rescale):
     return g_perp * (norm_f / norm_perp) if rescale == "match" else g_perp
 
 
-@takes(project, beta=boundary.BETA)
+@takes(project, beta=BETA)
 def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo", **options):
     """Direction of the OEU step, d = g_r + beta g_perp, which an optimizer then follows downhill.
 
     beta: finite, >= 0, weight of the projected forget gradient; all else, `options` included, as in `project`.
-    Returns a list of P new float64 arrays.  Raises as `project`, and for a beta below 0.
+    Returns a list of P new float64 arrays.
     Source: the OEU update of arXiv 2602.00567.
     """
     projected = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
@@ -116,17 +113,17 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 
 
 @takes(
-    first_grads=boundary.Gradients(),
-    second_grads=boundary.Gradients("first_grads"),
-    granularity=boundary.OneOf(boundary.GRANULARITIES),
-    layer_ids=boundary.LayerIds("first_grads"),
+    first_grads=Gradients(),
+    second_grads=Gradients("first_grads"),
+    granularity=GRANULARITY,
+    layer_ids=LayerIds("first_grads"),
 )
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
 
-    first_grads, second_grads, granularity, layer_ids as in `project`.
+    granularity, layer_ids: as in `project`.
     Returns (L,) float64 in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either
-    gradient is zero.  Raises as `project`.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
+    gradient is zero.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
     values, ids = [], layer_numbers(layer_ids, len(first_grads), granularity)
     for layer in range(max(ids) + 1):

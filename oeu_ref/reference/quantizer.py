@@ -3,13 +3,17 @@
 Sources: arXiv 2602.00567 for the method; Esser et al., "Learned Step Size Quantization", ICLR 2020 (LSQ) for the
 gradient of the step. v = x / s below; x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even. The binary
 quantizer, which has no zero, stands apart: Rastegari et al., "XNOR-Net", ECCV 2016, with a learned step.
+
+x: any shape, float, finite; step: float > 0, in the unit of x; integers q_min < q_max; grad_out: the shape of x,
+dL/dx_hat; grad_scale >= 0, of the step's gradient alone. What is none of these raises TypeError for another kind of
+number, ValueError for another shape, range, or an entry that is not finite, naming the argument.
 """
 
 import math
 
 import numpy as np
 
-from ..boundary import FLAG, MASKS, Floats, Integer, Integers, Like, Number, OneOf, Step, Whole, Width, of, taking
+from ..boundary import FLAG, MASK, Floats, Integer, Integers, Like, Number, Step, Whole, Width, of, taking
 
 takes = taking(np)
 X = Floats()  # any shape, finite
@@ -23,7 +27,7 @@ def integer_range(bits, signed=True):
     bits: 1 to 8.  signed (weights): [-2^(b-1), 2^(b-1) - 1]; unsigned (activations after ReLU): [0, 2^b - 1]. One
     signed bit gives the codes {-1, 0}.  "ternary": {-1, 0, 1}, unsigned {0, 1, 2}.  "binary": {-1, 1} without 0, for
     `binarize` and not for `fake_quantize`; unsigned {0, 1}, the same as one bit.
-    Raises TypeError or ValueError for other bits.  Source: LSQ, section 2; the words are ours.
+    Source: LSQ, section 2; the words are ours.
     """
     if isinstance(bits, str):
         levels = {"binary": 2, "ternary": 3}[bits]
@@ -35,26 +39,22 @@ def integer_range(bits, signed=True):
 def fake_quantize(x, step, q_min, q_max):
     """Round x to the grid step * {q_min, ..., q_max}, staying in floating point.
 
-    x: any shape, finite; step > 0, in the unit of x; integers q_min < q_max.  Returns x_hat, the shape of x.
-    Raises TypeError for a non-float x or a range that is not whole, ValueError for a non-finite x, step <= 0 or
-    q_min >= q_max.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
+    Returns x_hat, the shape of x.  Source: LSQ, equations 1 and 2;  x_hat = s * round(clip(x / s, Qn, Qp)).
     """
     return step * np.round(np.clip(x / step, q_min, q_max))
 
 
-@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=OneOf(MASKS))
+@takes(x=X, grad_out=Like("x"), step=Step(), **RANGE, grad_scale=Number(0), mask=MASK)
 def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask="clip"):
     """Gradients that training uses in place of the staircase's own, which is zero almost everywhere.
 
-    grad_out: the shape of x, dL/dx_hat; x, step, q_min, q_max as in `fake_quantize`; grad_scale >= 0 scales the
-    step's gradient alone.  Returns (grad_x, grad_step): the shape of x, and a float summed over all elements:
+    Returns (grad_x, grad_step): the shape of x, and a float summed over all elements:
 
         dx_hat/dx = 1 inside, 0 elsewhere;   dx_hat/ds = round(v) - v inside, Qn below, Qp above.
 
     mask says what "inside" means. "clip": Qn <= v <= Qp, the region that clipping leaves alone (the LSQ paper has the
     strict inequality; here the ends are included, which only a value that lies exactly on one can tell).
     "round": Qn <= round(v) <= Qp, as PyTorch's own fake-quantize operations do, up to half a step further out.
-    Raises as `fake_quantize`; ValueError for a grad_out of another shape, a non-finite one, or an unknown mask.
     Source: LSQ, equations 3 (step) and 5 (STE).
     """
     v = x / step
@@ -64,10 +64,7 @@ def fake_quantize_backward(grad_out, x, step, q_min, q_max, grad_scale=1.0, mask
 
 @takes(x=X, step=Step(), **RANGE)
 def integer_codes(x, step, q_min, q_max):
-    """Integers that a device stores: round(clip(x / step, q_min, q_max)).
-
-    Arguments and errors as `fake_quantize`.  Returns int16 of the shape of x, in [q_min, q_max].
-    """
+    """Integers that a device stores: round(clip(x / step, q_min, q_max)), int16 of the shape of x."""
     return np.round(np.clip(x / step, q_min, q_max)).astype(np.int16)
 
 
@@ -75,7 +72,7 @@ def integer_codes(x, step, q_min, q_max):
 def dequantize(codes, step):
     """Real values that integer codes stand for: step * codes, the inverse of `integer_codes` on the grid.
 
-    codes: integers, any shape; step > 0.  Returns float64.  Raises TypeError for codes that are not integers.
+    codes: integers, any shape.  Returns float64.
     """
     return step * codes.astype(np.float64)
 
@@ -84,10 +81,10 @@ def dequantize(codes, step):
 def binarize(x, step):
     """Replace each value by the step with its sign: two levels, -s and s, and no zero between them.
 
-    x: any shape, finite; step > 0, in the unit of x.  Returns x_hat, the shape of x: s where x >= 0, -s elsewhere.
-    Raises as `fake_quantize`.  Source: XNOR-Net, section 3.1.  In exact arithmetic it is the quantizer with step 2 s
-    and codes {-1, 0}, moved by s: fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for
-    a negative x so small that x - s is rounded to -s.
+    Returns x_hat, the shape of x: s where x >= 0, -s elsewhere.
+    Source: XNOR-Net, section 3.1.  In exact arithmetic it is the quantizer with step 2 s and codes {-1, 0}, moved by s:
+    fake_quantize(x - s, 2 s, -1, 0) + s. In floating point that composition gives s for a negative x so small that
+    x - s is rounded to -s.
     """
     return np.where(x >= 0, step, -step)
 
@@ -96,16 +93,14 @@ def binarize(x, step):
 def binarize_backward(grad_out, x, step, grad_scale=1.0):
     """Gradients of `binarize`, as `fake_quantize_backward` has them for the staircase.
 
-    grad_out: the shape of x, dL/dx_hat; x, step as in `binarize`; grad_scale >= 0 scales the step's gradient alone.
-    Returns (grad_x, grad_step): the shape of x, and a float summed over all elements. By the chain rule through
-    Q(x - s, 2 s) + s, with v' = (x - s) / 2s and k its code, 0 or -1:
+    What is returned: as there. By the chain rule through Q(x - s, 2 s) + s, v' = (x - s) / 2s and k its code, 0 or -1:
 
         dx_hat/dx = 1 where |x| <= s, 0 elsewhere, since Qn <= v' <= Qp is -1 <= v' <= 0;
         dx_hat/ds = -dQ/dx + 2 dQ/ds' + 1 = -1 + 2 (k - v') + 1 = sign(x) - x/s inside, with sign(0) = 1,
                     0 + 2 (-1) + 1 = -1 below, 0 + 2 (0) + 1 = 1 above.
 
-    Raises as `fake_quantize_backward`.  Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et
-    al., "Binarized Neural Networks", NeurIPS 2016, equation 4, in the unit of the step.
+    Source: ours, of LSQ, equations 3 and 5; the mask |x| <= s is that of Hubara et al., "Binarized Neural Networks",
+    NeurIPS 2016, equation 4, in the unit of the step.
     """
     v = x / step
     return _gradients(grad_out, v, np.where(v >= 0, 1.0, -1.0), v, -1, 1, grad_scale)
@@ -113,11 +108,7 @@ def binarize_backward(grad_out, x, step, grad_scale=1.0):
 
 @takes(x=X)
 def binary_codes(x):
-    """The signs that a device stores: 1 where x >= 0, -1 elsewhere.
-
-    x: any shape, finite.  Returns int16 of the shape of x: `dequantize` makes `binarize` of it.
-    Raises TypeError for a non-float x, ValueError for a non-finite one.
-    """
+    """The signs that a device stores: 1 where x >= 0, -1 elsewhere, int16: `dequantize` makes `binarize` of them."""
     return np.where(x >= 0, 1, -1).astype(np.int16)
 
 
@@ -125,9 +116,9 @@ def binary_codes(x):
 def initial_step(x, q_max):
     """Step with which LSQ training starts: 2 * mean|x| / sqrt(Qp).
 
-    x: any shape, finite, not empty; q_max >= 0 (0, at one signed bit, counts as 1).
+    x: not empty; q_max >= 0 (0, at one signed bit, counts as 1).
     Returns a float > 0; 1.0 where x is zero everywhere, since any step represents zeros exactly.
-    Raises TypeError for a non-float x, ValueError for an empty or non-finite x.  Source: LSQ, section 2.1.
+    Source: LSQ, section 2.1.
 
     At Qp = 1, ternary or 2 bits, that is 1.6 standard deviations of normal values, above the 1.22 of least squared
     error (0.23 for 0.19 of the variance): a start that training moves, kept because it is LSQ's. At Qp = 0, codes
@@ -140,10 +131,10 @@ def initial_step(x, q_max):
 def initial_binary_step(x):
     """Step with which training of a binary quantizer starts: mean|x|.
 
-    x: any shape, finite, not empty.  Returns a float > 0; 1.0 where x is zero everywhere, as in `initial_step`.
-    Raises as `initial_step`.  Source: XNOR-Net, equation 6. Setting the derivative of sum (|x| - s)^2 to zero gives
-    s = mean|x|, the least squared error. LSQ's 2 mean|x| would be twice that: for normal values an error of the whole
-    variance, no better than quantizing all to 0, where mean|x| leaves 1 - 2/pi = 36 % of it.
+    x: not empty.  Returns a float > 0; 1.0 where x is zero everywhere, as in `initial_step`.
+    Source: XNOR-Net, equation 6. Setting the derivative of sum (|x| - s)^2 to zero gives s = mean|x|, the least squared
+    error. LSQ's 2 mean|x| would be twice that: for normal values an error of the whole variance, no better than
+    quantizing all to 0, where mean|x| leaves 1 - 2/pi = 36 % of it.
     """
     return float(np.abs(x).mean()) or 1.0
 
@@ -153,7 +144,7 @@ def step_gradient_scale(count, q_max):
     """Scale of the step's gradient that keeps its relative update near that of the weights: 1 / sqrt(count * Qp).
 
     count: number of weights, or of features of one sample for activations; q_max >= 0 (0 counts as 1).
-    Returns a float > 0.  Raises TypeError or ValueError for a count below 1.  Source: LSQ, section 2.2.
+    Returns a float > 0.  Source: LSQ, section 2.2.
     """
     return 1 / math.sqrt(count * max(q_max, 1))
 

@@ -4,54 +4,44 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import boundary
-from ..boundary import of, taking
+from ..boundary import ALPHA, BETA, GRANULARITY, LAYER, RESCALE, Floats, Instance, Labels, Rule, of, taking
 from .entropy import cross_entropy, entropy, entropy_loss, softmax
 from .network import SGD, QuantizedMLP, for_each_parameter, sgd_step
 from .projection import cosines, oeu_direction, project
 
 takes = taking(np)
+INPUTS = Floats("N", of("network", "num_inputs"))
+STEP = {"alpha": ALPHA, "beta": BETA, "granularity": GRANULARITY, "rescale": RESCALE, "layer": LAYER}
 
 
 @dataclass(frozen=True)
 class OEUStep:
-    """Everything that one OEU step computes, by name, in the order in which it is computed.
+    """Everything that one OEU step computes, in the order in which it is computed; losses and entropies in nats."""
 
-    forget_logits, retain_logits (N, K); forget_probabilities, retain_probabilities (N, K); forget_entropy (N,) in nats;
-    forget_loss, retain_loss: floats, in nats; forget_grads, retain_grads, projected_grads, direction: dict parameter
-    name -> array; cosines: dict layer -> cosine between g_f and g_r; residuals: dict layer -> cosine between g_perp and
-    g_r (0 up to rounding for alpha = 1); parameters: dict name -> array, after the step; velocity: the optimizer's
-    buffers, to be handed to the next step.
-    """
-
-    forget_logits: np.ndarray
-    retain_logits: np.ndarray
-    forget_probabilities: np.ndarray
-    retain_probabilities: np.ndarray
-    forget_entropy: np.ndarray
+    forget_logits: np.ndarray  # (N_f, K)
+    retain_logits: np.ndarray  # (N_r, K)
+    forget_probabilities: np.ndarray  # (N_f, K)
+    retain_probabilities: np.ndarray  # (N_r, K)
+    forget_entropy: np.ndarray  # (N_f,)
     forget_loss: float
     retain_loss: float
-    forget_grads: dict
+    forget_grads: dict  # parameter name -> array, as all gradients
     retain_grads: dict
-    cosines: dict
+    cosines: dict  # layer -> cosine between g_f and g_r
     projected_grads: dict
-    residuals: dict
+    residuals: dict  # layer -> cosine between g_perp and g_r, 0 up to rounding for alpha = 1
     direction: dict
-    parameters: dict
-    velocity: dict
+    parameters: dict  # name -> array, after the step
+    velocity: dict  # the optimizer's buffers, to be handed to the next step
 
 
 @takes(
-    network=boundary.Instance(QuantizedMLP),
-    forget_inputs=boundary.Floats("N", of("network", "num_inputs")),
-    retain_inputs=boundary.Floats("N", of("network", "num_inputs")),
-    retain_labels=boundary.Labels(of("retain_inputs"), of("network", "num_classes")),
-    alpha=boundary.ALPHA,
-    beta=boundary.BETA,
-    granularity=boundary.OneOf(boundary.GRANULARITIES),
-    rescale=boundary.OneOf(boundary.RESCALES),
-    layer=boundary.OneOf(boundary.LAYERS),
-    velocity=boundary.Rule(for_each_parameter, of("network", "parameters"), optional=True),
+    network=Instance(QuantizedMLP),
+    forget_inputs=INPUTS,
+    retain_inputs=INPUTS,
+    retain_labels=Labels(of("retain_inputs"), of("network", "num_classes")),
+    **STEP,
+    velocity=Rule(for_each_parameter, of("network", "parameters"), optional=True),
     **SGD,
 )
 def oeu_step(
@@ -75,8 +65,7 @@ def oeu_step(
     No forget labels are needed.  learning_rate > 0; alpha, beta, granularity, rescale as in `oeu_direction`; layer:
     "module" (a layer owns its weight, bias and steps) or "tensor" (each array is a layer); momentum, weight_decay,
     velocity as in `sgd_step`.
-    Returns an `OEUStep`; `network.parameters = step.parameters` takes the step.
-    Raises TypeError or ValueError, naming the argument.
+    Returns an `OEUStep`; `network.parameters = step.parameters` takes the step.  Raises TypeError or ValueError.
     Source: the OEU algorithm of arXiv 2602.00567: d = g_r + beta g_perp.
     """
     forget_logits, forget_cache = network.forward(forget_inputs)
@@ -85,9 +74,7 @@ def oeu_step(
     retain_loss, grad_retain_logits = cross_entropy(retain_logits, retain_labels)
     forget_grads = network.backward(forget_cache, grad_forget_logits)
     retain_grads = network.backward(retain_cache, grad_retain_logits)
-
-    names = list(network.parameters)
-    g_f, g_r = list(forget_grads.values()), list(retain_grads.values())
+    names, g_f, g_r = list(network.parameters), list(forget_grads.values()), list(retain_grads.values())
     ids = network.layer_ids if layer == "module" else names
     options = {"granularity": granularity, "layer_ids": ids}
     g_perp = project(g_f, g_r, alpha, rescale=rescale, **options)

@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import math
 import pathlib
-import sys
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from ..lab.engine import checked_seeds
 from ..lab.experiment import Digits, checked_method
 from ..lab.options import LABELS
 from ..lab.report_figures import LINES
-from .study import document, write
+from .study import document
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -154,7 +153,8 @@ def images(runner, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SE
         "caption": _images_caption(loaded),
     }
     config = {**dataclasses.asdict(experiment), "weight_bits": widths, "activation_bits": widths}
-    return write(out, "bits", document(QUESTION, config, checked_seeds(seeds), found), sys.modules[__name__])
+    data = document(QUESTION, config, checked_seeds(seeds), found)
+    return figures.written(out, "bits", data, markdown(data), figure)
 
 
 def folder(out, width):

@@ -19,29 +19,15 @@ def run(name, out_dir, seeds=None, quick=False, progress=True):
     out_dir = results.output_directory("out_dir", out_dir)
     with engine.one_thread(), engine.progress_bar(0, progress, "runs") as bar:
         config, found = study.collect(seeds, QUICK if quick else Digits(), quick, bar)
-    return write(out_dir, name, document(study.QUESTION, config, seeds, found), study)
+    data = document(study.QUESTION, config, seeds, found)
+    return figures.written(out_dir, name, data, study.markdown(data), study.figure)
 
 
 def document(question, config, seeds, found):
-    """A study's document as plain data, ready for `write`.
+    """A study's document as plain data; ValueError for a number that is not finite.
 
     question: what it answers, a sentence; config: plain data, all that the figures depend on but for the seeds; seeds:
-    those reported; found: dict, merged into the document.  Raises ValueError for a number that is not finite.
+    those reported; found: dict, merged into the document.
     """
-    head = {"question": question, "config": config, "seeds": list(seeds), "versions": results.versions()}
-    return results.plain({**head, **found})
-
-
-def write(out_dir, name, data, study):
-    """Write NAME.json, NAME.md and NAME.png into a directory that exists.
-
-    data: a `document`; study: the module whose `markdown(data)` and `figure(data)` show it.
-    Returns {"table": str, "json": Path, "markdown": Path, "picture": Path, or None}.
-    """
-    text = study.markdown(data)
-    return {
-        "table": text,
-        "json": results.write_json(out_dir / f"{name}.json", data),
-        "markdown": results.write_text(out_dir / f"{name}.md", text + "\n"),
-        "picture": figures.picture(out_dir / f"{name}.png", study.figure, data),
-    }
+    about = {"question": question, "config": config, "seeds": list(seeds), "versions": results.versions()}
+    return results.plain(about | found)

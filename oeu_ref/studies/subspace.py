@@ -118,9 +118,8 @@ def _unlearned(case, settings, steps, batch, size, retain=None, keep=1):
         model, case.splits.forget, settings, stream(case.seed, "method"), size=size, keep=keep
     )
     streams = stream(case.seed, "forget batches"), stream(case.seed, "retain batches")
-    retain = case.splits.retain if retain is None else retain
     config = dataclasses.replace(case.experiment.unlearning(), retain_batch=batch)
-    unlearn(method, case.splits.forget, retain, steps, config, streams)
+    unlearn(method, case.splits.forget, case.splits.retain if retain is None else retain, steps, config, streams)
     return method
 
 

@@ -7,9 +7,9 @@ import os
 import pathlib
 
 from .. import boundary, files
-from . import options
-from .command_line import EXPERIMENT, Command, say
-from .options import NEEDED, option
+from ..lab import options
+from ..lab.options import NEEDED, option
+from .command import EXPERIMENT, Command, say
 
 RESTART = "Whatever stops it, the same command goes on where it was; what is finished is never made again."
 
@@ -97,7 +97,7 @@ class Images(How, options.Setup, Files, Named):
     def started(self):
         """(`Experiment`, `Runner`, whether this process is the only one, or the first that `torchrun` started)."""
         from ..beyond import distributed
-        from . import cells, tables
+        from ..lab import cells, tables
 
         with distributed.started(checked_device(self.device)) as device:
             changes = {field.name: getattr(self, field.name) for field in dataclasses.fields(options.Setup)}
@@ -134,7 +134,7 @@ class Rows(Images):
 
     def asked(self):
         """The arguments of `tables.make` that follow the methods."""
-        from . import results
+        from ..lab import results
 
         return {
             "seeds": options.SEEDS[self.preset] if self.seeds is None else self.seeds,
@@ -146,7 +146,7 @@ class Rows(Images):
 
     def make(self, methods, **changed):
         """Make a table with rows of these methods, and the folder's report; changed: arguments of `tables.make`."""
-        from . import report, tables
+        from ..lab import report, tables
 
         with self.started() as (experiment, runner, first):
             tables.make(self.word(), runner, experiment, **{"methods": methods, **self.asked(), **changed})
@@ -221,7 +221,7 @@ class Run(Rows):
             raise ValueError("--learning-rate, --weight and --steps must be given together, or none of them")
         if self.method == "retrain" or own[0] is None:
             return self.make(() if self.method == "retrain" else (self.method,))
-        from .baselines import Settings
+        from ..lab.baselines import Settings
 
         settings = {self.method: (Settings(*own[:2]), boundary.integer("--steps", self.steps, 1))}
         return self.make((self.method,), settings=settings)
@@ -240,7 +240,7 @@ class Tune(Images):
     widen: int = option(1, "times that the grid may be widened, >= 0")
 
     def run(self):
-        from . import report, tuning
+        from ..lab import report, tuning
 
         with self.started() as (experiment, runner, first):
             tuning.tune(runner, experiment, self.methods, self.seeds, widen=self.widen)
@@ -262,7 +262,7 @@ class Replicate(Images):
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
     def run(self):
-        from . import replicate, results
+        from ..lab import replicate, results
 
         with self.started() as (experiment, runner, _):
             seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
@@ -285,7 +285,7 @@ class Report(Command):
     out: str = option(NEEDED, "the folder, as given to --out", flag="OUT_DIR")
 
     def run(self):
-        from . import report
+        from ..lab import report
 
         # whoever makes cells in a folder leaves a lock there: without one there is nobody to wait for
         at_work = (pathlib.Path(self.out) / ".lock").exists()
@@ -306,7 +306,7 @@ class Export(Command):
     value_bits: int = option(64, "bits of the values between layers: 32, or 64 to agree with PyTorch in every code")
 
     def run(self):
-        from .export import export_file
+        from ..lab.export import export_file
 
         say(export_file(self.model, self.out, self.image_size, self.value_bits))
         return 0

@@ -11,7 +11,7 @@ import sys
 import types
 import typing
 
-from .options import NEEDED, Setup
+from ..lab.options import NEEDED, Setup
 
 EXPERIMENT = "experiment (default: that of NAME and --preset)"
 SHOWN = {int: "N", float: "X", str: "WORD"}  # what --help calls a value of a type

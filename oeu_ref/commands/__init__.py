@@ -1,0 +1,1 @@
+"""The command line behind `oeu_ref.__main__`: words in, arguments of the lab out."""
