@@ -133,6 +133,11 @@ def loop_quotes():
         if method not in ("original", "retrain"):
             pairs = [(runs, metric) for metric in ("AG", "TA") for runs in (left["runs"], anew["runs"])]
             yield LAB, row(label, [spread(each(runs, "metrics", method, metric)) for runs, metric in pairs])
+    data = stored("loop")
+    yield LAB, f"TA of Retrain {spread(each(data['retrain'], 'TA'))})"
+    for metric in ("AG", "TA"):
+        for method, label in data["labels"].items():
+            yield LAB, row(label, [spread(each(runs[method], metric)) for runs in data["values"].values()])
     for name, entry in stored("projection")["variants"].items():
         ends = [losses and losses[-1] for losses in entry["retain_losses"]]
         cells = [spread(entry["AG"][f"AG, {which}"]) for which in ("own best setting", "the demo's OEU setting")]
