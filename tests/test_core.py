@@ -436,6 +436,9 @@ def test_half_precision_is_summed_in_float32(dtype, options):
     assert torch.equal(projection.cosines([f], [r]), projection.cosines([f.float()], [r.float()]))
     layers = projection.Layers(None, [f])
     assert torch.equal(projection.projected([f], [r], layers, **options)[0], result)
+    assert torch.equal(
+        projection.project([f], [r.float()], **options)[0], result
+    )  # a list of halves beside one of floats
 
 
 def test_layers_are_measured_where_their_tensors_are():
