@@ -45,7 +45,7 @@ CEILINGS = {
     "beyond": 1405,
     "integer": 1300,
     "data": 1055,
-    "lab": 5270,
+    "lab": 5290,
     "studies": 3395,
     "commands": 550,
     "own": 780,

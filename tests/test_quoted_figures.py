@@ -223,6 +223,66 @@ def study_quotes():
     yield STUDIES, f"AG {' and '.join(torch_gaps)}, {same} % equal predictions; a float network: {plain}"
 
 
+def share_of(values, original):
+    """Mean AG over the original's, as it is printed."""
+    return mean([np.mean(each(values, "AG")) / np.mean(each(original, "AG"))], 2)
+
+
+def replication_quotes():
+    """What of the claims could be repeated: at full size the scale alone, at the small size the order."""
+    report = "oeu_ref/lab/REPLICATION.md"
+    full = stored("replicate-cifar10-10")
+    models, epochs = full["trained"]["1"], full["experiment"]["epochs"]
+    assert full["rows"] == [] and list(full["trained"]) == ["1"]  # a row that is there is to be told
+    labels = {"original": "original", "retrain": "Retrain", "retrain again": "second Retrain"}
+    for name, label in labels.items():
+        found = models[name]
+        cells = [f"{found[key]:.1f}" for key in ("FA", "RA", "TA", "MIA")]
+        gap = "–" if name == "retrain" else f"{found['AG']:.2f}"
+        yield report, row(label, [*cells, gap, *(f"{share:.1f}" for share in found["features"].values())])
+    floor, scale = models["retrain again"]["AG"], models["original"]["AG"]
+    yield report, f"**two Retrains of one split differ by an AG of {floor:.2f}**"
+    yield report, f"the original is {scale:.2f} away"
+    yield report, f"0.58 is less than the {floor:.2f}"
+    yield report, f"all images, width 64, {epochs} epochs, test accuracy {models['original']['TA']:.1f}"
+    apart = [
+        abs(models["retrain again"]["features"][name] - share) for name, share in models["retrain"]["features"].items()
+    ]
+    between = sorted(found["features"]["probability"] for found in models.values())[1]
+    assert max(apart) == apart[-1] and between == models["original"]["features"]["probability"]
+    yield report, "most by the whole probability vector, by which the original lies between them"
+    yield report, f"apart by {min(apart):.1f} to {max(apart):.1f} points"
+
+    found = stored("cifar10-10-cpu")
+    rows = {
+        entry["label"]: entry["values"]
+        for kind in ("table", "ablation", "sweep")
+        for entry in found[kind]["rows"]
+        if entry["rule"] == "true"
+    }
+    gap = {label: spread(each(values, "AG")) for label, values in rows.items()}
+    kept = {label: spread(each(values, "RA")) for label, values in rows.items()}
+    original = found["table"]["original"]["values"]
+    share = share_of(rows["OEU"], original)
+    yield report, f"small: AG {gap['OEU']}, {share} of the original's {spread(each(original, 'AG'))}"
+    apart = np.mean(each(original, "FA")) - np.mean(each(original, "TA"))
+    yield report, f"its original knows what it saw {apart:.0f} points better than what it did not"
+    yield report, f"small, CIFAR-10: {gap['OEU']} against {gap['Q-MUL (our reading)']}"
+    digits = {
+        name: spread(entry["AG"]["AG, the demo's OEU setting"])
+        for name, entry in stored("variants")["variants"].items()
+    }
+    yield report, f"small: {gap['OEU']} against {gap['OEU, global projection']}"
+    yield report, f"{digits['module, undo']} against {digits['global']}"
+    bare = "OEU without projection"
+    yield report, f"small: without it {gap[bare]}, retain accuracy {kept[bare]}; with it {gap['OEU']} and {kept['OEU']}"
+    labels = "OEU, random labels for entropy"
+    yield report, f"small: AG {gap['OEU']} against {gap[labels]}, retain accuracy {kept['OEU']} against {kept[labels]}"
+    alphas = [mean(each(values, "AG"), 1) for label, values in rows.items() if label.startswith("OEU, alpha")]
+    yield report, f"small: {', '.join(alphas)} for 0, 0.5, 0.75, 1"
+    yield report, f"small: {spread(each(rows['OEU'], 'time'), 2)} of Retrain's seconds"
+
+
 def text_of(path):
     """What a file says, runs of white space as one blank; of a notebook its Markdown."""
     text = (ROOT / path).read_text(encoding="utf-8")
@@ -232,7 +292,14 @@ def text_of(path):
     return " ".join(text.split())
 
 
-QUOTES = [*demo_quotes(), *table_quotes(), *variant_quotes(), *loop_quotes(), *study_quotes()]
+QUOTES = [
+    *demo_quotes(),
+    *table_quotes(),
+    *variant_quotes(),
+    *loop_quotes(),
+    *study_quotes(),
+    *replication_quotes(),
+]
 
 
 @pytest.mark.parametrize(("path", "sentence"), QUOTES, ids=[f"{path}: {sentence[:40]}" for path, sentence in QUOTES])
@@ -254,6 +321,7 @@ def table_document():
 PICTURES = {
     "demo": lambda: figures.demo_figure(stored("demo")),
     "cifar10-10-cpu-methods": lambda: report_figures.methods_figure(table_document()),
+    "replicate-cifar10-10-attacks": lambda: report_figures.attacks_figure(stored("replicate-cifar10-10")),
     "cifar10-10-cpu-tradeoff": lambda: report_figures.tradeoff_figure(table_document()),
 }
 

@@ -255,3 +255,23 @@ def search_figure(data):
     figure.axes[0].legend(frameon=False, fontsize=7.5)
     figure.supxlabel("learning rate (below it the weight, where that is not 1)", fontsize=8)
     return figure
+
+
+def attacks_figure(data):
+    """What each of five attacks calls unseen of the forget set, of every network trained for replicate.json's table."""
+    styles = {"original": "retain", "retrain": "retrain", "retrain again": "oeu"}
+    names = list(next(iter(data["trained"].values()))["retrain"]["features"])
+    figure = new_figure(7, 2.6)
+    ax = figure.subplots()
+    for marker, (name, style) in zip("osD", styles.items()):
+        for i, models in enumerate(seed for seed in data["trained"].values() if name in seed):
+            shares = [models[name]["features"][feature] for feature in names]
+            said = {"retrain": "Retrain", "retrain again": "second Retrain"}.get(name, name)
+            color = STYLES[style]["color"]
+            ax.scatter(range(len(names)), shares, marker=marker, color=color, label=said if i == 0 else None, zorder=3)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("called unseen (%)")
+    clean(ax, "", grid="y")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
