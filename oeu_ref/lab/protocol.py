@@ -5,7 +5,8 @@ learning rate, momentum 0.9 and weight decay 5e-4; FT and l1-sparse read the ret
 Random labels are drawn over all classes. OEU takes its joint step on pairs of batches, for as many steps as 10 passes
 over the retain set have, with the forget set cycling; as a second reading, for 10 passes over the forget set.
 What is ours: the schedule of original and Retrain (one cycle, made for accuracy per minute, where theirs is 182
-epochs), the learning rates that are tried, and beta, which is tried on as many points in all.
+epochs), the learning rates that are tried, and beta, which is tried on as many points in all. On CIFAR-100 and
+Tiny-ImageNet that code shuffles both sets together, with labels drawn anew each epoch; here they take turns there too.
 Source: the public code of SalUn (Fan et al., ICLR 2024), Classification/unlearn, whose loops the code of the paper's
 peers shares.
 """
