@@ -25,7 +25,7 @@ BELOW = {
     "integer": ("boundary", "files", "reference", "core"),
     "data": ("boundary", "files"),
     "lab": ("boundary", "files", "reference", "core", "beyond", "integer", "data"),
-    "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "data", "lab"),
+    "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "data", "lab", "own"),
     "own": ("boundary", "files", "reference", "core", "beyond", "data", "lab"),
     "commands": ("boundary", "files", "beyond", "lab"),
     "__main__": ("boundary", "files", "conformance", "lab", "studies", "commands"),

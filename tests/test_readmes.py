@@ -47,6 +47,7 @@ def surroundings():
         "retain_labels": torch.arange(16) % 4,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "beta": 0.7,
+        "class_weights": torch.ones(4),
     }
 
 

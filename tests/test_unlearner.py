@@ -3,11 +3,13 @@
 import copy
 import inspect
 import math
+import pathlib
 
 import pytest
 import torch
 from torch import nn
 
+from oeu_ref import core
 from oeu_ref.core import OEU, EntropyStop, NonFiniteError, QuantLinear, QuantMLP, quantize_model
 from oeu_ref.core.projection import projected
 from oeu_ref.core.stop_rule import mean_entropy
@@ -312,6 +314,66 @@ def test_an_optimizer_that_maximizes_is_refused():
     unlearner.optimizer.param_groups[0]["maximize"] = True
     with pytest.raises(ValueError, match="optimizer must minimize"):
         unlearner.step(torch.rand(3, 6), torch.rand(3, 6), torch.zeros(3, dtype=torch.int64))
+
+
+def test_an_optimizer_whose_step_evaluates_the_model_again_is_refused_by_name():
+    """LBFGS wants a closure; optimizers that may be given one, but need none, are welcome."""
+    model = small_net()
+    with pytest.raises(TypeError, match="optimizer must step without a closure, got LBFGS"):
+        OEU(model, torch.optim.LBFGS(model.parameters()))
+    OEU(model, torch.optim.Rprop(model.parameters()))
+
+
+def readme_classes(**names):
+    """The classes that core/README shows, each made of the names given."""
+    text = (pathlib.Path(core.__file__).parent / "README.md").read_text(encoding="utf-8")
+    block = next(b for b in text.split("```") if "class Weighted" in b).removeprefix("python\n")
+    names = {"torch": torch, "OEU": OEU, **names}
+    exec(block, names)
+    return names
+
+
+def test_class_weights_and_label_smoothing_are_a_method():
+    """The retain gradient is that of the weighted, smoothed cross-entropy, and no longer the plain one's."""
+    model, x, labels = nn.Linear(4, 3), torch.randn(6, 4), torch.arange(6) % 3
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    unlearner = readme_classes(class_weights=weights)["Weighted"](model, torch.optim.SGD(model.parameters(), 0.1))
+    found = unlearner.plan(x[:2], x, labels).retain_grads["weight"]
+    log_p = model(x).log_softmax(1)
+    # of each sample, its own class weighs w_y 0.9, and each class w_k 0.1 / K; over the sum of the labels' weights
+    own, all_classes = weights[labels] * log_p[range(6), labels], (weights * log_p).sum(1)
+    loss = -(0.9 * own + 0.1 / 3 * all_classes).sum() / weights[labels].sum()
+    torch.testing.assert_close(found, torch.autograd.grad(loss, model.weight)[0])
+    plain = OEU(model, torch.optim.SGD(model.parameters(), 0.1)).plan(x[:2], x, labels).retain_grads["weight"]
+    assert not torch.allclose(found, plain)
+
+
+def test_predictions_token_by_token_are_a_method():
+    """A step on sequences is the step on their tokens, without those whose label is ignored."""
+    model, x = nn.Linear(4, 3), torch.randn(5, 7, 4)
+    labels = torch.randint(3, (5, 7), generator=torch.Generator().manual_seed(0))
+    labels[:, 5:] = -100
+    make = lambda kind: kind(model, torch.optim.SGD(model.parameters(), 0.1))
+    found = make(readme_classes(class_weights=None)["TokenWise"]).plan(x, x, labels)
+    tokens = make(OEU).plan(x.flatten(0, 1), x[:, :5].flatten(0, 1), labels[:, :5].flatten())
+    for name in ("forget_grads", "retain_grads"):
+        torch.testing.assert_close(getattr(found, name)["weight"], getattr(tokens, name)["weight"])
+
+
+def test_logits_under_a_name_are_a_wrapper():
+    """The step on a network that returns a dict is that on its logits."""
+
+    class Named(nn.Linear):
+        def forward(self, inputs):
+            return {"scores": super().forward(inputs)}
+
+    model, x, labels = Named(4, 3), torch.randn(6, 4), torch.arange(6) % 3
+    twin = nn.Linear(4, 3)
+    twin.load_state_dict(model.state_dict())
+    wrapped = readme_classes(class_weights=None)["Scores"](model)
+    for net in (wrapped, twin):
+        OEU(net, torch.optim.SGD(net.parameters(), 0.1)).step(x[:2], x, labels)
+    assert torch.equal(model.weight, twin.weight)
 
 
 def test_complex_parameters_are_refused_by_name():

@@ -4,6 +4,7 @@
 `project`, …) are what `oeu_ref.beyond` overrides: a new idea is a new class there.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -82,8 +83,8 @@ class OEU:
     descent forgets, for experiments with other losses.
     Mixed precision: call `step` under `torch.autocast` with bfloat16, and without a GradScaler: OEU takes its own
     gradients, and a step that is not finite raises with nothing changed. float16 may lose small gradients.
-    Raises TypeError for another model or optimizer or complex parameters, ValueError for a setting outside its range or
-    an optimizer that maximizes, holds none of the model's parameters, or others.
+    Raises TypeError for another model or optimizer, one whose step takes a closure (LBFGS), or complex parameters,
+    ValueError for a setting outside its range or an optimizer that maximizes, or holds other or none of the parameters.
     Source: the OEU algorithm of arXiv 2602.00567.
     """
 
@@ -114,6 +115,9 @@ class OEU:
         self.alpha, self.beta, self.granularity, self.rescale = alpha, beta, granularity, rescale
         self.layer, self.mode, self.forget_loss = layer, mode, forget_loss
         self._layers = {}
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise TypeError(f"optimizer must step without a closure, got {type(optimizer).__name__}")
         if not self._trainable():
             raise ValueError("optimizer must hold at least one parameter of the model that requires a gradient")
 
@@ -229,10 +233,8 @@ class OEU:
             raise ValueError("optimizer must minimize, since OEU's direction leads downhill, got maximize=True")
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         named = {name: p for name, p in self.model.named_parameters() if id(p) in held}
-        if len(named) < len(held):
-            raise ValueError(
-                f"optimizer must hold only parameters of the model, got {len(held) - len(named)} of something else"
-            )
+        if others := len(held) - len(named):
+            raise ValueError(f"optimizer must hold only parameters of the model, got {others} of something else")
         if complex_ones := [name for name, p in named.items() if p.is_complex()]:
             raise TypeError(
                 f"model must have real parameters, got complex {complex_ones[0]}: torch.view_as_real gives pairs"
