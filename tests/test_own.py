@@ -72,7 +72,7 @@ def test_evaluate_is_the_tables_measure_whatever_form_data_has(form):
     """FA, RA, TA, MIA, AUC of a network are those of a table, and AG is the gap to Retrain's."""
     model, retrain = network(0), network(1)
     found = evaluate(model, **in_form(form), retrain=retrain, seed=3)
-    splits = dataclasses.make_dataclass("Splits", SIZES)(**PARTS)
+    splits = dataclasses.make_dataclass("Splits", [*SIZES, "test_of_forgotten"])(**PARTS, test_of_forgotten=None)
     expected, theirs = (engine.measure(engine.outputs(m, splits), 3)["metrics"] for m in (model, retrain))
     assert found.metrics == expected and found.retrain == theirs
     assert found.AG == metrics.average_gap(expected, theirs) > 0
@@ -125,16 +125,17 @@ def test_divergence_and_tug_of_war_by_hand():
 
 
 def test_classes_that_are_forgotten_whole_are_told_apart():
-    """A class with forget samples and no retain sample has accuracies of its own, and the others a test accuracy."""
+    """A class with forget samples and no retain sample has accuracies of its own; TA is that of the others."""
     parts = {**PARTS, "forget": drawn(20, "forget", (2, 3)), "retain": drawn(60, "retain", (0, 1, 2))}
     model = network()
     found = evaluate(model, **parts)
     assert list(found.per_class) == [3]
     for name, part in (("FA", "forget"), ("TA", "test")):
-        p, labels = evaluation.outputs(model, parts)[part]
+        p, labels = evaluation.outputs(model, {**PARTS, part: parts[part]})[part]
         assert found.per_class[3][name] == metrics.accuracy(p[labels == 3], labels[labels == 3])
         assert found.per_class[3][part] == (labels == 3).sum() > 0
-    assert found.ta_of_others == metrics.accuracy(p[labels != 3], labels[labels != 3])
+    assert found.metrics["TA"] == metrics.accuracy(p[labels != 3], labels[labels != 3])
+    assert found.metrics["TA_forgotten"] == found.per_class[3]["TA"]
     assert "class 3" in str(found) and evaluate(model, **PARTS).per_class == {}
 
 
@@ -169,6 +170,11 @@ NOT_FINITE[0].weight.data.fill_(math.nan)
         ({"test": (torch.ones(2, 3), torch.ones(3).long())}, ValueError, "test: labels must have shape (2,)"),
         ({"test": (torch.ones(2, 3), torch.tensor([0, 4]))}, ValueError, "test must have labels in [0, 4)"),
         ({"unseen": (torch.ones(1, 3), torch.tensor([0]))}, ValueError, "unseen must hold at least two samples"),
+        (
+            {"retain": drawn(9, "x", (0, 1)), "test": drawn(9, "x", (2, 3))},
+            ValueError,
+            "test must hold samples of classes",
+        ),
         ({"before": 3}, TypeError, "before must be the network before unlearning"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),

@@ -28,9 +28,10 @@ NOTES = {
 class Evaluation:
     """What `evaluate` found. Percent, gaps in percentage points; `print` shows it as a table, `to_json` writes it.
 
-    metrics: {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}; attack: the one that MIA is by; samples: {part: how many};
+    metrics: {"FA", "RA", "TA", "MIA", "forget_vs_test_auc"}; where classes are forgotten whole their test samples count
+    in "TA_forgotten" alone, as in the tables; attack: the one that MIA is by; samples: {part: how many};
     per_class: {class: {"FA", "TA", "forget", "test"}} of classes that are forgotten whole, accuracies and counts, None
-    for an accuracy without a sample; ta_of_others: TA over the test samples of all other classes, None likewise;
+    for an accuracy without a sample;
     retrain: Retrain's metrics; AG: mean gap to them over FA, RA, TA, MIA; ToW: product over FA, RA, TA of
     1 - gap / 100; divergence, agreement: {"forget", "test"}: mean Jensen-Shannon divergence in nats from Retrain's
     predictions, and share of equal predicted classes; all of these None without Retrain;
@@ -42,7 +43,6 @@ class Evaluation:
     attack: str
     samples: dict
     per_class: dict
-    ta_of_others: float | None
     retrain: dict | None
     AG: float | None
     ToW: float | None
@@ -59,8 +59,8 @@ class Evaluation:
     def __str__(self):
         lines = [_row("", "value", "Retrain", "gap")]
         for name, value in self.metrics.items():
-            name = "AUC" if name == "forget_vs_test_auc" else name
-            there = None if self.retrain is None else self.retrain["forget_vs_test_auc" if name == "AUC" else name]
+            there = None if self.retrain is None else self.retrain[name]
+            name = "AUC" if name == "forget_vs_test_auc" else name.replace("_", " ")
             lines.append(_row(name, value, there, None if there is None else abs(value - there)))
         if self.AG is not None:
             lines += [_row("AG", None, None, self.AG), _row("ToW", f"{self.ToW:.3f}")]
@@ -73,8 +73,6 @@ class Evaluation:
             lines.append(_row("proxy AG", None, None, self.proxy_gap))
         for label, found in self.per_class.items():
             lines.append(_row(f"class {label}: FA, TA", found["FA"], found["TA"]))
-        if self.ta_of_others is not None:
-            lines.append(_row("TA, other classes", self.ta_of_others))
         shown = "\n".join(line.rstrip() for line in lines)
         notes = [f"MIA: {self.attack}"] + [f"{name}: {note}" for name, note in NOTES.items() if f"\n{name}" in shown]
         if self.AG is None and self.proxy_gap is None:
@@ -112,13 +110,11 @@ def evaluate(model, forget, retain, test, retrain=None, unseen=None, before=None
         retrained = measure(others, seed)["metrics"]
     near = without_retrain(found, seed) if unseen is not None else None
     target = proxy_of(before, parts, seed, batch_size) if near is not None and before is not None else None
-    per_class, kept = _by_class(found)
     return Evaluation(
         metrics=values,
         attack=SupportVectorAttack.name,
         samples={part: len(labels) for part, (_, labels) in found.items()},
-        per_class=per_class,
-        ta_of_others=kept,
+        per_class=_by_class(found),
         retrain=retrained,
         AG=None if retrained is None else metrics.average_gap(values, retrained),
         ToW=None if retrained is None else tug_of_war(values, retrained),
@@ -142,13 +138,24 @@ def outputs(model, parts, batch_size=256):
             raise ValueError(
                 f"{name} must have labels in [0, {classes}), the outputs, got {labels.min()} to {labels.max()}"
             )
+    if "test" in found and (gone := _gone(found)):
+        kept = ~np.isin(found["test"][1], gone)
+        if not kept.any():
+            raise ValueError("test must hold samples of classes that are kept, got those of forgotten ones alone")
+        for part, at in (("test_of_forgotten", ~kept), ("test", kept)):
+            if at.any():
+                found[part] = tuple(array[at] for array in found["test"])
     return found
+
+
+def _gone(found):
+    return sorted({*found["forget"][1].tolist()} - {*found["retain"][1].tolist()})
 
 
 def without_retrain(found, seed):
     """As `oeu_ref.lab.engine.proxy`; found: `outputs` of forget, retain and unseen samples, two of these at least."""
-    if len(found["unseen"][1]) < 2:
-        raise ValueError("unseen must hold at least two samples: an attack learns on one half, the other is its target")
+    if (~np.isin(found["unseen"][1], _gone(found))).sum() < 2:
+        raise ValueError("unseen must hold at least two samples of kept classes: an attack learns on half, judges half")
     return proxy({**{part: found[part] for part in ("forget", "retain")}, "validation": found["unseen"]}, seed)
 
 
@@ -189,15 +196,15 @@ def _each(measure, found, others):
 
 
 def _by_class(found):
-    """(accuracies of every class that is forgotten whole, TA of the others), as `Evaluation` has them."""
-    gone = sorted({*found["forget"][1].tolist()} - {*found["retain"][1].tolist()})
-    chosen = {label: {part: found[part][1] == label for part in ("forget", "test")} for label in gone}
-    per_class = {}
-    for label, here in chosen.items():
-        accuracies = {f: _accuracy(found[part], here[part]) for f, part in (("FA", "forget"), ("TA", "test"))}
-        per_class[label] = {**accuracies, **{part: int(at.sum()) for part, at in here.items()}}
-    return per_class, _accuracy(found["test"], ~np.isin(found["test"][1], gone)) if gone else None
+    """Accuracies of every class that is forgotten whole, as `Evaluation` has them."""
+    sets = {"FA": ("forget", found["forget"]), "TA": ("test", found.get("test_of_forgotten", found["test"]))}
+    per_class = {label: {} for label in _gone(found)}
+    for label, values in per_class.items():
+        for name, (part, pair) in sets.items():
+            at = pair[1] == label
+            values |= {name: _accuracy(pair, at), part: int(at.sum())}
+    return per_class
 
 
-def _accuracy(labelled, at):
-    return metrics.accuracy(labelled[0][at], labelled[1][at]) if at.any() else None
+def _accuracy(pair, at):
+    return metrics.accuracy(pair[0][at], pair[1][at]) if at.any() else None
