@@ -30,6 +30,7 @@ KEEP = {
     "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),
     "integer": ("runs/*/changed|agreement|integer",),
     "sequential": ("runs/*/sequence/*/*/AG|FA_requests|RA|TA",),
+    "stop": ("stops", "retrain/*/FA"),
     "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
     "updates": ("runs", "alone/*/4/change|layers mean"),
     "variants": ("variants",),

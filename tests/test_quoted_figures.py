@@ -217,6 +217,28 @@ def study_quotes():
     turned = updates["alone"]["momentum | all"]["4"]["layers mean"]["mean"]
     yield STUDIES, f"momentum turns them to \\|cos\\| {turned:.2f} with the retain gradient"
 
+    stops, retrain = stored("stop")["stops"], mean(each(stored("stop")["retrain"], "FA"), 1)
+    at = lambda setting, rule, key: mean(each(stops[setting][rule], key), 1)
+    demo, door, large, wreck = "0.1, beta 0.3", "0.01, beta 0.3", "0.1, beta 1", "1, beta 1 (a wreck)"
+    yield (
+        STUDIES,
+        f"(`GuardedStop`) ends at AG {at(demo, 'guarded', 'AG')}, as one mean entropy does "
+        f"({at(demo, 'entropy', 'AG')}; the best step in hindsight {at(demo, 'hindsight', 'AG')})",
+    )
+    yield (
+        STUDIES,
+        f"at {at(door, 'guarded', 'AG')}, where the mean entropy ends at {at(door, 'entropy', 'AG')} (hindsight "
+        f"{at(door, 'hindsight', 'AG')}) and FA {at(door, 'entropy', 'FA')}, Retrain {retrain}",
+    )
+    given_up = lambda setting: each(stops[setting]["guarded"], "status").count("gave up")
+    assert given_up(wreck) == len(stops[wreck]["guarded"])
+    yield STUDIES, f"satisfied at RA {at(wreck, 'entropy', 'RA')}, and this rule gives up on each seed"
+    yield (
+        STUDIES,
+        f"gives up on {given_up(large)} of {len(stops[large]['guarded'])} seeds, where the mean entropy ends at RA "
+        f"{at(large, 'entropy', 'RA')}, AG {at(large, 'entropy', 'AG')}",
+    )
+
     models = stored("any-model")["runs"]
     torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]
     same, plain = mean(each(models["torch"], "int8", "same")), spread(each(models["float"], "oeu", "AG"))

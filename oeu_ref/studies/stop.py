@@ -1,0 +1,117 @@
+"""When to stop: where do four rules end OEU, and what would the best step in hindsight have been?
+
+No rule sees Retrain or a test sample; the mean gap to Retrain (AG) says afterwards what its choice was worth.
+"""
+
+import copy
+import dataclasses
+
+import numpy as np
+
+from ..core.stop_rule import mean_entropy
+from ..core.unlearner import NonFiniteError
+from ..lab import engine, figures, results
+from ..lab.baselines import Settings
+from ..lab.experiment import described
+from ..own.stop import IDEAL, GuardedStop
+
+QUESTION = "Where do stop rules end OEU, and what would the best step in hindsight have been?"
+REPORTED_SEEDS = (1, 2, 3)
+SETTINGS = {  # learning rate, beta, momentum, and the steps that are looked at
+    "0.1, beta 0.3": (Settings(0.1, 0.3, 0.9, 0.0), 40),
+    "0.01, beta 0.3": (Settings(0.01, 0.3, 0.9, 0.0), 160),
+    "0.1, beta 1": (Settings(0.1, 1.0, 0.9, 0.0), 40),
+    "1, beta 1 (a wreck)": (Settings(1.0, 1.0, 0.9, 0.0), 20),
+    "0.001, beta 1 (too slow)": (Settings(0.001, 1.0, 0.9, 0.0), 40),
+}
+RULES = {
+    "entropy": "mean entropy (`EntropyStop`)",
+    "auc": "AUC at least 50",
+    "fa": "FA at its target",
+    "guarded": "all, and a floor (`GuardedStop`)",
+    "hindsight": "best step in hindsight",
+}
+
+
+def collect(seeds, config, quick, bar):
+    """(config, found): "stops"[setting][rule] has a dict a seed, status, step, and FA, RA, TA, AG there; "retrain"."""
+    settings = {name: (s, 2 if quick else steps) for name, (s, steps) in SETTINGS.items()}
+    bar.reset(len(settings) * len(seeds))
+    stops, retrain = {name: {rule: [] for rule in RULES} for name in settings}, []
+    for seed in seeds:
+        case = engine.prepare(seed, config)
+        retrain.append(case.target)
+        for name, (setting, steps) in settings.items():
+            for rule, end in _ends(case, setting, steps).items():
+                stops[name][rule].append(end)
+            bar.update()
+    plain = {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in settings.items()}
+    return {**described(config), "settings": plain}, {"labels": RULES, "stops": stops, "retrain": retrain}
+
+
+def _ends(case, setting, steps):
+    """{rule: where it ends one run}: None where it never does."""
+    splits, model = case.splits, copy.deepcopy(case.original)
+    guard = GuardedStop(model, splits.forget, splits.retain, splits.validation, max_steps=steps)
+    ends = dict.fromkeys(RULES)
+
+    def look(network, step, report=None):
+        guard.model = network
+        now = {**guard.measure(), "step": step}
+        values = {key: value for key, value in case.judged(network).items() if key in ("FA", "RA", "TA", "AG")}
+        forget, unseen = (mean_entropy(network, part.inputs) for part in (splits.forget, splits.validation))
+        right_fa = now["FA"] <= guard.target + guard.error
+        for rule, over in (("entropy", forget >= unseen), ("auc", now["AUC"] >= IDEAL), ("fa", right_fa)):
+            if over and ends[rule] is None:
+                ends[rule] = {"status": "reached", "step": step, **values}
+        if guard.status is None:
+            guard.judge(now, step == steps)
+            if guard.status is not None:
+                ends["guarded"] = {"status": guard.status, "step": step, **values}
+        if ends["hindsight"] is None or values["AG"] < ends["hindsight"]["AG"]:
+            ends["hindsight"] = {"status": "reached", "step": step, **values}
+
+    look(model, 0)
+    try:
+        engine.forget(case, "oeu", setting, steps, look)
+    except NonFiniteError:
+        pass  # what was reached before counts
+    return ends
+
+
+def markdown(data):
+    """Table from the study's JSON alone: a row a setting and rule, means over the seeds on which the rule ended."""
+    rows = [["learning rate", "rule", "ends", "step", "FA", "RA", "TA", "AG"]]
+    for name, by_rule in data["stops"].items():
+        for rule, ends in by_rule.items():
+            found = [end for end in ends if end is not None]
+            means = [f"{np.mean([end[key] for end in found]):.1f}" if found else "–" for key in rows[0][4:]]
+            step = f"{np.mean([end['step'] for end in found]):.0f}" if found else "–"
+            rows.append([name, data["labels"][rule], _statuses(ends), step, *means])
+    target = np.mean([values["FA"] for values in data["retrain"]])
+    seeds = ", ".join(map(str, data["seeds"]))
+    caption = (
+        "Learning rate and weight of OEU, momentum 0.9; what the network is where a rule ends the run. FA, RA, TA in "
+        f"percent, AG in points,\nmeans over seeds {seeds}, those on which the rule ended. FA of Retrain: {target:.1f}."
+    )
+    return results.aligned(rows, left=3) + "\n\n" + caption
+
+
+def _statuses(ends):
+    words = ["never" if end is None else end["status"] for end in ends]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+
+
+def figure(data):
+    """AG where each rule ends, one panel a setting; a cross where it gave up or spent its budget."""
+    drawn = figures.new_figure(11, 2.6)
+    rules = list(data["labels"])
+    for axes, (name, by_rule) in zip(drawn.subplots(1, len(data["stops"]), sharey=True), data["stops"].items()):
+        for height, rule in enumerate(rules):
+            for end in by_rule[rule]:
+                if end is not None:
+                    axes.plot(end["AG"], height, "k" + ("o" if end["status"] == "reached" else "x"), markersize=4)
+        axes.set(yticks=range(len(rules)), yticklabels=rules, xlabel="AG (points)", xlim=(0, None))
+        axes.invert_yaxis() if axes.get_subplotspec().is_first_col() else None
+        figures.clean(axes, name, grid="x")
+    return drawn
