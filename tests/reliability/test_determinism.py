@@ -107,6 +107,7 @@ GENERATORS = {
     "lab/attacks.py": "the run's seed",
     "lab/bench.py": "fixed seeds: what is measured is time",
     "lab/export.py": "fixed: images on which two networks are compared",
+    "own/sources.py": "not drawn from: a DataLoader that does not shuffle takes a number all the same",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
     "conformance/": "cases of the laws, from Hypothesis' seeds, and fixed test vectors",
 }
