@@ -5,16 +5,16 @@ Python, NumPy and PyTorch are neither used nor changed. The names, with <> for a
 
 - data: "split" (training, validation, test), "test images" (which of them), "forget" (what is to be forgotten),
   "label noise" (which labels are wrong, and what they become)
-- original and Retrain, and an estimate of their time: "<> weights", and "<> batches" for the order of samples and for
-  augmentation
+- original and Retrain: "<> weights", and "<> batches" for the order of samples and for augmentation; "estimate batches"
+  for a tenth of an epoch that tells how long they take
 - unlearning: "method" (random labels), "forget batches", "retain batches" (order and augmentation)
 - studies: "requests", "stage <>" (sequential); "held out", "<> batches of <>" (subspace)
 - where figures are times: "bench", "cost", "images"
 
 Beside these, from generators made of a seed on the spot: the membership attack's choice of members (the run's seed);
 weights and batches of the NumPy reference's network (its argument seed); the cases of the laws (Hypothesis), the test
-vectors, the benchmark's inputs and the images on which an exported network is compared (fixed seeds). PyTorch's layers take no generator for their first weights: `training.build` borrows the global one, and
-puts it back.
+vectors, the benchmark's inputs and the images on which an exported network is compared (fixed seeds). PyTorch's layers
+take no generator for their first weights: `training.build` borrows the global one, and puts it back.
 """
 
 from dataclasses import dataclass, field, replace

@@ -420,8 +420,9 @@ def test_the_settings_that_come_along_fit_the_study():
 
 def test_changed_codes_counts_codes_and_not_weights():
     """A latent weight that moves within its level changes nothing; one that crosses a boundary is one of all."""
-    model = QuantMLP((4, 8, 8, 3), "binary", "binary").eval()
-    model(torch.rand(6, 4))
+    model = QuantMLP((4, 8, 8, 3), "binary", "binary")
+    model(torch.rand(6, 4))  # a batch of training, which sets the steps
+    model.eval()
     other = QuantMLP((4, 8, 8, 3), "binary", "binary").eval()
     other.load_state_dict(model.state_dict())
     with torch.no_grad():

@@ -196,7 +196,7 @@ METHODS = [
     *rows(
         "mean_entropy",
         lambda w, logits: mean_entropy(w.model, logits),
-        ("logits", "NaN", _first("retain", NAN), ValueError, "nan", "finite"),
+        ("logits", "NaN", _first("retain", NAN), ValueError, "NaN", "finite"),
     ),
     *rows(
         "Monitor",
