@@ -905,3 +905,10 @@ def test_gap_and_time_are_against_retrain_of_the_same_seed(made):
         found = document["rows"][0]["values"][i]
         assert found["AG"] == metrics.average_gap(cell["metrics"], retrain["metrics"])
         assert found["time"] == cell["seconds"] / retrain["seconds"]
+
+
+def test_a_method_without_settings_leaves_no_folder(tmp_path, source):
+    runner = Runner(tmp_path / "out", source, progress=False)
+    with pytest.raises(ValueError, match="settings must hold those of scrub"):
+        tables.make("table", runner, TINY, ("scrub",), (1,), ("true",))
+    assert not (tmp_path / "out").exists()

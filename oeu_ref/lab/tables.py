@@ -67,7 +67,6 @@ def make(
     Returns the path of the document.  Raises as `run_cells`; ValueError for settings that lack a method.
     """
     boundary.one_of("kind", kind, KINDS)
-    out = results.output_directory("out", runner.out)
     boundary.instance("experiment", experiment, Experiment, "Experiment, as experiment_named gives it")
     seeds, methods = checked_seeds(seeds), checked_methods(methods)
     rules = [boundary.one_of("rule", rule, RULES) for rule in boundary.sequence("rules", rules, "words")]
@@ -88,6 +87,7 @@ def make(
         overlap = sorted(set(seeds) & set(tuning["seeds"]))
         if overlap and not origin["transferred"]:
             raise ValueError(f"seeds must not be those that the settings were chosen on, got {overlap[0]} in both")
+    out = results.output_directory("out", runner.out)
     cells = [dataclasses.replace(cell, keep=keep) for row in rows for cell in _cells_of(row, seeds)]
     retrain = [Cell(seed, "retrain") for seed in seeds]
     run_cells(runner, experiment, retrain + cells)

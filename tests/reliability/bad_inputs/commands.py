@@ -61,7 +61,7 @@ IMAGES = [
     (["--image-size", "0"], "--image-size", "zero", "0", "at least 1"),
 ]
 ONE_EACH = [
-    ("table", ["--methods", "oeu,scrub"], "--methods", "unknown", "'scrub'", "'salun'"),
+    ("table", ["--methods", "oeu,bad_teacher"], "--methods", "unknown", "'bad_teacher'", "'salun'"),
     ("table", ["--rules", "best"], "--rules", "unknown", "'best'", "'true', 'proxy'"),
     ("table", ["--settings", _file("nowhere.json")], "path", "absent settings", "nowhere.json", "can be read"),
     ("table", ["--settings", _file("broken.json")], "path", "truncated settings", "broken.json", "a JSON file"),
@@ -75,10 +75,10 @@ ONE_EACH = [
     ("sweep", ["--alpha", "half"], "--alpha", "text", "'half'", "numbers separated by commas"),
     ("sweep", ["--alpha", "nan"], "--alpha", "NaN", "nan", "[0, 1]"),
     ("bits", ["--widths", "4,9"], "--widths", "nine", "9", "1 to 8, or 32"),
-    ("bits", ["--methods", "scrub"], "--methods", "unknown", "'scrub'", "'salun'"),
+    ("bits", ["--methods", "bad_teacher"], "--methods", "unknown", "'bad_teacher'", "'salun'"),
     ("tune", ["--widen", "-1"], "--widen", "negative", "-1", "at least 0"),
-    ("tune", ["--methods", "scrub"], "--methods", "unknown", "'scrub'", "'salun'"),
-    ("run", ["--method", "scrub"], "--method", "unknown", "'scrub'", "'salun'"),
+    ("tune", ["--methods", "bad_teacher"], "--methods", "unknown", "'bad_teacher'", "'salun'"),
+    ("run", ["--method", "bad_teacher"], "--method", "unknown", "'bad_teacher'", "'salun'"),
     ("run", ["--method", "oeu", "--steps", "5"], "--steps", "alone", "none of them", "together"),
     (
         "run",

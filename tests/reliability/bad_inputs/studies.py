@@ -89,7 +89,7 @@ STUDIES = [
         "experiment_named",
         lambda w, **bad: tables.experiment_named(**{"name": "cifar10-10", **bad}),
         ("name", "word", "mnist", ValueError, "'mnist'", "'cifar10-10'"),
-        ("preset", "word", "gpu", ValueError, "'gpu'", "'full', 'cpu'"),
+        ("preset", "word", "gpu", ValueError, "'gpu'", "'full', 'long', 'cpu'"),
         ("changes", "unknown field", lambda w: 3, TypeError, "'changes'", "fields"),
     ),
     *rows(
@@ -117,13 +117,13 @@ STUDIES = [
     *rows(
         "tables.make",
         lambda w, method="oeu", rule="true": _make(w, methods=(method,), rules=(rule,)),
-        ("method", "unknown", "scrub", ValueError, "'scrub'", "'salun'"),
+        ("method", "unknown", "bad_teacher", ValueError, "'bad_teacher'", "'salun'"),
         ("rule", "unknown", "best", ValueError, "'best'", "'true', 'proxy'"),
     ),
     *rows(
         "tune",
         lambda w, method: _tune(w, methods=("oeu", method)),
-        ("method", "unknown", "scrub", ValueError, "'scrub'", "'salun'"),
+        ("method", "unknown", "bad_teacher", ValueError, "'bad_teacher'", "'salun'"),
     ),
     *rows(
         "chosen",
@@ -154,7 +154,7 @@ STUDIES = [
         _search,
         ("path", "in a file", lambda w: w.files / "notes.txt" / "a.json", ValueError, "notes.txt", "a directory"),
         ("seeds", "none", (), ValueError, "[]", "at least one"),
-        ("methods", "unknown", ("scrub",), ValueError, "'scrub'", "'oeu'"),
+        ("methods", "unknown", ("bad_teacher",), ValueError, "'bad_teacher'", "'oeu'"),
         ("grid", "lacks an axis", {"steps": (5,)}, ValueError, "learning_rate", "learning_rate, weight, steps"),
         ("grid", "an empty axis", {**search.GRID, "weight": ()}, ValueError, "weight", "at least one"),
         ("config", "a dict", {"bits": 4}, TypeError, "dict", "a Digits"),
