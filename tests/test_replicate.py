@@ -214,6 +214,7 @@ def test_whose_time_is_over_goes_on_to_the_same_figures(made, source, tmp_path, 
     assert without_times(json.loads(path.read_text())) == without_times(made[1])
 
 
+@pytest.mark.reliability
 def test_side_by_side_the_figures_are_the_same(made, source, tmp_path):
     """Two processes, which have the rows as they are in the package: all cells are there already but one."""
     out = made[0]

@@ -110,7 +110,7 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     """Cosine of the angle between two gradients, layer by layer.
 
-    first_grads, second_grads, granularity, layer_ids, errors: as in `project`.
+    first_grads, second_grads, granularity, layer_ids, errors: as in `project`, but for NaN where one is not finite.
     Returns (L,) in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either is zero.
     """
     layers = Layers(layer_ids, first_grads, granularity)

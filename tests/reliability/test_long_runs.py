@@ -15,14 +15,27 @@ from . import crowds, figures, long_runs
 MIB = 2**20
 
 
-def assert_nothing_grows(found):
+def assert_nothing_grows(measure):
+    found = long_runs.lasting(measure, figures.SLACK)
     assert found["tensors"] == 0
     assert found["handles"] in (0, None)
     assert (found["memory"] or 0) < figures.SLACK
 
 
 def test_a_thousand_steps_hold_what_ten_held():
-    assert_nothing_grows(long_runs.steps(10, 1000))
+    assert_nothing_grows(lambda: long_runs.steps(10, 1000))
+
+
+@pytest.mark.parametrize(
+    ("memory", "tensors", "expected"),
+    [([6, 0], [0, 0], (0, 0)), ([6, 6, 6], [0, 0, 0], (6, 0)), ([6, 0], [1, 0], (0, 1)), ([0], [2], (0, 2))],
+    ids=["once", "each time", "a tensor once", "a tensor at once"],
+)
+def test_what_grows_once_is_no_leak_and_what_grows_each_time_is(memory, tensors, expected):
+    found = iter([{"memory": m, "tensors": t, "handles": None} for m, t in zip(memory, tensors)])
+    kept = long_runs.lasting(lambda: next(found), 4)
+    assert (kept["memory"], kept["tensors"]) == expected and kept["handles"] is None
+    assert next(found, None) is None
 
 
 def test_a_kept_graph_is_seen():
@@ -32,12 +45,12 @@ def test_a_kept_graph_is_seen():
 
 
 def test_epochs_and_their_checkpoints_leave_nothing(tmp_path):
-    assert_nothing_grows(long_runs.epochs(tmp_path))
+    assert_nothing_grows(lambda: long_runs.epochs(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["long.pt"]
 
 
 def test_checkpoints_leave_no_tensor_and_no_open_file(tmp_path):
-    assert_nothing_grows(long_runs.checkpoints(tmp_path, 10, 100))
+    assert_nothing_grows(lambda: long_runs.checkpoints(tmp_path, 10, 100))
 
 
 def test_open_files_and_memory_are_counted(tmp_path):
