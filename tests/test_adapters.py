@@ -206,6 +206,7 @@ def test_bad_declarations_and_steps_are_named():
         adapters.module(dict)
 
 
+@pytest.mark.reliability
 def test_check_takes_an_adapter_by_name(tmp_path):
     """`python -m oeu_ref check my_check.py:weights`, the form that the adapters' docstring prints."""
     (tmp_path / "my_check.py").write_text(

@@ -368,6 +368,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.reliability
 def test_what_is_right_up_to_rounding_is_not_accused(name):
     """No law asks for the reference's own zeros, bits or order of sums."""
     report = check(Implementation(types.SimpleNamespace(**RIGHT[name]), name), cases=10)
@@ -629,6 +630,7 @@ def test_versions_are_part_of_the_verdict():
 
 
 @pytest.mark.parametrize(("name", "number"), [("round_trunc", 1), ("always_global", 2)])
+@pytest.mark.reliability
 def test_a_failing_case_is_written_as_arrays_and_a_script(name, number, tmp_path, monkeypatch, capsys):
     """`--dump-case` writes what was passed, and a script that makes the same calls and breaks the same law."""
     (found,) = [mutant for mutant in MUTANTS if mutant.name == name]

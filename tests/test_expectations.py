@@ -50,6 +50,7 @@ def test_the_file_is_read_strictly(tmp_path):
             read_expected(path)
 
 
+@pytest.mark.reliability
 def test_the_command_line_takes_it(report, tmp_path):
     """`check --expected-failures FILE` ends with 0, and with 2 for a file that is none."""
     (tmp_path / "entr.py").write_text(

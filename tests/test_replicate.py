@@ -193,6 +193,7 @@ def test_a_second_retrain_has_other_random_numbers(made):
     assert first["losses"] != again["losses"]
 
 
+@pytest.mark.reliability
 def test_whose_time_is_over_goes_on_to_the_same_figures(made, source, tmp_path, monkeypatch):
     """Killed by the clock again and again, on the way through cells too, it ends with what one run gives."""
     clock, run_cell = [0.0], jobs.run_cell
