@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+import oeu_ref
 from oeu_ref.beyond.curvature import BoundedOEU
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
@@ -30,6 +31,8 @@ from oeu_ref.lab.baselines import JointOEU, Settings, similar_labels
 from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.models import quantized_layers
 from oeu_ref.lab.training import TrainConfig, UnlearnConfig, probabilities, train, unlearn
+
+from .test_bad_input import ruled, valid_call
 
 
 def sgd(model, lr=0.01):
@@ -572,6 +575,8 @@ class Device(torch.utils._python_dispatch.TorchDispatchMode):
             self.reads += 1
         elif any(t.dtype == torch.float64 for t in outputs):
             raise TypeError(f"{function}: the device has no float64")
+        else:
+            self.host -= {id(t) for t in outputs}  # what was made for a device and is now written to
         return result
 
 
@@ -587,6 +592,44 @@ def test_nothing_asks_a_device_for_float64(name, first, monkeypatch):
         ACTS[name](model, FORGET, RETAIN, LABELS)
 
 
+def test_a_run_and_its_judgement_ask_no_device_for_float64(monkeypatch):
+    """The loop with its stop rule, statistics estimated anew, and the metrics of what it leaves."""
+    torch.manual_seed(0)
+    model, parts = QuantMLP((6, 8, 3), batch_norm=True), [(FORGET, FORGET_LABELS), (RETAIN, LABELS), (RETAIN, LABELS)]
+    with Device(monkeypatch):
+        oeu_ref.unlearn(OEU(model, sgd(model)), *parts[:2], 2, unseen=parts[2], recalibrated=True, every=1)
+        oeu_ref.evaluate(model, *parts, unseen=parts[2])
+
+
+def in_float32(value):
+    """A call's tensors and modules in the precision that every device has."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(in_float32(item) for item in value)
+    for module in (value, getattr(value, "model", None)):
+        if isinstance(module, nn.Module):
+            module.float()
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.is_leaf:
+        return value.detach().float()
+    return value
+
+
+# what makes an object makes it on the CPU
+FUNCTIONS = {key: f for key, f, torch_side in ruled() if torch_side and not key.endswith("__init__")}
+NOT_FOR_A_DEVICE = {
+    "fast.projected",  # small=0 sends a small network its way, which is for a CPU
+    *("curvature.curvature", "curvature.hessian_vector_product"),  # the call's graph is of float64
+    "network.QuantMLP.load_reference",  # takes NumPy's arrays
+}
+
+
+@pytest.mark.parametrize("key", sorted(FUNCTIONS.keys() - NOT_FOR_A_DEVICE))
+def test_no_public_function_asks_a_device_for_float64(key, monkeypatch):
+    """A right call of every function with rules, in float32."""
+    call = {name: in_float32(value) for name, value in valid_call(key, FUNCTIONS[key], True).items()}
+    with Device(monkeypatch):
+        FUNCTIONS[key](**call)
+
+
 def test_the_imitated_device_tells():
     """The control: a conversion on the device is caught, one on the host is not, and reads are counted."""
     with pytest.MonkeyPatch.context() as patch, Device(patch) as device:
@@ -596,6 +639,8 @@ def test_the_imitated_device_tells():
             x.double()
         with pytest.raises(TypeError, match="no float64"):
             x.sum(dtype=torch.float64)
+        with pytest.raises(TypeError, match="no float64"):
+            torch.zeros(x.shape).copy_(x).double()
         assert x.sum().item() and device.reads == 2
 
 

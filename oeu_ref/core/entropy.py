@@ -72,10 +72,10 @@ def label_manipulation_optimum(wrong_labels, num_classes):
     """Prediction at which fitting a wrong label ends: all probability on that label.
 
     wrong_labels: (N,) integers in [0, num_classes); num_classes >= 2; TypeError or ValueError for others.
-    Returns p* (N, num_classes) float64, one-hot rows, for which KL(p* || U) = log K (Theorem 4.1).
+    Returns p* (N, num_classes) float32, one-hot rows, for which KL(p* || U) = log K (Theorem 4.1).
     """
     size("num_classes", len(wrong_labels) * num_classes, "probabilities")
-    return functional.one_hot(wrong_labels, num_classes).double()
+    return functional.one_hot(wrong_labels, num_classes).float()
 
 
 @takes(probabilities=Probabilities())
