@@ -73,11 +73,12 @@ class Rule:
     def check_of(self, name, library):
         """The check of one argument: maps (value, all arguments by name) to the value, converted, or raises."""
         before = (library,) if "library" in inspect.signature(self.accept).parameters else ()
+        plain = not any(isinstance(s, of) for s in (*self.settings, *self.options.values()))
 
         def check(value, given):
             if self.optional and value is None:
                 return None
-            settings, options = self.resolved(given)
+            settings, options = (self.settings, self.options) if plain else self.resolved(given)
             return self.accept(name, value, *before, *settings, **options)
 
         return check

@@ -390,7 +390,7 @@ def test_retrain_never_sees_what_is_to_be_forgotten(tmp_path, source, monkeypatc
 
 def test_measuring_along_a_run_is_not_counted_as_unlearning(place, source, monkeypatch):
     accuracies = cells.accuracies
-    monkeypatch.setattr(cells, "accuracies", lambda *args: time.sleep(1) or accuracies(*args))
+    monkeypatch.setattr(cells, "accuracies", lambda *args: time.sleep(0.4) or accuracies(*args))
     found = run_cell(Runner(place, source), TINY, Cell(1, "ft", SETTINGS, 3, (1, 2)))
     assert len(found["curve"]) == 3 and found["seconds"] < 1
 

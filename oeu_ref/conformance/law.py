@@ -106,18 +106,16 @@ def about(*needs, **group):
 
 
 class Trial:
-    """A law on an implementation: `try_fixed`, then `try_drawn` unless it fails; `result` says what came out."""
+    """A law on an implementation: `try_fixed`, then `try_drawn` unless it fails; `result` says what came out.
 
-    def __init__(self, law: Law, implementation: Implementation):
-        self.law, self.implementation = law, implementation
+    where: which ranks fail, for who does not want to know; None: tried when it fails.
+    """
+
+    def __init__(self, law: Law, implementation: Implementation, where=None):
+        self.law, self.implementation, self.where = law, implementation, where
         self.skipped = law.passes_over(implementation)
-        self.held, self.declined, self.refusal = 0, 0, ""
-        self.case, self.where, self.kinds, self.failures = (
-            None,
-            None,
-            {},
-            {},
-        )  # failures: kind of input -> (case, message)
+        self.held, self.declined, self.refusal, self.case = 0, 0, "", None
+        self.kinds, self.failures = {}, {}  # kind of input -> whether it holds, -> (case, message)
 
     def try_fixed(self, keep_on=False):
         """Try the law's fixed cases, after a failure too if `keep_on`; returns whether it does not fail."""

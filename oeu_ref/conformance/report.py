@@ -199,8 +199,9 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     """Try every law on an implementation: the fixed cases of all laws first, then drawn ones.
 
     implementation: an `Implementation`; cases: drawn for each law (times the law's weight), >= 1; stop_at_first: end
-    with the first law that fails, without looking for its smallest case; progress: called with each `LawResult`;
-    required: operations, or ("all",), without which there is no pass; seed: another one draws other cases.
+    with the first law that fails, without looking for its smallest case, its ranks, or what was tried; progress: called
+    with each `LawResult`; required: operations, or ("all",), without which there is no pass; seed: another one draws
+    other cases.
     Raises TypeError or ValueError for what is no `Implementation`, cases below 1, or unknown operations.
     Returns a `Report`. Deterministic: the same arguments give the same report.
     """
@@ -216,8 +217,8 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
         for name, values in dimensions(operation, args, options).items():
             tried.setdefault(operation, {}).setdefault(name, set()).update(values)
 
-    watched = implementation.declaring(watch)
-    trials = [Trial(law, watched) for law in LAWS]
+    watched = implementation if stop_at_first else implementation.declaring(watch)
+    trials = [Trial(law, watched, "" if stop_at_first else None) for law in LAWS]
     for trial in trials:
         trial.try_fixed(keep_on=not stop_at_first)
         if stop_at_first and trial.failures:

@@ -89,8 +89,9 @@ def direction_is_retain_gradient_plus_beta_times_projected_forget_gradient(imple
             for d, p, shortest, g_f, g_r in vectors(granularity, result, g_perp, plain, forget, retain):
                 allowed = rounding(implementation, d.size) * norm(g_r)
                 allowed += beta * tolerance(implementation, g_f, p, shortest)
-                error, sizes = norm(d - (g_r + beta * p)), f"|g_r| = {norm(g_r):.3g} and |g_perp| = {norm(p):.3g}"
-                require(error <= allowed, f"beta = {beta:g}, {options}: off by {error:.3g} where {sizes}")
+                error = norm(d - (g_r + beta * p))
+                where = lambda: f"where |g_r| = {norm(g_r):.3g} and |g_perp| = {norm(p):.3g}"
+                require(error <= allowed, lambda: f"beta = {beta:g}, {options}: off by {error:.3g} {where()}")
 
 
 @law(OEU, gradients())

@@ -154,7 +154,7 @@ def unit(g):
     if largest == 0:
         return np.zeros_like(g), 0.0
     scaled = g / largest
-    length = np.linalg.norm(scaled)
+    length = np.sqrt(scaled @ scaled)
     return scaled / length, float(largest * length)
 
 
