@@ -11,7 +11,7 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import stream
-from oeu_ref.lab import attacks, jobs, options, protocol, replicate, report_figures
+from oeu_ref.lab import attacks, engine, jobs, options, protocol, replicate, report_figures
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.protocol import ROWS, Replication
 from oeu_ref.lab.training import UnlearnConfig, unlearn
@@ -303,8 +303,8 @@ def test_the_pictures_show_what_the_document_holds(made):
 def test_tug_of_war_is_the_product_of_what_is_left_of_each_accuracy():
     """0.9 * 0.8 * 1 = 72 %; Retrain itself has 100."""
     retrain = {"FA": 60.0, "RA": 90.0, "TA": 50.0}
-    assert replicate.tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
-    assert replicate.tug_of_war(retrain, retrain) == 100
+    assert engine.tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
+    assert engine.tug_of_war(retrain, retrain) == 100
 
 
 def test_each_feature_is_attacked_by_the_same_classifier():

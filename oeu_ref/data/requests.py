@@ -96,14 +96,12 @@ def settle_copies(train, test, indices, forget_too):
     return {"forget": forget, **settled}
 
 
-def of_whole_classes(forget, retain, test):
-    """Which test samples are of classes of which nothing is kept: (M,) bool, as the labels (M,) of test.
+def whole_classes(forget, retain):
+    """Classes of which nothing is kept: the labels of forget that no sample of retain has, ascending integers.
 
-    forget, retain, test: labels.  Source: SalUn's code, which takes such classes out of the test set: a retrained model
-    cannot know them, and a perfect one would lose accuracy there and give its test images to the attack as unseen.
+    forget, retain: labels, tensors or arrays of integers.  Returns a list.
     """
-    classes = forget.unique()
-    return torch.isin(test, classes[~torch.isin(classes, retain)])
+    return sorted({*forget.tolist()} - {*retain.tolist()})
 
 
 def like(labels, unseen):

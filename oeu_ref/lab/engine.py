@@ -20,7 +20,7 @@ from .. import boundary
 from ..beyond import distributed
 from ..core.stop_rule import EntropyStop
 from ..core.unlearner import NonFiniteError
-from ..data.requests import like
+from ..data.requests import like, whole_classes
 from ..data.samples import Splits, stream
 from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
@@ -31,6 +31,7 @@ from .training import as_left, build, predictions, train, unlearn
 BINS = 18  # of the entropy histograms, from 0 to log K nats
 STOP_SAMPLES = 1000  # of the forget and of the validation set, that the stop rule reads
 MEASURED = ("retain", "test", "forget")
+PROXY_TARGETS = {"FA": "VA", "RA": "RA", "VA": "VA", "MIA": "MIA_unseen"}  # what the original shows, for each
 
 
 def new_model(experiment, splits, seed, name, device="cpu"):
@@ -146,8 +147,8 @@ def proxy(found, seed):
     Validation samples of classes of which nothing is kept do not count.
     """
     forget, retain, validation = (found[part] for part in ("forget", "retain", "validation"))
-    gone = np.setdiff1d(forget[1], retain[1])
-    validation = tuple(array[~np.isin(validation[1], gone)] for array in validation)
+    kept = ~np.isin(validation[1], whole_classes(forget[1], retain[1]))
+    validation = tuple(array[kept] for array in validation)
     half = len(validation[1]) // 2
     known, unknown = (tuple(array[part] for array in validation) for part in (slice(half), slice(half, None)))
     targets = np.concatenate([metrics.confidence(*part) for part in (forget, unknown)])
@@ -165,8 +166,16 @@ def proxy_average_gap(proxy, original):
     the original's own.  Returns a float >= 0, percentage points.
     Source: ours; Retrain is to the forget set what the original is to unseen data.
     """
-    targets = {"FA": original["VA"], "RA": original["RA"], "VA": original["VA"], "MIA": original["MIA_unseen"]}
-    return float(np.mean([abs(proxy[key] - target) for key, target in targets.items()]))
+    return float(np.mean([abs(proxy[key] - original[target]) for key, target in PROXY_TARGETS.items()]))
+
+
+def tug_of_war(found, retrain):
+    """ToW: product over forget, retain and test set of 1 - |accuracy - Retrain's|, in percent; 100 is Retrain.
+
+    found, retrain: mappings with "FA", "RA", "TA" in percent.
+    Source: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024, section 3.
+    """
+    return 100 * math.prod(1 - abs(found[key] - retrain[key]) / 100 for key in ("FA", "RA", "TA"))
 
 
 @dataclasses.dataclass(frozen=True)

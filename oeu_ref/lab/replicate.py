@@ -120,7 +120,7 @@ def _short(cell, retrain, scale):
     if found is None:
         return None
     share = found["AG"] / scale if scale else None
-    tow = tug_of_war(cell["metrics"], retrain["metrics"])
+    tow = engine.tug_of_war(cell["metrics"], retrain["metrics"])
     return {
         **found,
         "share_of_original": share,
@@ -128,15 +128,6 @@ def _short(cell, retrain, scale):
         "features": cell["features"],
         "seconds": cell["seconds"],
     }
-
-
-def tug_of_war(metrics, retrain):
-    """ToW: product over forget, retain and test set of 1 - |accuracy - Retrain's|, in percent; 100 is Retrain.
-
-    metrics, retrain: mappings with "FA", "RA", "TA" in percent.
-    Source: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024, section 3.
-    """
-    return 100 * math.prod(1 - abs(metrics[key] - retrain[key]) / 100 for key in ("FA", "RA", "TA"))
 
 
 def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), name=""):

@@ -2,19 +2,18 @@
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 from torch import nn
 
 from .. import boundary
+from ..data.requests import whole_classes
 from ..lab.attacks import SupportVectorAttack
-from ..lab.engine import measure, proxy, proxy_average_gap
+from ..lab.engine import PROXY_TARGETS, measure, proxy, proxy_average_gap, tug_of_war
 from ..lab.training import predictions
 from ..reference import metrics
 from .sources import batches, device_of, labelled, repeatable
 
-PROXY_TARGETS = {"FA": "VA", "RA": "RA", "VA": "VA", "MIA": "MIA_unseen"}  # what the network before shows, for each
 NOTES = {
     "AUC": "forget told from test samples by entropy; 50: not at all",
     "VA": "accuracy on unseen samples",
@@ -117,7 +116,7 @@ def evaluate(model, forget, retain, test, retrain=None, unseen=None, before=None
         per_class=_by_class(found),
         retrain=retrained,
         AG=None if retrained is None else metrics.average_gap(values, retrained),
-        ToW=None if retrained is None else tug_of_war(values, retrained),
+        ToW=None if retrained is None else tug_of_war(values, retrained) / 100,
         divergence=None if retrained is None else _each(jensen_shannon, found, others),
         agreement=None if retrained is None else _each(agreement, found, others),
         proxy=near,
@@ -149,7 +148,7 @@ def outputs(model, parts, batch_size=256):
 
 
 def _gone(found):
-    return sorted({*found["forget"][1].tolist()} - {*found["retain"][1].tolist()})
+    return whole_classes(found["forget"][1], found["retain"][1])
 
 
 def without_retrain(found, seed):
@@ -171,11 +170,6 @@ def proxy_of(before, parts, seed, batch_size=256):
             f"got {type(before).__name__}"
         )
     return before
-
-
-def tug_of_war(values, retrained):
-    """ToW: product over FA, RA, TA of 1 - gap / 100; values, retrained: metrics in percent.  In [0, 1], 1 is ideal."""
-    return math.prod(1 - abs(values[key] - retrained[key]) / 100 for key in ("FA", "RA", "TA"))
 
 
 def jensen_shannon(p, q):

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from .. import boundary
+from ..data.requests import whole_classes
 from ..data.samples import Samples
 from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
@@ -113,8 +114,8 @@ class GuardedStop(Watch):
     def _gone(self):
         """Classes of forget that retain has no sample of, though at least five were to be expected."""
         forget, retain, unseen = (self.parts[part].labels.cpu() for part in ("forget", "retain", "unseen"))
-        expected = {label: len(retain) * (unseen == label).double().mean() for label in set(forget.tolist())}
-        return [label for label, count in expected.items() if count >= 5 and not (retain == label).any()]
+        gone = whole_classes(forget, retain)
+        return [label for label in gone if len(retain) * (unseen == label).double().mean() >= 5]
 
     def _target(self, gone):
         """(what FA is to come down to, its standard error), percent."""

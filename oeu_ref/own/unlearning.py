@@ -8,6 +8,7 @@ import sys
 import threading
 
 from .. import boundary
+from ..data.requests import whole_classes
 from ..data.samples import stream
 from ..lab import figures, training
 from ..lab.engine import STOP_SAMPLES, progress_bar
@@ -210,5 +211,5 @@ def _watch(model, parts, sources, stop, every, max_steps):
         return Watch(model, **parts, every=every)
     gone = None
     if not any(isinstance(data, Repeated) for data in sources):
-        gone = sorted({*sources[0].labels.tolist()} - {*sources[1].labels.tolist()})
+        gone = whole_classes(sources[0].labels, sources[1].labels)
     return GuardedStop(model, **parts, every=every, max_steps=max_steps, gone=gone)
