@@ -44,9 +44,11 @@ class _Jax:
         return self._run(vjp)
 
     def _run(self, computed):
-        import jax  # here, not above: that this file can be imported where JAX is not installed
+        import jax.experimental  # here, not above: that this file can be imported where JAX is not installed
 
-        with jax.enable_x64(self.dtype == "float64"):
+        # older JAX has it among its experiments alone
+        enable_x64 = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
+        with enable_x64(self.dtype == "float64"):
             return _arrays(computed(jax))
 
     def _tensors(self, arrays):

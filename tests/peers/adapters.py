@@ -212,7 +212,11 @@ def tfp_categorical_entropy():
         getattr(tfp, "distributions")  # noqa: B009
     except AttributeError as error:
         raise ImportError(f"TensorFlow Probability does not import with this JAX: {error}") from error
-    return entropy(lambda z: -tfp.distributions.Categorical(logits=z).entropy().mean())
+    def kl(z):
+        uniform = tfp.distributions.Categorical(logits=0 * z)
+        return tfp.distributions.Categorical(logits=z).kl_divergence(uniform)
+
+    return entropy(lambda z: -tfp.distributions.Categorical(logits=z).entropy().mean(), kl)
 
 
 @peer(
@@ -251,6 +255,23 @@ def fairlearn_adversarial():
         return [w.grad for w in engine.predictor_model.all]
 
     return projection(project)
+
+
+@peer("torchjd", "torch", note="right, read off its weights; for conflicts alone")
+def torchjd_pcgrad():
+    import torch
+    from torchjd.aggregation import PCGradWeighting
+
+    from oeu_ref.conformance.torch import projection
+
+    def project(forget, retain):
+        # of unit length, since a weight near 1 has no digits left for what is much smaller
+        length = forget.norm()
+        both = torch.nn.functional.normalize(torch.stack([forget, retain]), eps=1e-300)
+        # PCGrad adds up both gradients, each off the other: the second one's weight is 1 and what the first gives it
+        return length * (both[0] + (PCGradWeighting()(both @ both.T)[1] - 1) * both[1])
+
+    return projection(project, takes="vectors", PROJECT_WHEN="conflict")
 
 
 @peer(
