@@ -80,13 +80,8 @@ class Report:
         projects = any(r.operations == ("project",) for r in self.failed)
 
         def order(r):
-            follows = projects and "oeu_direction" in r.operations
-            return (
-                SEVERITIES.index(r.severity),
-                follows,
-                r.theorem == "exact",
-                len(r.kinds) if "" not in r.kinds else 99,
-            )
+            follows, kinds = projects and "oeu_direction" in r.operations, len(r.kinds) if "" not in r.kinds else 99
+            return SEVERITIES.index(r.severity), follows, r.theorem == "exact", kinds
 
         return sorted(self.failed, key=order)
 
