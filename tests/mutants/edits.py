@@ -1,10 +1,11 @@
 """Wrong implementations of OEU: each is `right.py` with one edit that a mistaken person would make."""
 
-import pathlib
 import types
 from dataclasses import dataclass
 
-SOURCE = (pathlib.Path(__file__).parent / "right.py").read_text(encoding="utf-8")
+from . import edited, source
+
+SOURCE = source("right.py")
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,8 @@ class Mutant:
 
 
 def build(mutant):
-    """Object with the mutant's operations.  Raises ValueError unless its edit applies at exactly one place."""
-    if SOURCE.count(mutant.old) != 1:
-        raise ValueError(f"mutant {mutant.name}: {mutant.old!r} stands {SOURCE.count(mutant.old)} times in right.py")
-    module = types.ModuleType(mutant.name)
-    exec(compile(SOURCE.replace(mutant.old, mutant.new), f"<{mutant.name}>", "exec"), module.__dict__)
+    """Object with the mutant's operations.  Raises as `edited`."""
+    module = edited(SOURCE, mutant)
     # laws about untouched operations need no second trial
     return types.SimpleNamespace(**{operation: getattr(module, operation) for operation in mutant.operations})
 

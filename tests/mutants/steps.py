@@ -1,10 +1,10 @@
 """Wrong OEU steps: each is `right_step.py` with one edit, and words by which the report must name what was found."""
 
-import pathlib
-import types
 from dataclasses import dataclass
 
-SOURCE = (pathlib.Path(__file__).parent / "right_step.py").read_text(encoding="utf-8")
+from . import edited, source
+
+SOURCE = source("right_step.py")
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,8 @@ class WrongStep:
     new: str
 
     def build(self):
-        """The class.  Raises ValueError unless the edit applies at exactly one place."""
-        if SOURCE.count(self.old) != 1:
-            raise ValueError(f"{self.name}: {self.old!r} stands {SOURCE.count(self.old)} times in right_step.py")
-        module = types.ModuleType(self.name)
-        exec(compile(SOURCE.replace(self.old, self.new), f"<{self.name}>", "exec"), module.__dict__)
-        return module.OEU
+        """The class.  Raises as `edited`."""
+        return edited(SOURCE, self).OEU
 
 
 FORGET = "        g_f = torch.autograd.grad(forget_loss, parameters)\n"

@@ -199,29 +199,17 @@ FILES = [
     ),
     *(
         Row(
-            "write_text",
+            name,
             word,
             kind,
-            under(function, error, lambda w: write_text(w.files / "notes.txt", "new")),
+            under(function, error, call),
             OSError if error != DENIED else PermissionError,
             word,
             "",
         )
-        for kind, function, error, word in (
-            ("full disk", "write", FULL, "No space left"),
-            ("read-only file system", "open", READ_ONLY, "Read-only"),
-            ("denied", "open", DENIED, "Permission denied"),
-        )
-    ),
-    *(
-        Row(
-            "Checkpoint.save",
-            word,
-            kind,
-            under(function, error, lambda w: _saved(w, "good.pt")),
-            OSError if error != DENIED else PermissionError,
-            word,
-            "",
+        for name, call in (
+            ("write_text", lambda w: write_text(w.files / "notes.txt", "new")),
+            ("Checkpoint.save", lambda w: _saved(w, "good.pt")),
         )
         for kind, function, error, word in (
             ("full disk", "write", FULL, "No space left"),
