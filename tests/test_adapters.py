@@ -152,7 +152,12 @@ WRONG = {  # a law that must fail, and words of its message
 }
 
 
-@pytest.mark.parametrize("name", RIGHT)
+# the other ways to hand over a module, which are tried on all laws with -m reliability
+OTHERS = ("a module", "what makes a module")
+FORMS = [pytest.param(name, marks=pytest.mark.reliability if name in OTHERS else ()) for name in RIGHT]
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_right_code_holds_all_laws_that_apply(name):
     """The adapter adds no mistake of its own: right code of every form passes."""
     report = check(Implementation(RIGHT[name](), name), cases=1)

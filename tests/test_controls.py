@@ -554,7 +554,7 @@ def test_few_shapes_are_asked_for():
         shapes.setdefault(operation, set()).add(tuple(a.shape for a in arrays))
 
     for law in LAWS:
-        try_law(law, load("oeu_ref.reference").declaring(watch), 15)
+        try_law(law, load("oeu_ref.reference").declaring(watch), 5)
     assert {operation: len(found) for operation, found in shapes.items() if len(found) > 16} == {}
 
 
