@@ -34,7 +34,11 @@ KEEP = {
     "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
     "updates": ("runs", "alone/*/4/change|layers mean"),
     "variants": ("variants",),
-    "projection": ("search_seeds", "grid", "variants"),
+    "projection": (
+        "search_seeds",
+        "grid",
+        "variants/no projection|global|module, undo|only under conflict|forget-only steps",
+    ),
     "demo-recalibrated": ("runs/*/metrics/*/AG|TA",),
     "loop": ("search_seeds", "grid", "best", "retrain/*/TA", "values/*/*/*/AG|TA"),
     "demo-ten-seeds": ("runs/*/metrics/*/AG",),

@@ -10,6 +10,7 @@ import pathlib
 import matplotlib.image
 import numpy as np
 import pytest
+from scipy import stats
 
 from oeu_ref.lab import figures, report_figures
 
@@ -28,6 +29,12 @@ def spread(values, digits=1):
     """Mean ± standard deviation as it is printed; "–" without values."""
     values = [value for value in values if value is not None]
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}" if values else "–"
+
+
+def interval(values):
+    """Mean ± half of its 95 % interval by Student's t, as it is printed."""
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{np.mean(values):.1f} ± {half:.1f}"
 
 
 def each(runs, *keys):
@@ -138,7 +145,12 @@ def loop_quotes():
     for metric in ("AG", "TA"):
         for method, label in data["labels"].items():
             yield LAB, row(label, [spread(each(runs[method], metric)) for runs in data["values"].values()])
-    for name, entry in stored("projection")["variants"].items():
+    variants = stored("projection")["variants"]
+    for which in ("own best setting", "the demo's OEU setting"):
+        scalar, oeu = (np.array(variants[name]["AG"][f"AG, {which}"]) for name in ("no projection", "module, undo"))
+        for where in (LAB, "notebooks/06_results.ipynb"):
+            yield where, f"{interval(scalar - oeu)} at the"
+    for name, entry in variants.items():
         ends = [losses and losses[-1] for losses in entry["retain_losses"]]
         cells = [spread(entry["AG"][f"AG, {which}"]) for which in ("own best setting", "the demo's OEU setting")]
         yield LAB, row(PROJECTIONS[name], [*cells, spread(ends, 2)])
