@@ -29,6 +29,13 @@ KEEP = {
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),
     "integer": ("runs/*/changed|agreement|integer",),
+    "per-example": (
+        "rates|groups",
+        "metrics/*/*/FA|RA|TA|AG",
+        "attacks/*/*/all/tpr|sample auc|klom|F",
+        "attacks/*/*/*label/sample auc|shift",
+        "attacks/own/*/*label/aucs",
+    ),
     "sequential": ("runs/*/sequence/*/*/AG|FA_requests|RA|TA",),
     "stop": ("stops", "retrain/*/FA"),
     "subspace": ("steps/*/128/last", "runs", "costs/*/time"),

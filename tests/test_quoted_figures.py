@@ -257,6 +257,39 @@ def study_quotes():
     yield STUDIES, f"AG {' and '.join(torch_gaps)}, {same} % equal predictions; a float network: {plain}"
 
 
+def per_example_quotes():
+    """The attack that knows the sample."""
+    data, notebook = stored("per-example"), "notebooks/07_limits_and_studies.ipynb"
+    words = lambda found, digits=1: "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*found, d=digits)
+    group = lambda name, part: data["attacks"]["own"][name][part]
+    accuracy = lambda name, key: mean(each(data["metrics"][name], key), 1)
+    wrong, right = ({name: group(name, part) for name in data["labels"]} for part in ("wrong label", "right label"))
+    auc, other = (words(found["oeu"]["sample auc"]) for found in (wrong, right))
+    ends = wrong["original"]["sample auc"][0], words(wrong["retrain"]["sample auc"])
+    percent = lambda text: text.replace(" ", " % ", 1)
+    yield STUDIES, f"in {percent(auc)} of the cases (the original {ends[0]:.1f}, Retrain {ends[1]}"
+    yield STUDIES, f"FA {accuracy('oeu', 'FA')}, Retrain's {accuracy('retrain', 'FA')}"
+    yield STUDIES, f"of samples with right labels it names {percent(other)}"
+    left = wrong["oeu"]["shift"]
+    assert left[1] > 2 and wrong["oeu"]["sample auc"][1] > wrong["retrain"]["sample auc"][2]  # beyond the intervals
+    yield STUDIES, f"by {left[0]:.1f} standard deviations"
+    tpr = {name: words(group(name, "all")["tpr"][0]) for name in data["labels"]}
+    order = f"OEU {tpr['oeu']}, without projection {tpr['oeu_no_projection']}, random labels {tpr['rl']}, SalUn"
+    yield (
+        STUDIES,
+        f"{order} {tpr['salun']}, Q-MUL {tpr['qmul']} at RA {accuracy('qmul', 'RA')}, Retrain {tpr['retrain']}",
+    )
+    yield STUDIES, f"Fine-tuning alone comes near chance, at RA {accuracy('ft', 'RA')}"
+    yield notebook, f"{auc} % of the wrongly labelled samples' pairs under OEU, {other} % of the others'"
+    pushed = right["rl"]["shift"][0]
+    yield (
+        notebook,
+        f"by {left[0]:.1f} standard deviations under OEU, while random labels push the others below it ({pushed:.1f})",
+    )
+    against = [words(data["attacks"]["retrain"][name]["all"]["sample auc"]) for name in ("oeu", "oeu_no_projection")]
+    yield notebook, f"(AUC {against[0]}, {against[1]} without projection)"
+
+
 def share_of(values, original):
     """Mean AG over the original's, as it is printed."""
     return mean([np.mean(each(values, "AG")) / np.mean(each(original, "AG"))], 2)
@@ -332,6 +365,7 @@ QUOTES = [
     *variant_quotes(),
     *loop_quotes(),
     *study_quotes(),
+    *per_example_quotes(),
     *replication_quotes(),
 ]
 
