@@ -106,9 +106,9 @@ def figure(data):
     right.set(
         yticks=range(len(names)), yticklabels=list(data["labels"].values()), xlabel="AUC of a sample (%), 50: chance"
     )
-    right.invert_yaxis()
+    right.set_ylim(len(names) + 0.4, -0.6)
     figures.clean(right, "By memorization", grid="x")
-    right.legend(frameon=False, fontsize=7, loc="lower right", bbox_to_anchor=(1.0, 0.11))
+    right.legend(frameon=False, fontsize=7, loc="lower right", ncols=2)
     curves[0].legend(frameon=False, fontsize=6.5, loc="lower right")
     return drawn
 

@@ -10,7 +10,7 @@ import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import engine, results, search
-from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.experiment import QUICK, Experiment
 from oeu_ref.studies import likelihood_ratio, per_example
 from oeu_ref.studies.study import run
 
@@ -248,3 +248,30 @@ def test_what_is_made_is_read_and_what_is_of_other_settings_is_refused(tmp_path,
     for seeds in ((1, 2), (1, 2, 3, 4, 5, 6, 7)):
         with pytest.raises(ValueError, match="seeds must be an even number"):
             per_example.evidence(seeds, QUICK, runs, bar)
+
+
+def test_images_are_split_by_what_a_network_loses_that_did_not_see_them(tmp_path):
+    """On images nobody said which labels are wrong: memorization is estimated from the originals, of labels drawn at
+    random here; the document is made again from the files of the models alone."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 160), ("test", 40)):
+        arrays[f"x_{part}"] = generator.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
+        arrays[f"y_{part}"] = generator.integers(0, 3, count)
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    source = {"data_root": str(tmp_path), "cache_dir": None, "download": False}
+    shape = {"dataset": "tiny", "validation_size": 40, "width": 4, "epochs": 8, "batch_size": 32, "augmented": False}
+    given = (tmp_path / "out", Experiment(**shape), source, SEEDS, ("oeu", "ft"), 2, False)
+    written = per_example.images(*given)
+    data = results.read_json(written["json"])
+    models = [results.read_json(tmp_path / "out" / f"model-{number}.json") for number in range(6)]
+    members = np.array(data["members"], dtype=bool)
+    assert members.shape == (6, 24) and data["config"]["settings"]["oeu"][1] == 2
+    for n, estimate in enumerate(data["memorization"]):
+        seen = [models[m]["right"][n] for m in range(6) if members[m, n]]
+        unseen = [models[m]["right"][n] for m in range(6) if not members[m, n]]
+        assert estimate == pytest.approx(sum(seen) / 3 - sum(unseen) / 3, abs=1e-4)
+        assert (n in data["groups"]["memorized"]) == (estimate >= per_example.MEMORIZED)
+        assert (n in data["groups"]["not memorized"]) == (estimate < per_example.MEMORIZED)
+    before = written["json"].read_bytes()
+    assert per_example.images(*given)["json"].read_bytes() == before
