@@ -46,7 +46,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1055,
     "lab": 5290,
-    "studies": 4045,
+    "studies": 4250,
     "commands": 550,
     "own": 780,
     "__main__": 325,

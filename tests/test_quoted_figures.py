@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from oeu_ref.lab import figures, report_figures
+from oeu_ref.studies import objective
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES = "oeu_ref/lab/README.md", "oeu_ref/studies/README.md"
@@ -250,6 +251,23 @@ def study_quotes():
         f"gives up on {given_up(large)} of {len(stops[large]['guarded'])} seeds, where the mean entropy ends at RA "
         f"{at(large, 'entropy', 'RA')}, AG {at(large, 'entropy', 'AG')}",
     )
+
+    tried, signed = stored("objective"), "{:+.1f} [{:+.1f}, {:+.1f}]".format
+    gains = lambda name, measure: signed(*map(np.mean, objective.compared(tried, name, measure)))
+    gap = lambda name: spread(each(tried["values"][name], "AG"))
+    yield STUDIES, f"plain OEU {gap('oeu')}, a second Retrain {gap('again')}"
+    others = {name: objective.compared(tried, name, "AG") for name in tried["best"] if name != "oeu"}
+    assert all(low < 0 < found.mean() < high for found, low, high in others.values())  # as both texts say
+    yield STUDIES, f"moves the AUC away from Retrain's ({gains('aimed', 'AUC')} points"
+    yield STUDIES, f"keeps test accuracy ({gains('falling', 'TA')})"
+    kept = sorted(each(tried["values"]["falling"], "RA"))
+    assert kept[1] < 80 < 90 < kept[2]
+    yield (
+        STUDIES,
+        f"nearer to Retrain's ({gains('recalibrated', 'AUC')}), and cost retain accuracy ({gains('recalibrated', 'RA')})",
+    )
+    found, low, high = objective.compared(tried, "aimed", "AUC")
+    yield notebook, f"moves {found.mean():.1f} points away from Retrain's, [{low:.1f}, {high:.1f}])"
 
     models = stored("any-model")["runs"]
     torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]

@@ -31,7 +31,7 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
     bar.reset(len(names) * (points * len(searched_on) + len(seeds)))
 
     def attempt(case, name, rate, weight):
-        return search.gaps_of(_under(case, name[0]), name[1], Settings(rate, weight), grid["steps"])
+        return search.gaps_of(under(case, WAYS[name[0]]), name[1], Settings(rate, weight), grid["steps"])
 
     found = search.searched(names, (engine.prepare(seed, config) for seed in searched_on), grid, attempt, bar)
     best = {way: {method: found[way, method]["best"] for method in methods} for way in ways}
@@ -40,7 +40,7 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
         case = engine.prepare(seed, config)
         retrain.append(case.target)
         for way, method in names:
-            run = _under(case, way), method, *search.setting(best[way][method])
+            run = under(case, WAYS[way]), method, *search.setting(best[way][method])
             values[way][method].append(case.attempt(lambda run=run: engine.forget(*run)[0]))
             bar.update()
     labels = {method: LABELS[method] for method in methods}
@@ -48,8 +48,9 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
     return described(config), {**found, "values": values}
 
 
-def _under(case, way):
-    return dataclasses.replace(case, experiment=dataclasses.replace(case.experiment, **WAYS[way]))
+def under(case, way):
+    """The case with its loop run another way: fields of `Digits`, or of another experiment."""
+    return dataclasses.replace(case, experiment=dataclasses.replace(case.experiment, **way))
 
 
 def markdown(data):

@@ -1,0 +1,204 @@
+"""Does a better objective exist? OEU with one thing changed at a time; the same search and the same measures for all.
+
+OEU raises the mean entropy of what is to be forgotten, up to log K if it is let, at a constant learning rate. Retrain
+gives such samples about the entropy of samples that nobody saw, far less. What is changed:
+"aimed": a sample's entropy counts up to that of unseen samples of its class alone; "weighted": the surer a prediction,
+the more it counts; "falling": the learning rate falls to zero along a line; "recalibrated": BatchNorm's statistics are
+estimated anew afterwards; "all but weights": the first, the third and the fourth together.
+All of it is ours, none of it the method of arXiv 2602.00567.
+"""
+
+import numpy as np
+
+from ..core.entropy import entropy, kl_to_uniform
+from ..lab import engine, figures, results, search
+from ..lab.baselines import OrthogonalEntropy, Settings
+from ..lab.experiment import described
+from ..lab.training import predictions
+from ..reference.entropy import entropy_of_probabilities
+from . import STUDIES
+from .loop import under
+
+QUESTION = STUDIES["objective"]
+REPORTED_SEEDS = tuple(range(1, 11))
+SEARCH_SEEDS = (101, 102, 103)
+GRID = {
+    "learning_rate": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "weight": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    "steps": (10, 20, 40, 80),
+}
+QUICK_GRID = {"learning_rate": (0.1,), "weight": (0.3, 1.0), "steps": (2, 4)}
+COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
+COMPARED = {"AG": "AG", "AUC": "distance of AUC to Retrain's", "RA": "RA", "TA": "TA"}  # the first two: lower is better
+
+
+class AimedEntropy(OrthogonalEntropy):
+    """OEU that raises the entropy of a sample no further than samples of its class have it that nobody saw.
+
+    Forget loss: -(1/N) sum_n min(H(p_n), t_y), y the sample's label as it was trained on; t_y: the mean entropy that
+    the original model, in eval mode, gives the samples of `validation` with that label, of all where there is none.
+    validation: `Samples`, unseen; all else as in `OrthogonalEntropy`.
+    """
+
+    def __init__(self, model, forget, settings, generator, validation, **options):
+        super().__init__(model, forget, settings, generator, forget_loss=self._up_to_target, **options)
+        probabilities, labels = predictions(model, validation)
+        found, classes = entropy_of_probabilities(probabilities), range(probabilities.shape[1])
+        means = [found[labels == k].mean() if (labels == k).any() else found.mean() for k in classes]
+        self.targets = forget.inputs.new_tensor(means, dtype=next(model.parameters()).dtype)
+
+    def step(self, forget, retain):
+        self._labels = forget.labels
+        return super().step(forget, retain)
+
+    def _up_to_target(self, logits):
+        return -entropy(logits).minimum(self.targets[self._labels]).mean()
+
+
+class WeightedEntropy(OrthogonalEntropy):
+    """OEU in which a sample counts the more, the surer the network still is of it.
+
+    Forget loss: -(1/N) sum_n w_n H(p_n), w_n = KL_n / mean KL over the batch, held constant, KL_n = log K - H(p_n): its
+    gradient is that of (1/N) sum_n KL_n^2 / (2 mean KL). The weights' mean is 1; all are 0 where all KL_n are.
+    """
+
+    def __init__(self, model, forget, settings, generator, **options):
+        super().__init__(model, forget, settings, generator, forget_loss=_weighted, **options)
+
+
+def _weighted(logits):
+    weights = kl_to_uniform(logits).detach()
+    weights = weights / weights.mean().clamp_min(1e-12)
+    return -(weights * entropy(logits)).mean()
+
+
+# name: (label, method, how the loop is run)
+FALLING, ANEW = {"schedule": "linear"}, {"recalibrated": True}
+OBJECTIVES = {
+    "oeu": ("OEU", "oeu", {}),
+    "aimed": ("entropy up to a target", AimedEntropy, {}),
+    "weighted": ("entropy weighted by sample", WeightedEntropy, {}),
+    "falling": ("OEU, rate falling", "oeu", FALLING),
+    "recalibrated": ("OEU, recalibrated", "oeu", ANEW),
+    "all but weights": ("target, falling, recalibrated", AimedEntropy, FALLING | ANEW),
+}
+
+
+def forget(case, name, settings, steps, on_step=None):
+    """The network that one of OBJECTIVES makes of a case's original; else as in `engine.forget`."""
+    _, method, way = OBJECTIVES[name]
+    options = (("validation", case.splits.validation),) if method is AimedEntropy else ()
+    return engine.forget(under(case, way), method, settings, steps, on_step, options)[0]
+
+
+def collect(seeds, config, quick, bar):
+    """(config, found) for the document: "values" has a dict of metrics a seed, None of a run that diverged."""
+    grid, searched_on = (QUICK_GRID, SEARCH_SEEDS[:1]) if quick else (GRID, SEARCH_SEEDS)
+    points = len(grid["learning_rate"]) * len(grid["weight"])
+    bar.reset(len(OBJECTIVES) * (points * len(searched_on) + len(seeds)))
+
+    def attempt(case, name, rate, weight):
+        case, gaps = under(case, OBJECTIVES[name][2]), {}
+        for part in case.experiment.unlearning().runs(grid["steps"]):
+            run = case, name, Settings(rate, weight), max(part)
+            gaps |= search.gaps_along(case.gap, part, lambda look, run=run: forget(*run, look))
+        return gaps
+
+    chosen = search.searched(OBJECTIVES, (engine.prepare(seed, config) for seed in searched_on), grid, attempt, bar)
+    best = {name: digest["best"] | {"at_end_of": digest["best_at_end_of"]} for name, digest in chosen.items()}
+    labels = {"original": "original", "retrain": "Retrain", "again": "second Retrain"}
+    labels |= {name: label for name, (label, *_) in OBJECTIVES.items()}
+    values = {name: [] for name in labels}
+    for seed in seeds:
+        case = engine.prepare(seed, config)
+        values["retrain"].append(case.target)
+        values["original"].append(case.judged(case.original))
+        values["again"].append(case.judged(engine.trained(config, case.splits, seed, "retrain again")[0]))
+        for name in OBJECTIVES:
+            run = case, name, *search.setting(best[name])
+            values[name].append(case.attempt(lambda run=run: forget(*run)))
+            bar.update()
+    found = {"labels": labels, "grid": grid, "search_seeds": searched_on, "best": best, "values": values}
+    return described(config), found
+
+
+def compared(data, name, measure, against="oeu"):
+    """A row's values less those of another, seed by seed: (differences, low, high), a 95 % interval of their mean.
+
+    measure: of COMPARED, "AUC" the distance of forget-vs-test AUC to Retrain's, in points as all. By Student's t over
+    the seeds on which both finished; None for the ends where these are fewer than two.
+    """
+    rows = zip(data["values"][name], data["values"][against], data["values"]["retrain"])
+    found = np.array([_read(a, aim, measure) - _read(b, aim, measure) for a, b, aim in rows if a and b])
+    if len(found) < 2:
+        return found, None, None
+    from scipy.stats import t  # scikit-learn, whose digits these are, brings it
+
+    error = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
+    return found, found.mean() - error, found.mean() + error
+
+
+def _read(values, aim, measure):
+    return abs(values["forget_vs_test_auc"] - aim["forget_vs_test_auc"]) if measure == "AUC" else values[measure]
+
+
+def markdown(data):
+    """What each objective ends at, and what it gains on plain OEU, with intervals: from the study's JSON alone."""
+    parts, names = [_values(data)], [name for name in data["best"] if name != "oeu"]
+    rows = [["less plain OEU, paired", *COMPARED.values()]]
+    for name in ["again", *names]:
+        rows.append([data["labels"][name], *(_interval(*compared(data, name, measure)) for measure in COMPARED)])
+    parts.append(results.aligned(rows))
+    points = int(np.prod([len(axis) for axis in data["grid"].values()]))
+    chosen = "; ".join(
+        "{} {learning_rate:g}/{weight:g}/{steps}".format(data["labels"][name], **best)
+        for name, best in data["best"].items()
+    )
+    axes = {"learning_rate", "weight"}
+    ends = [data["labels"][name] for name, best in data["best"].items() if axes & {*best["at_end_of"]}]
+    caption = (
+        f"{results.over(data['seeds']).capitalize()}. Differences: in points, mean and 95 % interval (Student's t),\n"
+        f"below 0 is better in the first two, above 0 in the others; of {len(names) * len(COMPARED)} such intervals "
+        f"about one in twenty excludes\n0 by chance. Settings: each one's best by AG of the same {points} points, on "
+        f"seeds {', '.join(map(str, data['search_seeds']))};\nlearning rate/weight/steps: {chosen}.\n"
+        f"At an end of the grid in rate or weight: {', '.join(ends) or 'none'}."
+    )
+    return "\n\n".join([*parts, caption])
+
+
+def _values(data):
+    rows = [["objective", *(results.TITLES.get(column, column) for column in COLUMNS)]]
+    for name, runs in data["values"].items():
+        left, lost = results.finished(runs)
+        cells = [
+            results.format_value(results.mean_and_spread([run[column] for run in left]))
+            if left and column in left[0]
+            else "–"
+            for column in COLUMNS
+        ]
+        rows.append([data["labels"][name] + lost, *cells])
+    return results.aligned(rows)
+
+
+def _interval(found, low, high):
+    ends = "" if low is None else f" [{low:+.1f}, {high:+.1f}]"
+    return f"{found.mean():+.1f}{ends}" if len(found) else "–"
+
+
+def figure(data):
+    """What each objective gains on plain OEU, a dot a seed, with the mean's interval; a panel a measure."""
+    drawn, names = figures.new_figure(12, 3), ["again", *(name for name in data["best"] if name != "oeu")]
+    for axes, (measure, title) in zip(drawn.subplots(1, len(COMPARED), sharey=True), COMPARED.items()):
+        for height, name in enumerate(names):
+            found, low, high = compared(data, name, measure)
+            color = figures.STYLES["retrain" if name == "again" else "oeu"]["color"]
+            axes.plot(found, np.full(len(found), height), "o", color=color, markersize=4, alpha=0.35)
+            if low is not None:
+                ends = [[found.mean() - low], [high - found.mean()]]
+                axes.errorbar(found.mean(), height, xerr=ends, fmt="D", color=color, markersize=5, capsize=3)
+        axes.axvline(0, color=figures.SIDE, linewidth=0.8)
+        axes.set(yticks=range(len(names)), yticklabels=[data["labels"][name] for name in names])
+        axes.set_xlabel(f"{title},\nless plain OEU's (points)")
+        axes.invert_yaxis() if axes.get_subplotspec().is_first_col() else None
+        figures.clean(axes, "", grid="x")
+    return drawn

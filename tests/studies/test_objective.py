@@ -1,0 +1,169 @@
+"""Objectives in place of OEU's: what each one's step follows, and the study that compares them."""
+
+import copy
+import functools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import nn
+
+from oeu_ref.data.samples import Samples, stream
+from oeu_ref.lab import engine, results, search
+from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
+from oeu_ref.lab.experiment import QUICK
+from oeu_ref.studies import objective
+from oeu_ref.studies.loop import under
+from oeu_ref.studies.study import run
+
+CLASSES, SETTINGS = 3, Settings(0.1, 0.5, 0.0, 0.0)
+
+
+def samples(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    return Samples(inputs, torch.randint(0, CLASSES, (count,), generator=generator))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Linear(4, CLASSES).double()
+
+
+def entropies(logits):
+    """H of each row, as a sum of -p log p."""
+    p = logits.softmax(dim=1)
+    return -(p * p.log()).sum(dim=1)
+
+
+def forget_gradient(make, model, forget):
+    """The forget gradient of a method's first step, read off the plan that it takes."""
+    method = make(copy.deepcopy(model), forget, SETTINGS, stream(0, "method"))
+    plans, take = [], method.oeu.take
+    method.oeu.take = lambda plan: (plans.append(plan), take(plan))[1]
+    method.step(forget, samples(6, 2))
+    return plans[0].forget_grads
+
+
+def gradient(model, loss):
+    return dict(zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters()))))
+
+
+def test_a_target_is_the_mean_entropy_of_unseen_samples_of_the_class(model):
+    """Of class 2 there is no unseen sample: its target is the mean over all of them."""
+    unseen = samples(20, 1)
+    unseen = unseen[unseen.labels < 2]
+    method = objective.AimedEntropy(model, samples(5, 0), SETTINGS, stream(0, "method"), validation=unseen)
+    h = entropies(model(unseen.inputs)).detach()
+    expected = [h[unseen.labels == 0].mean(), h[unseen.labels == 1].mean(), h.mean()]
+    assert method.targets.tolist() == pytest.approx([float(value) for value in expected], rel=1e-12)
+    assert len({round(float(value), 6) for value in expected}) == 3
+
+
+def test_what_is_as_unsure_as_the_unseen_is_left_alone(model):
+    """The forget gradient is that of the entropies below their targets, the batch's size dividing; none from others."""
+    forget, unseen = samples(12, 0), samples(30, 1)
+    h = entropies(model(forget.inputs))
+    seen = entropies(model(unseen.inputs)).detach()
+    targets = torch.stack([seen[unseen.labels == k].mean() for k in range(CLASSES)])
+    below = h < targets[forget.labels]
+    assert 0 < below.sum() < len(forget)
+    expected = gradient(model, -h[below].sum() / len(forget))
+    found = forget_gradient(functools.partial(objective.AimedEntropy, validation=unseen), model, forget)
+    for name, g in expected.items():
+        torch.testing.assert_close(found[name], g, rtol=1e-10, atol=1e-12)
+
+
+def test_without_a_limit_the_aimed_entropy_is_oeu(model):
+    """With all targets at log K a step of it is OEU's, bit for bit; with targets of 0 it only retains."""
+    forget, ends = samples(8, 0), {}
+    for name, limit in (("oeu", None), ("all", math.log(CLASSES)), ("none", 0.0)):
+        network = copy.deepcopy(model)
+        if limit is None:
+            method = OrthogonalEntropy(network, forget, SETTINGS, stream(0, "method"))
+        else:
+            method = objective.AimedEntropy(network, forget, SETTINGS, stream(0, "method"), validation=samples(9, 1))
+            method.targets = torch.full((CLASSES,), limit, dtype=torch.float64)
+        for _ in range(3):
+            report = method.step(forget, samples(6, 2))
+        ends[name] = network.weight.detach()
+    assert torch.equal(ends["oeu"], ends["all"]) and report.forget_loss == 0
+    plain = copy.deepcopy(model)
+    optimizer, retain = torch.optim.SGD(plain.parameters(), SETTINGS.learning_rate), samples(6, 2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(retain.inputs), retain.labels).backward()
+        optimizer.step()
+    torch.testing.assert_close(ends["none"], plain.weight.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_weighted_entropy_follows_the_gradient_of_mean_squared_kl(model):
+    """w_n is KL_n over the batch's mean KL, and is not differentiated: half the gradient of mean KL^2 over mean KL."""
+    forget = samples(10, 0)
+    kl = math.log(CLASSES) - entropies(model(forget.inputs))
+    expected = gradient(model, (kl**2).mean() / (2 * kl.mean().detach()))
+    found = forget_gradient(objective.WeightedEntropy, model, forget)
+    for name, g in expected.items():
+        torch.testing.assert_close(found[name], g, rtol=1e-10, atol=1e-12)
+
+
+def test_a_label_says_what_is_changed():
+    """And all that is changed: a reader of the table sees nothing else."""
+    for label, method, way in objective.OBJECTIVES.values():
+        said = {"falling": way.get("schedule") == "linear", "recalibrated": way.get("recalibrated", False)}
+        said |= {"target": method is objective.AimedEntropy, "weighted": method is objective.WeightedEntropy}
+        assert {word: word in label for word in said} == said and set(way) <= {"schedule", "recalibrated"}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The files of a quick run on two seeds."""
+    return run("objective", tmp_path_factory.mktemp("objective"), seeds=(1, 2), quick=True, progress=False)
+
+
+def test_each_objective_is_run_its_own_way_at_the_settings_of_its_own_search(written):
+    """A value is that of one run, of the method and the loop that OBJECTIVES names; the floor is a second Retrain's."""
+    data, cases = results.read_json(written["json"]), {}
+    for name in ("oeu", "weighted", "falling", "recalibrated", "all but weights"):
+        _, method, way = objective.OBJECTIVES[name]
+        case = cases.setdefault(1, engine.prepare(1, QUICK))
+        options = (("validation", case.splits.validation),) if method is objective.AimedEntropy else ()
+        settings = search.setting(data["best"][name])
+        found = case.judged(engine.forget(under(case, way), method, *settings, options=options)[0])
+        assert data["values"][name][0] == results.plain(found)
+    again = engine.trained(QUICK, case.splits, 1, "retrain again")[0]
+    assert data["values"]["again"][0] == results.plain(case.judged(again))
+    gaps = [runs[0]["AG"] for name, runs in data["values"].items() if name in objective.OBJECTIVES]
+    assert len(set(gaps)) > len(objective.OBJECTIVES) // 2
+
+
+def test_differences_are_paired_and_their_interval_is_students():
+    """Of seeds on which both finished, as SciPy's paired t-test has it; AUC by its distance to Retrain's."""
+    generator = np.random.default_rng(0)
+    rows = {name: generator.normal(5, 2, (2, 7)) for name in ("oeu", "aimed", "retrain")}
+    values = {n: [{"AG": a, "forget_vs_test_auc": b, "TA": -a} for a, b in zip(*row)] for n, row in rows.items()}
+    values["aimed"][3] = None
+    kept = np.arange(7) != 3
+    aim = rows["retrain"][1]
+    for measure, of in (
+        ("AG", lambda n: rows[n][0]),
+        ("AUC", lambda n: abs(rows[n][1] - aim)),
+        ("TA", lambda n: -rows[n][0]),
+    ):
+        expected = scipy.stats.ttest_rel(of("aimed")[kept], of("oeu")[kept]).confidence_interval(0.95)
+        found, low, high = objective.compared({"values": values}, "aimed", measure)
+        assert found == pytest.approx((of("aimed") - of("oeu"))[kept])
+        assert (low, high) == pytest.approx((expected.low, expected.high))
+    one = {"values": {name: runs[:1] for name, runs in values.items()}}
+    assert objective.compared(one, "aimed", "AG")[1:] == (None, None)
+
+
+def test_the_tables_are_made_of_the_json_alone(written):
+    data = results.read_json(written["json"])
+    assert objective.markdown(data) == written["table"] and written["picture"].stat().st_size > 10_000
+    data["values"]["aimed"] = [None, None]
+    text = objective.markdown(data)
+    assert "entropy up to a target (2 diverged)" in text and objective.figure(data) is not None
