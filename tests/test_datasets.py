@@ -418,6 +418,43 @@ def test_images_in_folders_below_a_class_belong_to_it(tmp_path, load):
     assert load("mine", tmp_path).train_labels.tolist() == [0, 0, 1, 1, 1]
 
 
+def test_a_link_to_a_folder_above_brings_no_class_into_another(tmp_path, load):
+    """It is left out and counted; a link to a folder elsewhere is followed."""
+    write_shades(tmp_path, "ab")
+    whole = load("mine", tmp_path)
+    os.symlink(tmp_path / "train", tmp_path / "train" / "a" / "all")
+    with pytest.warns(UserWarning, match="left out 1 files and folders that are no images, such as .*all"):
+        assert load("mine", tmp_path).sha256 == whole.sha256
+    os.remove(tmp_path / "train" / "a" / "all")
+    shade(tmp_path / "elsewhere" / "2.png", (10,) * 3)
+    os.symlink(tmp_path / "elsewhere", tmp_path / "train" / "b" / "more")
+    assert load("mine", tmp_path).train_labels.tolist() == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems alone")
+def test_the_name_of_a_class_can_be_written_whatever_its_bytes_are(tmp_path, load):
+    """A folder's name in Latin-1 is no UTF-8: results and messages hold what can be read of it."""
+    write_shades(tmp_path, "ab")
+    for part in ("train", "test"):
+        os.rename(tmp_path / part / "b", os.fsencode(tmp_path / part) + b"/caf\xe9")
+    first, second = load("mine", tmp_path).classes
+    assert first == "a" and second.startswith("caf") and second.encode("utf-8")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_images_stand_upright_as_the_camera_says(tmp_path, load, suffix):
+    """A photograph that is stored lying down says so in its Exif data, as every viewer shows it."""
+    upright = np.zeros((16, 8, 3), np.uint8)
+    upright[:8] = 255  # light above, dark below
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    for path in ("train/a/0", "train/b/0", "test/a/0"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        Image.fromarray(np.rot90(upright).copy()).save(tmp_path / f"{path}.{suffix}", exif=turned)
+    images = load("mine", tmp_path).train_images
+    assert images.shape == (2, 3, 16, 8) and images[:, :, :8].min() > 250 and images[:, :, 8:].max() < 5
+
+
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
 EIGHT = np.rint(RAMP / 257).astype(np.uint8)
 CLEAR = np.dstack([np.zeros((8, 8, 3), np.uint8), EIGHT])

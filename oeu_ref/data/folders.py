@@ -76,8 +76,11 @@ def _images_below(folder, left):
 
     found = []
     for place, folders, names in os.walk(folder, onerror=complain, followlinks=True):
-        left += [pathlib.Path(place, name) for name in folders if is_no_data(name)]
-        folders[:] = [name for name in folders if not is_no_data(name)]
+        real = {name: os.path.join(os.path.realpath(os.path.join(place, name)), "") for name in ("", *folders)}
+        # a link to a folder above would bring all classes into this one, without end
+        out = [name for name in folders if is_no_data(name) or real[""].startswith(real[name])]
+        left += [pathlib.Path(place, name) for name in out]
+        folders[:] = [name for name in folders if name not in out]
         for name in names:
             image = name.lower().endswith(IMAGE_FILES) and not is_no_data(name)
             (found if image else left).append(pathlib.Path(place, name))
@@ -91,7 +94,7 @@ def decoded(arrays, image_size, cache_dir):
     `~/.cache/oeu_ref/data`.  How images in other modes became RGB is counted in warnings.
     Raises ValueError, naming the file, for one that cannot be read or has another size.
     """
-    key = hashlib.sha256(f"images in folders 1, size {image_size}\n".encode())
+    key = hashlib.sha256(f"images in folders 2, size {image_size}\n".encode())
     for path in [*arrays["x_train"], None, *arrays["x_test"]]:
         try:
             key.update(b"" if path is None else hashlib.sha256(path.read_bytes()).digest())
@@ -116,6 +119,7 @@ def _decoded(paths, image_size, notes):
     for path in paths:
         try:
             with Image.open(path) as file:
+                ImageOps.exif_transpose(file, in_place=True)  # a camera that was held upright says so beside its pixels
                 image, done = _rgb(file)
         except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
             raise ValueError(f"{path} must be an image, it cannot be read: {error}") from None

@@ -125,7 +125,9 @@ def _checked(arrays, source):
         )
     highest = int(max(tensors["y_train"].max(), tensors["y_test"].max()))
     classes = np.ravel(arrays.get("classes", range(highest + 1)))
-    classes = tuple(c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in classes)
+    # a folder's name need not be text
+    classes = (c if isinstance(c, bytes) else str(c).encode("utf-8", "surrogatepass") for c in classes)
+    classes = tuple(c.decode("utf-8", "replace") for c in classes)
     if highest >= len(classes):
         raise ValueError(f"{source} must name a class for each label, got label {highest} and {len(classes)} classes")
     counts = torch.bincount(tensors["y_train"], minlength=len(classes))
