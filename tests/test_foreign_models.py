@@ -1,7 +1,9 @@
 """Models that people bring: their modes, data and gradients stay theirs, whatever asks them; all kinds of layers,
 outputs, wrappers and devices; and what is refused names its remedy."""
 
+import contextlib
 import copy
+import functools
 import io
 import itertools
 import warnings
@@ -16,6 +18,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import oeu_ref
+from oeu_ref.beyond import curvature
 from oeu_ref.beyond.curvature import BoundedOEU
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
@@ -29,6 +32,7 @@ from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab.attacks import SupportVectorAttack
 from oeu_ref.lab.baselines import JointOEU, Settings, similar_labels
 from oeu_ref.lab.experiment import METHODS
+from oeu_ref.lab.images import augment, channel_statistics
 from oeu_ref.lab.models import quantized_layers
 from oeu_ref.lab.training import TrainConfig, UnlearnConfig, probabilities, train, unlearn
 
@@ -70,7 +74,7 @@ STEPS = {
 
 def method_step(name):
     def act(model, f, x, y):
-        forget = Samples(f, torch.arange(len(f)) % 3)
+        forget = Samples(f, FORGET_LABELS[: len(f)])
         method = METHODS[name].make(model, forget, Settings(0.01), stream(1, "method"))
         return method.step(method.relabel(forget), Samples(x, y))
 
@@ -420,10 +424,47 @@ def test_logits_are_found_under_their_name(name, kind):
     assert all(torch.equal(a, b) for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values()))
 
 
-def test_other_outputs_are_refused_by_name():
-    """What holds no logits is no output."""
-    with pytest.raises(TypeError, match="the model's logits.* must be a tensor, got dict"):
-        mean_entropy(DictOnly(), FORGET)
+class Other(nn.Module):
+    """A model that gives something else than its logits (N, K)."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.layer, self.make = nn.Linear(6, 3), make
+
+    def forward(self, x):
+        return self.make(self.layer(x))
+
+
+OTHERS = {
+    "dict": (lambda z: {"out": z}, TypeError, "must be a tensor, got dict"),
+    "tuple": (lambda z: (z, z), TypeError, "must be a tensor, got tuple"),
+    "one logit": (lambda z: z[:, 0], ValueError, r"must have shape \(N, K\).*got \([0-9]*,\)"),
+    "pixels": (lambda z: z[:, :, None], ValueError, r"must have shape \(N, K\).*got \([0-9]*, 3, 1\)"),
+    "codes": (lambda z: z.long(), TypeError, "must be floating point, got dtype torch.int64"),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_outputs_are_refused_by_name(name, kind):
+    """Whatever asks a model or steps it says what its output must be, and nothing has changed then."""
+    make, error, message = OTHERS[kind]
+    model = Other(make)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=f"the model's logits.* {message}"):
+        ACTS[name](model, FORGET, RETAIN, LABELS)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_needs_no_gradients_switched_on(name):
+    """Under `torch.no_grad` it is the same step, and gradients are off afterwards."""
+    models = [Named("tensor") for _ in range(2)]
+    STEPS[name](models[0], FORGET, RETAIN, LABELS)
+    with torch.no_grad():
+        STEPS[name](models[1], FORGET, RETAIN, LABELS)
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(a, b) for a, b in zip(models[0].state_dict().values(), models[1].state_dict().values()))
 
 
 def test_inputs_of_several_parts_are_refused_with_the_remedy_which_works():
@@ -455,13 +496,6 @@ def test_inputs_of_several_parts_are_refused_with_the_remedy_which_works():
     assert OEU(model, sgd(model)).step(one, one, LABELS[:8]).forget_entropy > 0
     assert not torch.equal(model.model.embedding.weight, before)
     assert probabilities(model, one).shape == (8, 3)
-
-
-class DictOnly(nn.Module):
-    """A model whose output has no logits."""
-
-    def forward(self, x):
-        return {"out": x}
 
 
 @pytest.mark.parametrize("name", [n for n in STEPS if n != "protected"] + ["protected"])
@@ -601,6 +635,22 @@ def test_a_run_and_its_judgement_ask_no_device_for_float64(monkeypatch):
         oeu_ref.evaluate(model, *parts, unseen=parts[2])
 
 
+@pytest.mark.parametrize("name", [*ACTS, "loops", "augment", "channel_statistics"])
+def test_the_default_device_of_new_tensors_may_be_another(name):
+    """Whoever set it for tensors of their own: everything is on the model's device, or on the CPU."""
+    torch.manual_seed(0)
+    images, model = torch.arange(96, dtype=torch.uint8).view(2, 3, 4, 4), QuantMLP((6, 8, 3), batch_norm=True)
+    more = {"loops": joined, "augment": lambda *_: augment(images, stream(1, "a"), 1)}
+    more["channel_statistics"] = lambda *_: channel_statistics(images)
+    torch.set_default_device("meta")
+    try:
+        found = {**ACTS, **more}[name](model, FORGET, RETAIN, LABELS)
+    finally:
+        torch.set_default_device(None)
+    tensors = [t for t in torch.utils._pytree.tree_leaves(found) if isinstance(t, torch.Tensor)]
+    assert {t.device.type for t in [*tensors, *model.state_dict().values()]} == {"cpu"}
+
+
 def in_float32(value):
     """A call's tensors and modules in the precision that every device has."""
     if isinstance(value, (list, tuple)):
@@ -694,19 +744,38 @@ def test_reentrant_checkpoints_are_refused_with_the_remedy(name):
     STEPS[name](Checkpointed(False), FORGET, RETAIN, LABELS)
 
 
-@pytest.mark.parametrize("momentum", [True, False])
-def test_a_compiled_bounded_step_is_refused_with_the_remedy(momentum):
-    """Curvature wants a second backward pass, which a compiled network does not have: nothing has changed then."""
-    model = Named("tensor").layer
-    model[1] = nn.GELU()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9 * momentum)
-    bounded = BoundedOEU(torch.compile(model, backend="aot_eager"), optimizer, max_retain_increase=0.1)
+def compiled_and_plain():
+    """The same bounded unlearner of a compiled network and of the network, with the optimizers' momentum."""
+    for wrap in (functools.partial(torch.compile, backend="aot_eager"), lambda model: model):
+        model = Named("tensor").layer
+        model.insert(1, nn.GELU())
+        optimizer = torch.optim.SGD(model.parameters(), 3.0, momentum=0.9)
+        yield BoundedOEU(wrap(model), optimizer, max_retain_increase=1e-3), model
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="PyTorch before 2.6")
+def test_a_bounded_step_of_a_compiled_network_is_that_of_the_network():
+    """Curvature wants a second backward pass, for which a compiled network is passed as it was before."""
+    (compiled, one), (plain, other) = compiled_and_plain()
+    for _ in range(2):
+        reports = [unlearner.step(FORGET, RETAIN, LABELS) for unlearner in (compiled, plain)]
+        shares = [report.update_share for report in reports]
+        assert shares[0] == pytest.approx(shares[1], rel=1e-4) and shares[1] < 1
+    torch._dynamo.reset()
+    for a, b in zip(one.state_dict().values(), other.state_dict().values()):
+        torch.testing.assert_close(a, b)
+
+
+def test_where_a_compiled_network_cannot_be_passed_otherwise_the_remedy_is_named(monkeypatch):
+    """Older versions of PyTorch cannot: nothing has changed then."""
+    monkeypatch.setattr(curvature, "EAGER", contextlib.nullcontext)
+    bounded, model = next(compiled_and_plain())
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match="not be compiled.*pass the module that torch.compile was given"):
         bounded.step(FORGET, RETAIN, LABELS)
     torch._dynamo.reset()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert not any(optimizer.state.values())
+    assert not any(bounded.optimizer.state.values())
 
 
 def settled():

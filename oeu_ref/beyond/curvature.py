@@ -10,6 +10,7 @@ vector. Either way the loss itself jumps where a code flips: on a quantized netw
 guarantee.
 """
 
+import contextlib
 import copy
 import math
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from ..core.quantizer import is_quantizer
 from ..core.undo import copies_of, logits_of, undone_on_error
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport, grad_of
 from .curvature_reference import largest_learning_rate
+
+# a compiled network has no second backward pass: it is passed as it was before; PyTorch knows how since 2.6
+EAGER = getattr(torch.compiler, "set_stance", contextlib.nullcontext)
 
 
 @takes(parameters=Gradients(check_finite=False), vector=Gradients("parameters", check_finite=False))
@@ -109,13 +113,12 @@ class BoundedOEU(OEU):
         # the buffers back
         self._copies = {name: p.detach().clone().requires_grad_() for name, p in parameters.items()}
         buffers = dict(self.model.named_buffers())
-        copies = zip(buffers, copies_of(buffers.values()))
-        given = self._copies | {name: copy for name, copy in copies if copy is not None}
-        loss = self.loss_of_retain(logits_of(self.model, inputs, given), labels)
+        own = {name: c for name, c in zip(buffers, copies_of(buffers.values())) if c is not None}
+        with EAGER("force_eager"):
+            loss = self.loss_of_retain(logits_of(self.model, inputs, self._copies | own), labels)
         with torch.no_grad():
-            for name, buffer in self.model.named_buffers():
-                if name in given:
-                    buffer.copy_(given[name])
+            for name, copy_of_it in own.items():
+                buffers[name].copy_(copy_of_it)
         return loss.detach(), grad_of(loss, list(self._copies.values()), create_graph=True)
 
     def take(self, plan):

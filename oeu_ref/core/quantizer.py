@@ -162,7 +162,7 @@ class Quantizer(nn.Module):
         if number("step", float(step)) == 0:
             raise ValueError("step must be another number than 0, which would divide")
         with torch.no_grad():
-            self.step.copy_(torch.as_tensor(step))
+            self.step.copy_(torch.as_tensor(step, device=self.step.device))
             self.signed.fill_(bool(signed))
             self.initialized.fill_(True)
         self._range = None

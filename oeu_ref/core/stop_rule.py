@@ -6,9 +6,9 @@ import warnings
 import torch
 from torch import nn
 
-from ..boundary import Instance, Integer, Samples, floats, taking
+from ..boundary import Instance, Integer, Samples, taking
 from .entropy import entropy
-from .undo import in_mode, logits_of
+from .undo import class_logits, in_mode
 
 takes = taking(torch)
 MODEL = Instance(nn.Module, "torch.nn.Module")
@@ -67,8 +67,7 @@ def mean_entropy(model, inputs, batch_size=1024):
     total = 0.0
     with in_mode(model):
         for batch in inputs.split(batch_size):
-            logits = floats("the model's logits", logits_of(model, batch), torch, "N", "K", check_finite=False)
-            total += entropy.unchecked(logits).sum().item()
+            total += entropy.unchecked(class_logits(model, batch)).sum().item()
     if not math.isfinite(total):
         raise ValueError("the model's logits must be finite, or -inf for classes that it masks, got NaN or infinity")
     return total / len(inputs)

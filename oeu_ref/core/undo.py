@@ -5,6 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
+from ..boundary import floats
 from .quantizer import Quantizer, is_quantizer
 
 
@@ -39,6 +40,11 @@ def logits_of(model, inputs, given=None):
         args = (inputs.clone(),)
         output = model(*args) if given is None else torch.func.functional_call(model, given, args)
     return output.get("logits", output) if isinstance(output, dict) else getattr(output, "logits", output)
+
+
+def class_logits(model, inputs):
+    """`logits_of` of a classifier; raise TypeError or ValueError unless they are floats of shape (N, K)."""
+    return floats("the model's logits", logits_of(model, inputs), torch, "N", "K", check_finite=False)
 
 
 class State:

@@ -139,7 +139,7 @@ class OEU:
         """
         parameters = self._trainable()
         with undone(self.model) as before:
-            with in_mode(self.model, True if self.mode == "train" else None):
+            with in_mode(self.model, True if self.mode == "train" else None), torch.enable_grad():
                 losses, g_f, g_r = self.gradients(parameters, forget_inputs, retain_inputs, retain_labels)
             # a quantizer clips infinite inputs to finite ones: the losses alone would not show them
             finite = torch.stack([forget_inputs.isfinite().all(), retain_inputs.isfinite().all()])

@@ -19,7 +19,7 @@ from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
 from ..core.fast import cosines_and_norms
-from ..core.undo import in_mode, logits_of, undone_on_error
+from ..core.undo import class_logits, in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from ..data.samples import Samples, other_labels
 
@@ -118,7 +118,7 @@ class Method:
         before.
         """
         _check_batches(forget, retain)
-        with undone_on_error(self.model, self.generator), in_mode(self.model, True):
+        with undone_on_error(self.model, self.generator), in_mode(self.model, True), torch.enable_grad():
             forget_loss, retain_loss = self.losses(forget, retain)
             losses = (forget_loss, retain_loss)
             values = [None if loss is None else distributed.total(loss.detach()).item() for loss in losses]
@@ -143,7 +143,7 @@ class Method:
         if batch is None:
             return None
         mine = distributed.shard(batch)
-        logits = logits_of(self.model, mine.inputs)
+        logits = class_logits(self.model, mine.inputs)
         loss = functional.cross_entropy(logits, boundary.labels("labels", mine.labels, torch, logits))
         return distributed.part(loss, len(mine), len(batch))
 
@@ -243,7 +243,7 @@ class RandomLabels(Method):
         if forget is None:
             return None, self.cross_entropy(retain)
         mine = distributed.shard(forget)
-        logits = logits_of(self.model, mine.inputs)
+        logits = class_logits(self.model, mine.inputs)
         # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
         wrong = distributed.shard(self.drawn(forget.labels, logits.shape[1]))
         loss = distributed.part(functional.cross_entropy(logits, wrong), len(mine), len(forget))
@@ -271,7 +271,7 @@ class SalUn(RandomLabels):
             raise ValueError(f"share must be greater than 0, got {share}")
         gradient = [torch.zeros_like(p) for p in self.parameters]
         # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
-        with in_mode(self.model):
+        with in_mode(self.model), torch.enable_grad():
             for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
                 part = self.gradient(self.cross_entropy(forget[chunk]))
                 torch._foreach_add_(gradient, part, alpha=len(chunk) / len(forget))
@@ -388,7 +388,7 @@ def similar_labels(model, samples, batch_size=1024):
     Source: the similar labels of Q-MUL, arXiv 2503.13917.
     """
     with in_mode(model):
-        logits = torch.cat([logits_of(model, batch) for batch in samples.inputs.split(batch_size)])
+        logits = torch.cat([class_logits(model, batch) for batch in samples.inputs.split(batch_size)])
     return logits.scatter(1, samples.labels[:, None], -torch.inf).argmax(dim=1)
 
 
@@ -415,7 +415,7 @@ class JointOEU(ParallelOEU):
                 f"{tuple(retain_inputs.shape[1:])}, got {tuple(forget_inputs.shape[1:])}"
             )
         both = torch.cat([forget_inputs, retain_inputs])
-        return logits_of(self.model, both).split([len(forget_inputs), len(retain_inputs)])
+        return class_logits(self.model, both).split([len(forget_inputs), len(retain_inputs)])
 
 
 class ConflictOEU(ParallelOEU):

@@ -26,10 +26,10 @@ def augment(images, generator, padding=4):
     boundary.instance("generator", generator, torch.Generator, "torch.Generator")
     padding = boundary.integer("padding", padding, 0, max(images.shape[2:]))
     n, _, height, width = images.shape
-    down, right = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator)
-    mirrored = torch.rand(n, 1, generator=generator) < 0.5
-    rows = down + torch.arange(height)
-    columns = right + torch.where(mirrored, torch.arange(width).flip(0), torch.arange(width))
+    down, right = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator, device="cpu")
+    mirrored = torch.rand(n, 1, generator=generator, device="cpu") < 0.5
+    down_all, along = torch.arange(height, device="cpu"), torch.arange(width, device="cpu")
+    rows, columns = down + down_all, right + torch.where(mirrored, along.flip(0), along)
     padded = nn.functional.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
     rows, columns = rows.to(images.device, non_blocking=True), columns.to(images.device, non_blocking=True)
     chosen = padded[torch.arange(n, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -44,7 +44,7 @@ def channel_statistics(images):
     """
     _raw_images(images)
     # a histogram holds the exact sums, and no float copy of the whole data set is made
-    values = torch.arange(256, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64, device="cpu") / 255
     counts = torch.stack([torch.bincount(images[:, c].flatten(), minlength=256) for c in range(images.shape[1])])
     shares = counts.cpu().double() / counts[0].sum().item()
     mean = shares @ values

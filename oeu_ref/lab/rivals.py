@@ -11,7 +11,7 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..core.entropy import log_softmax
-from ..core.undo import in_mode, logits_of
+from ..core.undo import class_logits, in_mode
 from ..data.samples import Samples
 from .baselines import Method
 
@@ -44,7 +44,7 @@ class UniformTarget(Method):
         if forget is None:
             return None, self.cross_entropy(retain)
         mine = distributed.shard(forget)
-        loss = -functional.log_softmax(logits_of(self.model, mine.inputs), dim=1).mean()
+        loss = -functional.log_softmax(class_logits(self.model, mine.inputs), dim=1).mean()
         return distributed.part(loss, len(mine), len(forget)), self.cross_entropy(retain)
 
 
@@ -58,11 +58,11 @@ class Taught(Method):
     @torch.no_grad()
     def teach(self, inputs):
         """The teacher's logits, (N, K)."""
-        return logits_of(self.teacher, inputs)
+        return class_logits(self.teacher, inputs)
 
     def divergence(self, inputs):
         """(mean KL(p_o || p) in nats, logits (N, K)) of inputs (N, ...)."""
-        logits = logits_of(self.model, inputs)
+        logits = class_logits(self.model, inputs)
         target, found = (log_softmax.unchecked(z) for z in (self.teach(inputs), logits))
         loss = functional.kl_div(found, target, reduction="batchmean", log_target=True)
         return loss, logits
@@ -129,12 +129,12 @@ class Lotus(Taught):
         """Share of samples that the model classifies right in eval mode, in [0, 1]."""
         with in_mode(self.model):
             parts = samples.inputs.split(batch_size)
-            predicted = torch.cat([logits_of(self.model, part).argmax(dim=1) for part in parts])
+            predicted = torch.cat([class_logits(self.model, part).argmax(dim=1) for part in parts])
         return (predicted == samples.labels).sum().item() / len(samples)
 
     def tempered(self):
         """T as the model is now."""
-        return float(torch.tensor(self.alpha * (self.accuracy(self.forget) - self.aim)).exp())
+        return torch.tensor(self.alpha * (self.accuracy(self.forget) - self.aim), device="cpu").exp().item()
 
     def noisy(self, inputs):
         """The teacher's logits with Gumbel noise: their largest is a draw from its predictions, (N, K)."""
@@ -151,7 +151,7 @@ class Lotus(Taught):
                 target = self.noisy(batch.inputs)
                 target = target.argmax(dim=1) if side else (target / self.temperature).softmax(dim=1)
                 mine = distributed.shard(batch)
-                loss = functional.cross_entropy(logits_of(self.model, mine.inputs), distributed.shard(target))
+                loss = functional.cross_entropy(class_logits(self.model, mine.inputs), distributed.shard(target))
                 losses[side] = distributed.part(loss, len(mine), len(batch))
         return tuple(losses)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..core.batch_norm import recalibrate_batchnorm
-from ..core.undo import in_mode, logits_of, undone, undone_on_error
+from ..core.undo import class_logits, in_mode, undone, undone_on_error
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Batches, Samples
 from .checkpoints import Checkpoint
@@ -132,7 +132,7 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
                     model.train()
                 batch = next(source)
                 mine = distributed.shard(batch)
-                logits = logits_of(model, mine.inputs)
+                logits = class_logits(model, mine.inputs)
                 if highest >= logits.shape[1]:
                     raise ValueError(
                         f"samples must have labels below {logits.shape[1]}, the model's outputs, got {highest}"
@@ -282,7 +282,7 @@ def probabilities(model, inputs, batch_size=1024):
         raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
     with in_mode(model):
         batches = inputs.split(boundary.integer("batch_size", batch_size, 1))
-        logits = torch.cat([logits_of(model, batch) for batch in batches])
+        logits = torch.cat([class_logits(model, batch) for batch in batches])
     # float64 on the CPU alone: there are devices without it; -inf, of a masked class, has the probability 0
     found = logits.cpu().double().softmax(dim=1)
     if not found.isfinite().all():
