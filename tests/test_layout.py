@@ -45,7 +45,7 @@ CEILINGS = {
     "beyond": 1408,
     "integer": 1300,
     "data": 1059,
-    "lab": 5291,
+    "lab": 5300,
     "studies": 4250,
     "commands": 550,
     "own": 930,
