@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import boundary
@@ -85,6 +86,18 @@ def split_off(name, data, device, count):
     while sum(map(len, first)) < count and (part := next(data, None)) is not None:
         first.append(batch(name, part))
     return itertools.chain(first, data), some(name, first, device, count)
+
+
+class Bytes(nn.Module):
+    """A network that takes images as bytes, around one that takes floats in [0, 1]."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        """images: (N, ...) uint8.  What the network makes of them."""
+        return self.network(images / 255)
 
 
 class Repeated:
