@@ -39,6 +39,7 @@ KEEP = {
     ),
     "sequential": ("runs/*/sequence/*/*/AG|FA_requests|RA|TA",),
     "stop": ("stops", "retrain/*/FA"),
+    "sensitivity": ("gaps", "start"),
     "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
     "updates": ("runs", "alone/*/4/change|layers mean"),
     "variants": ("variants",),

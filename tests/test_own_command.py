@@ -73,7 +73,7 @@ def test_a_network_of_ones_own_forgets_a_class(place, capsys):
     out, folder = capsys.readouterr().out, place / "results/mine"
     report = json.loads((folder / "report.json").read_text())
     assert report["verdict"] in out and report["status"] in ("budget spent", "gave up", "reached")
-    assert report["settings"] == {"learning_rate": 0.01, "beta": 1.0, "steps": 3}
+    assert report["settings"] == {"learning_rate": 0.01, "beta": 0.3, "steps": 3}
     found = report["evaluation"]
     assert found["samples"] == {"forget": 20, "retain": 40, "test": 8, "unseen": 12, "test_of_forgotten": 4}
     assert list(found["per_class"]) == ["1"] and found["proxy_gap"] is not None and "proxy AG" in out

@@ -14,6 +14,7 @@ from scipy import stats
 
 from oeu_ref.lab import figures, report_figures
 from oeu_ref.studies import objective
+from oeu_ref.studies import sensitivity
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES = "oeu_ref/lab/README.md", "oeu_ref/studies/README.md"
@@ -268,6 +269,7 @@ def study_quotes():
     )
     found, low, high = objective.compared(tried, "aimed", "AUC")
     yield notebook, f"moves {found.mean():.1f} points away from Retrain's, [{low:.1f}, {high:.1f}])"
+    yield from sensitivity_quotes()
 
     models = stored("any-model")["runs"]
     torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]
@@ -306,6 +308,49 @@ def per_example_quotes():
     )
     against = [words(data["attacks"]["retrain"][name]["all"]["sample auc"]) for name in ("oeu", "oeu_no_projection")]
     yield notebook, f"(AUC {against[0]}, {against[1]} without projection)"
+
+
+def sensitivity_quotes():
+    """Which learning rates and betas serve OEU, in the study's line and in the advice."""
+    data, own = stored("sensitivity"), "oeu_ref/own/README.md"
+    names, before = (
+        ("perceptron", "convolutional"),
+        [data["start"][name][0] for name in ("perceptron", "convolutional")],
+    )
+    ag = lambda *points: " and ".join(f"{point[3]:.1f}" for point in points)
+    least = lambda column=3, beta=None: [sensitivity.best(data["gaps"][name], column, beta) for name in names]
+    best, ones, tens, chosen = least(), least(3, 1.0), least(3, 10.0), least(4)
+    start = f"{before[0]:.1f} and {before[1]:.1f}"
+    assert [point[:2] for point in best] == [[0.1, 0.1], [0.1, 0.3]] and [point[0] for point in ones] == [0.01, 0.003]
+    yield (
+        STUDIES,
+        f"AG is least ({ag(*best)}) at a learning rate of 0.1 and beta 0.1 to 0.3; the best of beta 1 is {ag(*ones)}",
+    )
+    yield STUDIES, f"without Retrain ends at {ag(*chosen)}, the networks before at {start}"
+    yield own, f"before, AG was {start}"
+    yield (
+        own,
+        f"a rate of 0.1 with beta 0.1 (AG {best[0][3]:.1f}) and 0.3 ({best[1][3]:.1f}). "
+        f"Of beta 1 the best is {ag(*ones)}",
+    )
+
+    def worse(beta):
+        return sum(
+            point[3] is None or point[3] > start
+            for name, start in zip(names, before)
+            for point in data["gaps"][name]
+            if point[1] == beta
+        )
+
+    yield (
+        own,
+        f"of beta 10 it is {ag(*tens)}, and {worse(10.0)} of 50 points are worse than doing nothing, "
+        f"of beta 0.3 only {worse(0.3)}",
+    )
+    ranks = [np.argsort(np.argsort([point[c] for point in data["gaps"][name]])) for name in names for c in (3, 4)]
+    ranks = " and ".join(f"{np.corrcoef(*pair)[0, 1]:.2f}" for pair in (ranks[:2], ranks[2:]))
+    yield own, f"(rank correlation {ranks} over all points)"
+    yield own, f"own choice has an AG of {ag(*chosen)}"
 
 
 def share_of(values, original):
@@ -406,6 +451,7 @@ def table_document():
 
 PICTURES = {
     "demo": lambda: figures.demo_figure(stored("demo")),
+    "sensitivity": lambda: sensitivity.figure(stored("sensitivity")),
     "cifar10-10-cpu-methods": lambda: report_figures.methods_figure(table_document()),
     "replicate-cifar10-10-attacks": lambda: report_figures.attacks_figure(stored("replicate-cifar10-10")),
     "cifar10-10-cpu-tradeoff": lambda: report_figures.tradeoff_figure(table_document()),
@@ -416,7 +462,7 @@ PICTURES = {
 def test_a_picture_is_that_of_the_stored_result(name, tmp_path):
     """Drawn anew it looks the same, but for how letters come out on another machine. Differences are those of means of
     blocks of 25 x 25 pixels: a bar that moved is seen, a letter that is drawn otherwise is not."""
-    paths = (figures.picture(tmp_path / "fresh.png", PICTURES[name]), ROOT / "oeu_ref" / "lab" / f"{name}.png")
+    paths = (figures.picture(tmp_path / "fresh.png", PICTURES[name]), next((ROOT / "oeu_ref").glob(f"*/{name}.png")))
     pictures = [matplotlib.image.imread(path)[..., :3] for path in paths]
     assert pictures[0].shape == pictures[1].shape
     height, width = (size // 25 for size in pictures[0].shape[:2])

@@ -58,8 +58,8 @@ class Unlearn(Command):
         None, "or training images: a text file, an index from 0 in each line", "FILE", "forget.txt", "none"
     )
     out: str = option("results/unlearn", "folder for results, made when there are some", "DIR")
-    learning_rate: float = option(0.01, "of SGD with momentum 0.9, > 0")
-    beta: float = option(1.0, "weight of forgetting, >= 0")
+    learning_rate: float = option(0.01, "of SGD with momentum 0.9, > 0", example=0.03)
+    beta: float = option(0.3, "weight of forgetting, >= 0")
     steps: int = option(200, "at most so many, >= 0")
     suggest: bool = option(False, "search learning rate, beta and steps first, without Retrain")
     recalibrated: bool = options.recalibrated()

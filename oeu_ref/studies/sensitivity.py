@@ -91,9 +91,8 @@ def markdown(data):
         chosen = [choose(data["gaps"][name]) for name in names]
         rows.append([label, *(word for point in chosen for word in _words(point))])
     rows.append(["before", *(word for name in names for word in (f"{data['start'][name][0]:.1f}", "–", "–"))])
-    caption = (
-        f"AG in points, means over {results.over(data['seeds'])}, at the learning rate and step that are best for it."
-    )
+    seeds = ", ".join(map(str, data["seeds"]))
+    caption = f"AG in points, means over seeds {seeds}, at the learning rate and number of steps that are best for it."
     return results.aligned(rows) + "\n\n" + caption
 
 
