@@ -13,6 +13,7 @@ PUBLIC = {
     **{name: "core" for name in ("OEU", "EntropyStop", "quantize_model", "recalibrate_batchnorm")},
     **{name: "own.evaluation" for name in ("evaluate", "Evaluation")},
     **{name: "own.unlearning" for name in ("unlearn", "Run")},
+    **{name: "own.advice" for name in ("suggest", "Suggestion")},
     **{name: "own.stop" for name in ("GuardedStop", "Watch")},
 }
 __all__ = list(PUBLIC)

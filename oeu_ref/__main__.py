@@ -7,6 +7,7 @@ from . import __version__, boundary, files, studies
 from .commands import experiments
 from .commands.command import Command, Parser, in_words_of, meant, one_of, read, say
 from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune
+from .commands.own import Unlearn
 from .lab import options
 from .lab.options import NEEDED, option, record
 
@@ -315,7 +316,8 @@ GROUPS = {
     "is mine right?": (Template, Check, Vectors, CheckVectors),
     "the paper's experiments": (Table, Ablation, Sweep, Bits, Run, Tune, Replicate, Report),
     "beyond the paper": (Beyond, Variants),
-    "tools": (Export, Bench),
+    "your own network": (Unlearn, Export),
+    "tools": (Bench,),
 }
 COMMANDS = {command.word(): command for group in GROUPS.values() for command in group}
 

@@ -154,6 +154,122 @@ def test_ctrl_c_ends_the_run_after_its_step_and_leaves_a_usable_network():
     assert signal.getsignal(signal.SIGINT) is usual
 
 
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def with_dropout(seed=0):
+    """As `network`, with units left out by the global generator."""
+    return training.build(lambda: nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.3), nn.Tanh(), nn.Linear(16, 4)), seed)
+
+
+def shuffled(samples, generator=None):
+    return DataLoader(TensorDataset(samples.inputs, samples.labels), batch_size=7, shuffle=True, generator=generator)
+
+
+ORDERED = {
+    "in memory": lambda s: s,
+    "data set": FORMS["data set"],
+    "loader": shuffled,
+    "loader with a generator": lambda s: shuffled(s, stream(4, "order")),
+    "generator": FORMS["generator"],
+}
+
+
+def resumable(form, path, momentum=0.9, wrap=lambda unlearner: unlearner, **options):
+    """One run with all that a checkpoint must hold: momentum, scheduler, Dropout, order, looks.  (network, run)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = with_dropout()
+        unlearner = wrap(oeu(model, momentum=momentum, beta=0.5))
+        schedule = torch.optim.lr_scheduler.StepLR(unlearner.optimizer, 2, gamma=0.5)
+        given = {"unseen": UNSEEN, "stop": lambda: False, "schedule": schedule, "every": 2, "forget_batch": 8}
+        given |= {"retain_batch": 16, "seed": 3, "checkpoint": path, **options}
+        return model, unlearn(unlearner, ORDERED[form](FORGET), ORDERED[form](RETAIN), 8, **given, **QUIET)
+
+
+def at_step(monkeypatch, number, act, owner=OEU):
+    """Something happens in the step of that number of whoever steps."""
+    step, taken = owner.step, []
+
+    def stepping(self, *batches):
+        taken.append(self)
+        if len(taken) == number:
+            act()
+        return step(self, *batches)
+
+    monkeypatch.setattr(owner, "step", stepping)
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def fail():
+    raise MemoryError
+
+
+@pytest.mark.parametrize("form", ORDERED)
+def test_an_interrupted_run_goes_on_to_the_same_bits(form, tmp_path, monkeypatch):
+    """Ctrl-C in the third of eight steps: weights, reports, looks and verdict are those of a run that went through."""
+    path = tmp_path / "run.pt"
+    whole, expected = resumable(form, None)
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, press)
+        _, run = resumable(form, path)
+    assert run.status == "interrupted" and len(run.reports) == 3 and path.exists()
+    mine, run = resumable(form, path)
+    assert torch.equal(weights(mine), weights(whole)) and run == expected and len(run.reports) == 8
+    assert not path.exists()  # it is over
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_save(tmp_path, monkeypatch):
+    """Failed in step 6, saved after step 4, verdict of the stop rule and a falling rate included."""
+    path, options = tmp_path / "run.pt", {"schedule": "linear", "stop": None, "save_every": 2}
+    whole, expected = resumable("in memory", None, **options)
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, fail)
+        with pytest.raises(MemoryError):
+            resumable("in memory", path, **options)
+    counted, step = [], OEU.step
+    monkeypatch.setattr(OEU, "step", lambda self, *batches: counted.append(1) or step(self, *batches))
+    mine, run = resumable("in memory", path, **options)
+    assert torch.equal(weights(mine), weights(whole)) and run == expected
+    assert len(counted) == len(run.reports) - 4
+
+
+def test_a_method_of_the_tables_and_a_rule_with_a_state_go_on(tmp_path, monkeypatch):
+    """Random labels are drawn anew by the same generator, an `EntropyStop` has asked as often."""
+
+    def run(path):
+        model = network()
+        rule = EntropyStop(model, FORGET.inputs, UNSEEN.inputs, every=2)
+        method = RandomLabels(model, FORGET, Settings(0.05), stream(0, "method"))
+        return (
+            model,
+            unlearn(method, FORGET, RETAIN, 6, stop=rule.reached, checkpoint=path, save_every=1, **QUIET),
+            rule,
+        )
+
+    whole, expected, rule = run(None)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        at_step(patch, 3, fail, RandomLabels)
+        run(tmp_path / "run.pt")
+    mine, resumed, again = run(tmp_path / "run.pt")
+    assert torch.equal(weights(mine), weights(whole)) and resumed == expected and again.history == rule.history
+
+
+def test_a_checkpoint_is_that_of_its_run_or_refused(tmp_path, monkeypatch):
+    """Other settings, and an unlearner that may remember what it does not tell."""
+    path = tmp_path / "run.pt"
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, press)
+        resumable("in memory", path)
+    with pytest.raises(ValueError, match="belongs to another run .*seed is 3, expected 4"):
+        resumable("in memory", path, seed=4)
+    with pytest.raises(TypeError, match="unlearner must have state_dict and load_state_dict for a checkpoint"):
+        resumable("in memory", path, wrap=Interrupting)
+
+
 # --- the verdict ---------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +406,9 @@ NOT_FINITE = Samples(torch.full((4, 3), float("nan")), torch.arange(4))
         ({"recalibrated": 1}, TypeError, "recalibrated must be a bool"),
         ({"stop": 3}, TypeError, "stop must be a function"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"checkpoint": 3}, TypeError, "checkpoint must be a path"),
+        ({"checkpoint": f"{__file__}/run.pt"}, ValueError, "checkpoint must be a directory that can be written to"),
+        ({"save_every": 0}, ValueError, "save_every must be at least 1"),
     ],
 )
 def test_unlearn_names_what_is_wrong_and_changes_nothing(bad, error, words):

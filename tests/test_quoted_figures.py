@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from oeu_ref.lab import figures, report_figures
-from oeu_ref.studies import objective, relearn_views
+from oeu_ref.studies import objective
+from oeu_ref.studies import sensitivity
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES = "oeu_ref/lab/README.md", "oeu_ref/studies/README.md"
@@ -268,6 +269,7 @@ def study_quotes():
     )
     found, low, high = objective.compared(tried, "aimed", "AUC")
     yield notebook, f"moves {found.mean():.1f} points away from Retrain's, [{low:.1f}, {high:.1f}])"
+    yield from sensitivity_quotes()
 
     models = stored("any-model")["runs"]
     torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]
@@ -308,49 +310,47 @@ def per_example_quotes():
     yield notebook, f"(AUC {against[0]}, {against[1]} without projection)"
 
 
-def relearn_quotes():
-    """What comes back when networks are trained on, on the retain set alone."""
-    study, way, notebook = stored("relearn"), "retain, a tenth", "notebooks/07_limits_and_studies.ipynb"
-
-    def over(name, metric="FA", other="retrain", way=way):
-        values = relearn_views.compared(study, name, way, metric, other)
-        return "{:.1f} ± {:.1f}".format(*relearn_views.interval(values))
-
-    steps = {name: relearn_views.steps_to_half(study, name, way) for name in study["labels"]}
-    assert not any(step is not None for name in ("retrain", "again") for step in steps[name])
-    back, count = sum(step is not None for step in steps["oeu"]), len(study["seeds"])
-    median = np.median([np.inf if step is None else step for step in steps["oeu"]])
-    come = f"half-way back on {back} of {count} seeds, in the median after {median:g} steps"
-    yield STUDIES, come
-    yield notebook, come
-    rows = [(name, over(name)) for name in ("oeu", "rl", "salun", "oeu_stop", "qmul", "again")]
-    gaps = "OEU {}, random labels {}, SalUn {}, OEU with the stop rule {}, Q-MUL {}, a second Retrain {}"
-    yield STUDIES, gaps.format(*(value for _, value in rows))
-    wrong = "OEU {}, Q-MUL {}, a second Retrain {}".format(*(over(n, "FA wrong") for n in ("oeu", "qmul", "again")))
-    yield STUDIES, wrong
-    yield notebook, wrong
-    change = [over(name, "FA", "oeu") for name in ("oeu, alpha 0", "oeu, alpha 0.5", "oeu, four times")]
-    yield STUDIES, f"without projection {change[0]}, with alpha 0.5 {change[1]}"
-    kept = [mean(each(study["runs"], "rows", name, "now", "RA"), 1) for name in ("oeu", "oeu, four times")]
-    fall = change[2].lstrip("-")
-    start = [mean(each(study["runs"], "rows", name, "now", "FA"), 0) for name in ("oeu, four times", "retrain")]
+def sensitivity_quotes():
+    """Which learning rates and betas serve OEU, in the study's line and in the advice."""
+    data, own = stored("sensitivity"), "oeu_ref/own/README.md"
+    names, before = (
+        ("perceptron", "convolutional"),
+        [data["start"][name][0] for name in ("perceptron", "convolutional")],
+    )
+    ag = lambda *points: " and ".join(f"{point[3]:.1f}" for point in points)
+    least = lambda column=3, beta=None: [sensitivity.best(data["gaps"][name], column, beta) for name in names]
+    best, ones, tens, chosen = least(), least(3, 1.0), least(3, 10.0), least(4)
+    start = f"{before[0]:.1f} and {before[1]:.1f}"
+    assert [point[:2] for point in best] == [[0.1, 0.1], [0.1, 0.3]] and [point[0] for point in ones] == [0.01, 0.003]
     yield (
         STUDIES,
-        f"four times the steps lower it by {fall}, from an FA of {start[0]}, below Retrain's {start[1]}, at a lower "
-        f"retain accuracy ({kept[1]}, OEU {kept[0]})",
+        f"AG is least ({ag(*best)}) at a learning rate of 0.1 and beta 0.1 to 0.3; the best of beta 1 is {ag(*ones)}",
     )
-    found = relearn_views.correlations(study, way)["peak"]
-    told = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("FA", "latent", "codes")}
-    yield STUDIES, f"latent weights {told['latent']}, in codes {told['codes']}; FA itself {told['FA']}"
-    bits = [mean(each(study["runs"], "rows", "oeu", part, "FA"), 1) for part in ("now", "back")]
-    yield STUDIES, f"OEU's FA from {bits[0]} to {bits[1]}"
-    far = [np.mean(each(study["runs"], "rows", name, "latent")) for name in ("qmul", "oeu")]
-    low, half = relearn_views.interval(relearn_views.compared(study, "qmul", way))
-    assert far[0] > 3 * far[1] and abs(low) < half
-    own = np.mean([c["FA"] for c, *_ in relearn_views.curves(study, "original", "retain, own rate")], axis=0)
-    assert own[-1] < own[0] - 3  # fine-tuning itself forgets
-    ends = [mean(each([row for row in each(study["runs"], "rows", n) if row], "now", "RA"), 1) for n in ("qmul", "ft")]
-    yield STUDIES, f"RA {ends[0]} and {ends[1]} before"
+    yield STUDIES, f"without Retrain ends at {ag(*chosen)}, the networks before at {start}"
+    yield own, f"before, AG was {start}"
+    yield (
+        own,
+        f"a rate of 0.1 with beta 0.1 (AG {best[0][3]:.1f}) and 0.3 ({best[1][3]:.1f}). "
+        f"Of beta 1 the best is {ag(*ones)}",
+    )
+
+    def worse(beta):
+        return sum(
+            point[3] is None or point[3] > start
+            for name, start in zip(names, before)
+            for point in data["gaps"][name]
+            if point[1] == beta
+        )
+
+    yield (
+        own,
+        f"of beta 10 it is {ag(*tens)}, and {worse(10.0)} of 50 points are worse than doing nothing, "
+        f"of beta 0.3 only {worse(0.3)}",
+    )
+    ranks = [np.argsort(np.argsort([point[c] for point in data["gaps"][name]])) for name in names for c in (3, 4)]
+    ranks = " and ".join(f"{np.corrcoef(*pair)[0, 1]:.2f}" for pair in (ranks[:2], ranks[2:]))
+    yield own, f"(rank correlation {ranks} over all points)"
+    yield own, f"own choice has an AG of {ag(*chosen)}"
 
 
 def share_of(values, original):
@@ -429,7 +429,6 @@ QUOTES = [
     *loop_quotes(),
     *study_quotes(),
     *per_example_quotes(),
-    *relearn_quotes(),
     *replication_quotes(),
 ]
 
@@ -452,6 +451,7 @@ def table_document():
 
 PICTURES = {
     "demo": lambda: figures.demo_figure(stored("demo")),
+    "sensitivity": lambda: sensitivity.figure(stored("sensitivity")),
     "cifar10-10-cpu-methods": lambda: report_figures.methods_figure(table_document()),
     "replicate-cifar10-10-attacks": lambda: report_figures.attacks_figure(stored("replicate-cifar10-10")),
     "cifar10-10-cpu-tradeoff": lambda: report_figures.tradeoff_figure(table_document()),
@@ -462,7 +462,7 @@ PICTURES = {
 def test_a_picture_is_that_of_the_stored_result(name, tmp_path):
     """Drawn anew it looks the same, but for how letters come out on another machine. Differences are those of means of
     blocks of 25 x 25 pixels: a bar that moved is seen, a letter that is drawn otherwise is not."""
-    paths = (figures.picture(tmp_path / "fresh.png", PICTURES[name]), ROOT / "oeu_ref" / "lab" / f"{name}.png")
+    paths = (figures.picture(tmp_path / "fresh.png", PICTURES[name]), next((ROOT / "oeu_ref").glob(f"*/{name}.png")))
     pictures = [matplotlib.image.imread(path)[..., :3] for path in paths]
     assert pictures[0].shape == pictures[1].shape
     height, width = (size // 25 for size in pictures[0].shape[:2])

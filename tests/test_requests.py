@@ -16,8 +16,9 @@ from oeu_ref.data.image_sets import Images, load_images
 from oeu_ref.data.requests import class_numbers, held_out, indices_of_file, like
 from oeu_ref.lab import engine
 from oeu_ref.lab.cells import load_model
-from oeu_ref.lab.experiment import Experiment, ForgettingCopies
+from oeu_ref.lab.experiment import Digits, Experiment, ForgettingCopies
 from oeu_ref.lab.tables import experiment_named
+from oeu_ref.lab.training import TrainConfig
 
 
 def split(data, kind=Experiment, seed=1, **changes):
@@ -122,6 +123,29 @@ def test_a_perfect_forgetter_of_a_class_loses_no_accuracy_by_it():
     assert proxy["VA"] == 100
     some_kept = {**without, "retain": pair([0, 1, 2, 3, 4] * 10, kept)}
     assert engine.proxy({**some_kept, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)["VA"] == 80
+
+
+def test_the_proxys_targets_for_a_whole_class_are_what_retrain_shows():
+    """Digits, class 3 and a few others: Retrain never predicts a class that it never saw, and the attack calls it
+    unseen; beside that share FA and MIA are to be as those of unseen samples."""
+    experiment = Digits(label_noise=0.0, train=TrainConfig(epochs=15))
+    splits = experiment.split(None, 1)
+    chosen = splits.train.labels == 3
+    chosen[:100] = True
+    splits = dataclasses.replace(splits, forget=splits.train[chosen], retain=splits.train[~chosen])
+    with engine.one_thread():
+        models = [engine.trained(experiment, splits, 1, name)[0] for name in ("original", "retrain")]
+    parts = ("forget", "retain", "validation")
+    original, retrain = (engine.proxy(engine.outputs(model, splits, parts), 1) for model in models)
+    probabilities, labels = engine.predictions(models[1], splits.forget)
+    assert not (probabilities.argmax(axis=1) == 3).any()
+    share = float((splits.forget.labels == 3).double().mean())
+    targets = engine.proxy_targets(original)
+    assert targets["FA"] == pytest.approx((1 - share) * original["VA"]) and 0.5 < share < 0.8
+    assert retrain["FA"] == pytest.approx(targets["FA"], abs=2) and retrain["MIA"] == pytest.approx(
+        targets["MIA"], abs=3
+    )
+    assert engine.proxy_average_gap(retrain, original) < 2 < 20 < engine.proxy_average_gap(original, original)
 
 
 def test_unseen_samples_are_taken_in_the_classes_and_shares_of_what_is_to_be_forgotten():

@@ -9,6 +9,7 @@ import pathlib
 from .. import boundary, files
 from ..lab import options
 from ..lab.options import NEEDED, option
+from . import own
 from .command import EXPERIMENT, Command, say
 
 RESTART = "Whatever stops it, the same command goes on where it was; what is finished is never made again."
@@ -295,20 +296,30 @@ class Report(Command):
 
 @options.record
 class Export(Command):
-    """Turns a .pt file of an output folder into the integer network that a device runs: one .npz without pickle, read
-    back and compared with PyTorch's forward on random images."""
+    """Turns a .pt file of an output folder, or the state_dict of a network of your own, into the integer network that a
+    device runs: one .npz without pickle, read back and compared with PyTorch's forward on random images."""
 
+    called = {"checkpoint": "FILE"}
     line = "write a kept image model as integer codes and scales, what a device runs, and check it"
     example = "results/cifar10-10-cpu/seed-1/original.pt --out original.npz"
-    model: str = option(NEEDED, "a .pt file that table, ablation or run kept", flag="FILE")
+    file: str = option(NEEDED, "a .pt file that table, ablation or run kept, or a state_dict", flag="FILE")
     out: str = option(NEEDED, "the .npz to write", "FILE", "original.npz")
     image_size: int | None = option(None, "side of the images", "PIXELS", 32, "that of the model's experiment")
     value_bits: int = option(64, "bits of the values between layers: 32, or 64 to agree with PyTorch in every code")
+    model: str | None = option(None, own.MODEL, "MODULE:FUNCTION", "my_networks:build", "FILE says")
+    channels: int = option(3, "of the images of a network of your own")
 
     def run(self):
-        from ..lab.export import export_file
+        from ..lab.export import export_file, export_network
 
-        say(export_file(self.model, self.out, self.image_size, self.value_bits))
+        if self.model is None:
+            say(export_file(self.file, self.out, self.image_size, self.value_bits))
+        elif self.image_size is None:
+            raise ValueError("--image-size must be given with --model: nothing else says it")
+        else:
+            shape = (self.channels, self.image_size, self.image_size)
+            network = own.built(self.model, self.file)
+            say(export_network(network, shape, self.out, self.value_bits, input_scale=1 / 255))
         return 0
 
 

@@ -28,12 +28,13 @@ class Checkpoint:
     path: the file's, which need not exist; identity: plain data (strings, numbers, lists, dicts) that says what the
     state belongs to; a file with another identity is refused.
     notes: dict of plain data that travels with the state; what `restore` finds replaces it.
-    pause: seconds between two saves; one that comes sooner writes nothing.
+    pause: seconds between two saves; one that comes sooner writes nothing; asked: whether the unlearning loop is
+    to save after the step that it is in, whichever that is.
     """
 
     def __init__(self, path, identity, pause=0.0):
         self.path, self.identity, self.notes = pathlib.Path(path), identity, {}
-        self.pause, self.last = pause, time.monotonic()
+        self.pause, self.last, self.asked = pause, time.monotonic(), False
 
     def save(self, **parts):
         """Write the state of objects with `state_dict()` and of plain data, by name; the file before stays until then.

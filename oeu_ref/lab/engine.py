@@ -31,7 +31,6 @@ from .training import as_left, build, predictions, train, unlearn
 BINS = 18  # of the entropy histograms, from 0 to log K nats
 STOP_SAMPLES = 1000  # of the forget and of the validation set, that the stop rule reads
 MEASURED = ("retain", "test", "forget")
-PROXY_TARGETS = {"FA": "VA", "RA": "RA", "VA": "VA", "MIA": "MIA_unseen"}  # what the original shows, for each
 
 
 def new_model(experiment, splits, seed, name, device="cpu"):
@@ -144,29 +143,40 @@ def proxy(found, seed):
 
     found: `outputs` of retain, forget and validation samples. VA: accuracy on the validation samples; MIA: by an attack
     that learned on retain against the first half of them; MIA_unseen: what that attack says of the second half.
-    Validation samples of classes of which nothing is kept do not count.
+    Validation samples of classes of which nothing is kept do not count. Of such classes Retrain never saw a label, so
+    that it never predicts one, and the attack calls them unseen: where there are any, MIA_unseen has their share at
+    100, and "FA_unseen" is VA with their share at 0.
     """
     forget, retain, validation = (found[part] for part in ("forget", "retain", "validation"))
-    kept = ~np.isin(validation[1], whole_classes(forget[1], retain[1]))
-    validation = tuple(array[kept] for array in validation)
+    gone = whole_classes(forget[1], retain[1])
+    validation = tuple(array[~np.isin(validation[1], gone)] for array in validation)
     half = len(validation[1]) // 2
     known, unknown = (tuple(array[part] for array in validation) for part in (slice(half), slice(half, None)))
     targets = np.concatenate([metrics.confidence(*part) for part in (forget, unknown)])
     judged = SupportVectorAttack(seed)(metrics.confidence(*retain), metrics.confidence(*known), targets)
     accuracies = {name: metrics.accuracy(*part) for name, part in (("FA", forget), ("RA", retain), ("VA", validation))}
     shares = {"MIA": judged[: len(forget[1])], "MIA_unseen": judged[len(forget[1]) :]}
-    return {**accuracies, **{name: float(100 * np.mean(share)) for name, share in shares.items()}}
+    values = {**accuracies, **{name: float(100 * np.mean(share)) for name, share in shares.items()}}
+    if lost := float(np.isin(forget[1], gone).mean()):
+        values["FA_unseen"] = (1 - lost) * values["VA"]
+        values["MIA_unseen"] += lost * (100 - values["MIA_unseen"])
+    return values
 
 
 def proxy_average_gap(proxy, original):
     """AG without a retrained model: mean absolute gap to what the original model shows on images that it never saw.
 
-    proxy, original: the `proxy` of the unlearned and of the original model. The targets are: for FA the original's
-    validation accuracy, for MIA the share of validation images that the attack calls unseen under it, for RA and VA
-    the original's own.  Returns a float >= 0, percentage points.
+    proxy, original: the `proxy` of the unlearned and of the original model.  Returns a float >= 0, percentage points.
     Source: ours; Retrain is to the forget set what the original is to unseen data.
     """
-    return float(np.mean([abs(proxy[key] - original[target]) for key, target in PROXY_TARGETS.items()]))
+    return float(np.mean([abs(proxy[key] - target) for key, target in proxy_targets(original).items()]))
+
+
+def proxy_targets(original):
+    """What `proxy` should become, {"FA", "RA", "VA", "MIA"}, by that of the original model: RA and VA what they were,
+    FA its accuracy on images that it never saw, MIA the share of these that the attack calls unseen."""
+    targets = {"FA": original.get("FA_unseen", original["VA"]), "MIA": original["MIA_unseen"]}
+    return {**{key: original[key] for key in ("RA", "VA")}, **targets}
 
 
 def tug_of_war(found, retrain):

@@ -26,7 +26,12 @@ def export_file(model_path, out_path, image_size=None, value_bits=64):
     """
     model, experiment = load_model(model_path), read(model_path)["identity"]["experiment"]
     side = image_size or experiment["image_size"] or SIDES.get(experiment["dataset"], 32)
-    network = export(model, (len(model.mean), side, side), value_bits=value_bits)
+    return export_network(model, (len(model.mean), side, side), out_path, value_bits)
+
+
+def export_network(model, shape, out_path, value_bits=64, input_scale=None):
+    """As `export_file`, of a network at hand; shape: (C, H, W) of its images; input_scale: as in `export`."""
+    network = export(model, shape, input_scale=input_scale, value_bits=value_bits)
     path = write(Path(out_path), network)
     images = torch.randint(0, 256, (CHECKED_IMAGES, *network.input.shape), generator=torch.Generator().manual_seed(0))
     agreement = compare(model, integer_file.read(path), images.to(torch.uint8))
@@ -34,7 +39,8 @@ def export_file(model_path, out_path, image_size=None, value_bits=64):
     weights = sum(node.arrays["weight"].size for node in layers)
     size, floats = path.stat().st_size, float_bytes(model)
     return (
-        f"{len(layers)} quantized layers, {weights:,} weight codes, {side} x {side} pixels, {value_bits}-bit values\n"
+        f"{len(layers)} quantized layers, {weights:,} weight codes, {shape[1]} x {shape[2]} pixels, "
+        f"{value_bits}-bit values\n"
         f"{size:,} bytes, {floats / size:.1f} times smaller than float32 ({floats:,} bytes)\n"
         f"beside PyTorch in float64, on {CHECKED_IMAGES} random images: {agreement}\n"
         f"{path}"

@@ -120,11 +120,10 @@ def _short(cell, retrain, scale):
     if found is None:
         return None
     share = found["AG"] / scale if scale else None
-    tow = engine.tug_of_war(cell["metrics"], retrain["metrics"])
     return {
         **found,
         "share_of_original": share,
-        "tug_of_war": tow,
+        "tug_of_war": engine.tug_of_war(cell["metrics"], retrain["metrics"]),
         "features": cell["features"],
         "seconds": cell["seconds"],
     }

@@ -218,7 +218,7 @@ def unlearn(
         reports.append(method.step(*batches))
         if on_step is not None:
             on_step(len(reports), reports[-1])
-        if checkpoint is not None and len(reports) % save_every == 0:
+        if checkpoint is not None and (checkpoint.asked or len(reports) % save_every == 0):
             checkpoint.save(**parts, reports=[asdict(report) for report in reports])
     if rates:
         _set_rates(method, rates)

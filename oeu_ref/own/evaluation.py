@@ -9,7 +9,7 @@ from torch import nn
 from .. import boundary
 from ..data.requests import whole_classes
 from ..lab.attacks import SupportVectorAttack
-from ..lab.engine import PROXY_TARGETS, measure, proxy, proxy_average_gap, tug_of_war
+from ..lab.engine import measure, proxy, proxy_average_gap, proxy_targets, tug_of_war
 from ..lab.training import predictions
 from ..reference import metrics
 from .sources import batches, device_of, labelled, repeatable
@@ -120,7 +120,7 @@ def evaluate(model, forget, retain, test, retrain=None, unseen=None, before=None
         divergence=None if retrained is None else _each(jensen_shannon, found, others),
         agreement=None if retrained is None else _each(agreement, found, others),
         proxy=near,
-        proxy_targets=None if target is None else {key: target[name] for key, name in PROXY_TARGETS.items()},
+        proxy_targets=None if target is None else proxy_targets(target),
         proxy_gap=None if target is None else proxy_average_gap(near, target),
     )
 
@@ -164,7 +164,7 @@ def proxy_of(before, parts, seed, batch_size=256):
         wanted = {part: parts[part] for part in ("forget", "retain", "unseen")}
         return without_retrain(outputs(before, wanted, batch_size), seed)
     before = before.proxy if isinstance(before, Evaluation) else before
-    if not isinstance(before, dict) or not set(PROXY_TARGETS.values()) <= set(before):
+    if not isinstance(before, dict) or not {"RA", "VA", "MIA_unseen"} <= set(before):
         raise TypeError(
             "before must be the network before unlearning, or what evaluate or unlearn measured of it with unseen=, "
             f"got {type(before).__name__}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from .. import boundary
@@ -87,6 +88,18 @@ def split_off(name, data, device, count):
     return itertools.chain(first, data), some(name, first, device, count)
 
 
+class Bytes(nn.Module):
+    """A network that takes images as bytes, around one that takes floats in [0, 1]."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        """images: (N, ...) uint8.  What the network makes of them."""
+        return self.network(images / 255)
+
+
 class Repeated:
     """Endless batches of an iterable, from its beginning again at its end: `next(...)` gives `Samples` on a device.
 
@@ -98,7 +111,18 @@ class Repeated:
     def __init__(self, name, data, device):
         self.name, self.device = name, device
         self.data = itertools.cycle(data) if isinstance(data, Iterator) else data
-        self.now, self.inputs = iter(self.data), None
+        self.inputs = None
+        self._begin()
+
+    def _begin(self):
+        # a loader without a generator of its own draws its order from the global one, with the first batch
+        self.start, self.drawn, now = [generator.get_state() for generator in self._generators()], 0, iter(self.data)
+        self.now = itertools.chain(list(itertools.islice(now, 1)), now)
+
+    def _generators(self):
+        places = (self.data, getattr(self.data, "sampler", None))
+        own = [generator for place in places if (generator := getattr(place, "generator", None)) is not None]
+        return [torch.default_generator, *own]
 
     def __iter__(self):
         return self
@@ -106,9 +130,23 @@ class Repeated:
     def __next__(self):
         for _ in range(2):
             for part in self.now:
+                self.drawn += 1
                 return batch(self.name, part).to(self.device)
-            self.now = iter(self.data)
+            self._begin()
         raise ValueError(f"{self.name} must hold at least one batch, got none")
+
+    def state_dict(self):
+        """Where it stands in a pass, and the generators as they were at its beginning."""
+        return {"start": self.start, "drawn": self.drawn}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is, if its data gives the same batches again."""
+        for generator, start in zip(self._generators(), state["start"]):
+            generator.set_state(start)
+        if not isinstance(self.data, Iterator):  # else it has just begun, and can do so once
+            self._begin()
+        for _ in range(state["drawn"]):
+            next(self)
 
 
 def batch(name, part):

@@ -33,6 +33,8 @@ class Watch:
     Raises TypeError or ValueError, naming the argument, for anything else.
     """
 
+    state = ("calls", "looks", "status", "verdict")
+
     def __init__(self, model, forget, retain, unseen=None, every=1):
         boundary.instance("model", model, nn.Module, "torch.nn.Module")
         given = {"forget": forget, "retain": retain} | ({} if unseen is None else {"unseen": unseen})
@@ -50,6 +52,15 @@ class Watch:
             self.look(self.calls)
         self.calls += 1
         return False
+
+    def state_dict(self):
+        """What asks and looks have changed, for `load_state_dict` of an object that goes on from there."""
+        return {name: getattr(self, name) for name in self.state}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is."""
+        for name in self.state:
+            setattr(self, name, state[name])
 
     def look(self, step):
         """Look at the network as it is now: the new entry of `looks`."""
@@ -96,6 +107,8 @@ class GuardedStop(Watch):
     Source: ours. LoTUS (CVPR 2025, arXiv 2503.18314) and ReGUn (arXiv 2603.11210) took targets without Retrain before.
     """
 
+    state = (*Watch.state, "beyond", "lowest", "target", "error")
+
     def __init__(
         self, model, forget, retain, unseen, every=1, max_steps=None, floor=5.0, excess=10.0, patience=5, gone=None
     ):
@@ -124,7 +137,7 @@ class GuardedStop(Watch):
         # classes that no unseen sample has got no weight there: the others stand for them, unless they are to vanish
         mine = self.parts["forget"].labels.cpu().numpy()
         missing = np.isin(mine, gone) & ~np.isin(mine, labels)
-        share *= 1 - missing.mean()
+        share *= 1 - float(missing.mean())
         counts = 1 / len(mine) + (self.shares**2).sum()
         return 100 * share, 100 * float(np.sqrt(share * (1 - share) * counts))
 

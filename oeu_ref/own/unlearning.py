@@ -3,14 +3,21 @@
 import contextlib
 import dataclasses
 import functools
+import os
+import pathlib
 import signal
 import sys
 import threading
 
+import torch
+
 from .. import boundary
+from ..beyond import distributed
+from ..core.unlearner import OEU, StepReport
 from ..data.requests import whole_classes
 from ..data.samples import stream
-from ..lab import figures, training
+from ..lab import figures, results, training
+from ..lab.checkpoints import Checkpoint
 from ..lab.engine import STOP_SAMPLES, progress_bar
 from .evaluation import outputs, without_retrain
 from .sources import UNKNOWN, Repeated, device_of, labelled, some, source, split_off
@@ -90,6 +97,8 @@ def unlearn(
     retain_batch=128,
     seed=0,
     progress=True,
+    checkpoint=None,
+    save_every=50,
 ):
     """Let a method change its network until the stop rule has a verdict, at most `max_steps` steps.
 
@@ -103,13 +112,20 @@ def unlearn(
     at the end, and for each look; every >= 1: steps between two looks; forget_batch, retain_batch >= 1: of tensors and
     data sets, which come without batches; seed: of their order; progress: a bar on stderr, if that is a terminal.
     Ctrl-C ends the run after the step that it falls into, a second one at once.
+    checkpoint: a path to which the run is saved after each `save_every` >= 1 steps and on Ctrl-C, from which the same
+    call goes on, and which is removed once there is a verdict, None: nowhere. It goes on to the same bits, those of
+    momentum, scheduler, Dropout and the order of batches included, on the same machine; not where data gives other
+    batches when it is passed through again (a generator, workers that draw numbers of their own) or a rule of your own
+    has no `state_dict`. An unlearner with a constructor of its own needs `state_dict` and `load_state_dict`.
+    Several processes (`oeu_ref.beyond.distributed`): each has the same data and a `ParallelOEU` or a method of the
+    lab, batches are divided among them, and the first process's Ctrl-C and rule count.
     Returns a `Run`. The network is left in eval mode.
     Raises TypeError or ValueError, naming the argument, for anything else, and what the unlearner raises:
     `NonFiniteError` (a ValueError) where it diverges.
     """
-    method = _method(unlearner)
     max_steps = boundary.integer("max_steps", max_steps, 0)
     scheduler = schedule if hasattr(schedule, "step") else None
+    method = Steps(unlearner, scheduler)
     config = training.UnlearnConfig(forget_batch, retain_batch, "constant" if scheduler else schedule, recalibrated)
     orders = [stream(seed, f"{name} batches") for name in ("forget", "retain")]
     device, parts = device_of(method.model), {}
@@ -118,7 +134,7 @@ def unlearn(
     labelled("retain", parts["retain"])
     if unseen is not None:
         parts["unseen"] = some("unseen", unseen, device, STOP_SAMPLES)
-    if method is unlearner:  # one that teaches labels may have its own for each sample, in this order
+    if method.teaches:  # one that teaches labels may have its own for each sample, in this order
         forget = some("forget", forget, device, sys.maxsize)
     sources = [source("forget", forget, device, forget_batch, orders[0])]
     sources.append(source("retain", retain, device, retain_batch, orders[1]))
@@ -127,24 +143,34 @@ def unlearn(
     before = _before(method.model, parts)
     watch = _watch(method.model, parts, sources, stop, every, max_steps)
     watch.left = functools.partial(training.as_left, method.model, parts["retain"], config)
-    own_stop = stop if watch is not stop and stop is not None else lambda: False
-    with interruptible() as interrupted, progress_bar(max_steps, progress) as bar:
-
-        def ended():
-            return bool(interrupted) or watch.ended() or bool(own_stop())
+    if checkpoint is not None:
+        path = boundary.instance("checkpoint", checkpoint, (str, os.PathLike), "path")
+        results.output_directory("checkpoint", pathlib.Path(path).parent)
+        given = {"max_steps": max_steps, "seed": seed, "every": every, **dataclasses.asdict(config)}
+        checkpoint = Checkpoint(checkpoint, {**method.identity(), **given})
+        checkpoint.notes = {"before": before}
+    with interruptible() as interrupted, progress_bar(max_steps, progress and distributed.rank() == 0) as bar:
+        ending = Ending(watch, None if watch is stop else stop, interrupted, checkpoint)
 
         def on_step(done, report):
-            if scheduler:
-                scheduler.step()
-            bar.update()
+            ending.hear()
+            bar.update(done - bar.n)
 
-        reports = training.unlearn(method, *sources, max_steps, config, orders, ended, on_step)
-        if watch.calls == len(reports) and not interrupted:
+        reports = training.unlearn(
+            *(method, *sources, max_steps, config, orders, ending.ended, on_step),
+            checkpoint=checkpoint,
+            save_every=save_every,
+        )
+        if watch.calls == len(reports) and not ending.heard:
             watch.ended()  # what the last step led to
     done = len(reports)
     if not watch.looks or watch.looks[-1]["step"] < done:
         watch.look(done)
-    status = "interrupted" if interrupted else watch.status or ("stopped" if done < max_steps else "budget spent")
+    if checkpoint is not None:
+        before = checkpoint.notes["before"]
+        if not ending.heard:
+            checkpoint.discard()
+    status = "interrupted" if ending.heard else watch.status or ("stopped" if done < max_steps else "budget spent")
     verdict = (
         watch.verdict if status == watch.status else f"{status} after {done} steps: {watch.described(watch.looks[-1])}"
     )
@@ -173,29 +199,118 @@ def interruptible():
         signal.signal(signal.SIGINT, usual)
 
 
-class Steps:
-    """An `OEU`, or what steps as it does, as the loop wants a method: batches are `Samples`."""
+class Ending:
+    """What ends a run: a watch's verdict, a rule of one's own, Ctrl-C; with what they and chance know so far.
 
-    def __init__(self, unlearner):
-        self.unlearner, self.model, self.optimizer = unlearner, unlearner.model, unlearner.optimizer
+    watch: `Watch`; rule: a function, or None; interrupted: of `interruptible`; checkpoint: which Ctrl-C saves, or None.
+    heard: whether Ctrl-C was, which is after a step.
+    """
+
+    def __init__(self, watch, rule, interrupted, checkpoint):
+        self.watch, self.rule, self.interrupted, self.checkpoint = watch, rule, interrupted, checkpoint
+        self.heard, self.device = False, device_of(watch.model)
+        rule = getattr(rule, "__self__", None)  # of a bound method, such as `EntropyStop.reached`
+        self.states = {"watch": watch} | ({"rule": rule} if hasattr(rule, "state_dict") else {})
+
+    def hear(self):
+        """Ask for Ctrl-C, once a step; a checkpoint is then saved at its end."""
+        self.heard = self._first(self.interrupted)
+        if self.checkpoint is not None:
+            self.checkpoint.asked = self.heard
+
+    def ended(self):
+        """Ask before each step."""
+        return self.heard or self.watch.ended() or (self.rule is not None and self._first(self.rule()))
+
+    def _first(self, value):
+        """Whether the first process has it so."""
+        return bool(distributed.total(torch.tensor(float(bool(value) and distributed.rank() == 0), device=self.device)))
+
+    def state_dict(self):
+        """The rules' states, and those of PyTorch's global generators, which Dropout draws from."""
+        chance = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+        return {**{name: part.state_dict() for name, part in self.states.items()}, "chance": chance}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is."""
+        for name, part in self.states.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["chance"][0])
+        if state["chance"][1:]:
+            torch.cuda.set_rng_state_all(state["chance"][1:])
+
+
+class Steps:
+    """A method of the lab, an `OEU`, or what steps as that does, as the loop wants a method.
+
+    unlearner: any of these; scheduler: of PyTorch, which steps after each step, or None. teaches: whether it may give
+    forget samples labels of its own.  Raises TypeError for anything else.
+    """
+
+    def __init__(self, unlearner, scheduler=None):
+        self.teaches = hasattr(unlearner, "relabel") and hasattr(unlearner, "step")
+        if not self.teaches and not all(hasattr(unlearner, name) for name in ("model", "optimizer", "step")):
+            raise TypeError(
+                f"unlearner must be an OEU or a method of oeu_ref.lab.baselines, got {type(unlearner).__name__}"
+            )
+        if distributed.size() > 1 and isinstance(unlearner, OEU) and not isinstance(unlearner, distributed.ParallelOEU):
+            raise TypeError("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU where there are processes")
+        self.unlearner, self.model, self.scheduler = unlearner, unlearner.model, scheduler
+        self.optimizer, self.Report = unlearner.optimizer, getattr(unlearner, "Report", StepReport)
 
     def relabel(self, forget):
-        """Forget samples as they are: their labels are not used."""
-        return forget
+        """Forget samples with the labels that the method teaches; OEU uses none."""
+        return self.unlearner.relabel(forget) if self.teaches else forget
 
     def step(self, forget, retain):
-        """One step of the unlearner; its report."""
-        return self.unlearner.step(forget.inputs, retain.inputs, retain.labels)
+        """One step of the unlearner, and of the scheduler; its report."""
+        if distributed.size() > 1:
+            _check_same(forget=forget, retain=retain)
+        if self.teaches:
+            report = self.unlearner.step(forget, retain)
+        else:
+            forget, retain = distributed.shard(forget), distributed.shard(retain)
+            report = self.unlearner.step(forget.inputs, retain.inputs, retain.labels)
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return report
+
+    def identity(self):
+        """What a checkpoint is known by.  Raises TypeError for an unlearner that may remember what it does not tell."""
+        if not hasattr(self.unlearner, "state_dict") and type(self.unlearner).__init__ is not OEU.__init__:
+            raise TypeError(
+                "unlearner must have state_dict and load_state_dict for a checkpoint, since it has a constructor of "
+                f"its own, got {type(self.unlearner).__name__}"
+            )
+        settings = vars(getattr(self.unlearner, "settings", self.unlearner))
+        plain = {name: value for name, value in settings.items() if isinstance(value, (bool, int, float, str))}
+        return {"unlearner": type(self.unlearner).__name__, **plain}
+
+    def _states(self):
+        own = hasattr(self.unlearner, "state_dict")
+        parts = {"unlearner": self.unlearner} if own else {"model": self.model, "optimizer": self.optimizer}
+        return parts if self.scheduler is None else {**parts, "scheduler": self.scheduler}
+
+    def state_dict(self):
+        """All that steps change."""
+        return {name: part.state_dict() for name, part in self._states().items()}
+
+    def load_state_dict(self, state):
+        """Go on where the object stood whose `state_dict` this is."""
+        for name, part in self._states().items():
+            part.load_state_dict(state[name])
 
 
-def _method(unlearner):
-    if hasattr(unlearner, "relabel") and hasattr(unlearner, "step"):
-        return unlearner
-    if not all(hasattr(unlearner, name) for name in ("model", "optimizer", "step")):
-        raise TypeError(
-            f"unlearner must be an OEU or a method of oeu_ref.lab.baselines, got {type(unlearner).__name__}"
-        )
-    return Steps(unlearner)
+def _check_same(**batches):
+    """Raise ValueError, on all processes, unless all of them have the same batches."""
+    for name, batch in batches.items():
+        mine = batch.inputs.double().sum()
+        first = distributed.total(mine if distributed.rank() == 0 else 0 * mine)
+        if distributed.total((mine != first).float()):
+            raise ValueError(
+                f"{name} must give all processes the same batches, which are then divided, got others on process "
+                f"{distributed.rank()} or another: no DistributedSampler, and one seed"
+            )
 
 
 def _before(model, parts):

@@ -21,7 +21,7 @@ STUDIES = {
     "stop": "where do stop rules end OEU, and what would the best step in hindsight have been?",
     "per-example": "an attack that knows the sample, on many models: is every single sample forgotten?",
     "objective": "does a better objective exist: entropy up to a target, weighted, at a falling rate, recalibrated?",
-    "relearn": "does what was forgotten stay forgotten, trained on without it, or quantized anew?",
+    "sensitivity": "which learning rates and betas serve OEU, and does a search without Retrain find them?",
     "any-model": "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all",
 }
 

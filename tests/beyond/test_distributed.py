@@ -17,12 +17,13 @@ from oeu_ref.beyond import distributed
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.network import QuantMLP, quantize_model
-from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.core.unlearner import OEU, NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import baselines
 from oeu_ref.lab.baselines import JointOEU
 from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.own import unlearning as own
 from oeu_ref.reference import projection as reference
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
@@ -72,6 +73,33 @@ def method_steps(name):
     method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
     reports = unlearn(method, forget, retain, 3, UnlearnConfig(5, 6), (stream(1, "f"), stream(1, "r")))
     return flat(model), torch.tensor([r.retain_loss or r.forget_loss for r in reports])
+
+
+def own_loop(different=False):
+    """Four steps of `oeu_ref.unlearn`, with a stop rule that looks and BatchNorm estimated anew: (weights, figures).
+
+    different: whether each process draws another order; then 1 if that was refused.
+    """
+    model, (forget, retain) = network("convolutional"), batches("convolutional")
+    oeu = distributed.ParallelOEU(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9))
+    given = {"unseen": retain, "forget_batch": 5, "retain_batch": 6, "recalibrated": True, "progress": False}
+    try:
+        run = own.unlearn(oeu, forget, retain, 4, seed=distributed.rank() if different else 0, **given)
+    except ValueError as error:
+        return (torch.tensor(float("forget must give all processes the same batches" in str(error))),)
+    looks = [[look[name] for name in ("RA", "FA", "AUC", "forget_entropy")] for look in run.looks]
+    return flat(model), torch.tensor([r.cosine for r in run.reports]), torch.tensor(looks)
+
+
+def alone():
+    """1 if `OEU` itself is refused among several processes."""
+    model = network("convolutional")
+    oeu = OEU(model, torch.optim.SGD(model.parameters(), 0.05))
+    try:
+        own.unlearn(oeu, *batches("convolutional"), 1, progress=False)
+    except TypeError as error:
+        return (torch.tensor(float("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU" in str(error))),)
+    return (torch.tensor(0.0),)
 
 
 def training():
@@ -200,6 +228,9 @@ WORK = {
     "oeu convolutional": lambda: oeu_steps("convolutional"),
     "oeu joint": lambda: oeu_steps("convolutional", "joint"),
     "training": training,
+    "own loop": own_loop,
+    "other batches": lambda: own_loop(True),
+    "alone": alone,
     **{name: lambda name=name: method_steps(name) for name in METHODS},
     "infinite": infinite_on_one_side,
     "unused": unused_and_sparse,
@@ -209,6 +240,9 @@ WORK = {
     **{f"norm {d}": lambda d=d: normalized({}, getattr(torch, d)) for d in DTYPES},
     **{f"norm {d} autocast": lambda d=d: normalized({}, getattr(torch, d), True) for d in ("bfloat16", "float16")},
 }
+
+
+REFUSED = ("infinite", "other batches", "alone")
 
 
 def flat(model):
@@ -243,7 +277,7 @@ def found(tmp_path_factory):
     return [torch.load(out / f"{i}.pt") for i in range(2)]
 
 
-@pytest.mark.parametrize("name", [name for name in WORK if name != "infinite"])
+@pytest.mark.parametrize("name", [name for name in WORK if name not in REFUSED])
 def test_two_processes_on_shards_do_what_one_does_on_the_whole(found, name):
     """Weights, figures, gradients and statistics of all options, to rounding; in halves, to theirs."""
     expected = WORK[name]()
@@ -257,8 +291,10 @@ def test_two_processes_on_shards_do_what_one_does_on_the_whole(found, name):
     assert all(torch.equal(first, second) for first, second in zip(found[0][name], found[1][name]))
 
 
-def test_what_is_not_finite_on_one_process_is_refused_by_all_and_changes_nothing(found):
-    assert [mine["infinite"][0].item() for mine in found] == [1.0, 1.0]
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_on_one_process_is_refused_by_all_and_changes_nothing(found, name):
+    """An input that is not finite; batches that are not the same; an `OEU` that does not know of the others."""
+    assert [mine[name][0].item() for mine in found] == [1.0, 1.0]
 
 
 def test_the_mean_of_projections_is_not_the_projection_of_the_means():
