@@ -222,5 +222,5 @@ def test_the_package_needs_what_a_checkout_does():
         imported |= {name.partition(".")[0] for name in test_layout.imported(path)}
     installed = {"scikit-learn": "sklearn"}
     wanted = {installed.get(name, name) for name in (line.partition(">")[0] for line in project["dependencies"])}
-    optional = {"jax", "PIL"}  # for whoever checks a function of it; torchvision brings it
+    optional = {"jax", "PIL", "scipy"}  # for whoever has a function of it; what we need brings the others
     assert imported - set(sys.stdlib_module_names) - {"oeu_ref"} - optional == wanted

@@ -306,6 +306,24 @@ def test_a_wreck_is_not_blessed(digits, lr, beta):
     assert run.status == "gave up" and "retain accuracy below the floor" in run.verdict
 
 
+@pytest.mark.parametrize("wreck", ["uniform", "one class", "noise"])
+def test_a_network_that_was_wrecked_at_once_is_not_blessed(digits, wreck):
+    """All outputs alike, the same class for all, weights of noise: each meets AUC and FA, and lost what it knew."""
+    model, s = copy.deepcopy(digits.original), digits.splits
+    stop = GuardedStop(model, s.forget, s.retain, s.validation, max_steps=9, patience=2)
+    with torch.no_grad():
+        for parameter in model.parameters() if wreck == "noise" else ():
+            parameter.copy_(torch.randn(parameter.shape, generator=stream(0, wreck)).abs())
+        for name, value in model.named_parameters() if wreck != "noise" else ():
+            if value.shape[:1] == (10,):  # of the last layer
+                value.zero_()
+                value[3] += 9.0 * (wreck == "one class" and name.endswith("bias"))
+    while not stop.ended():
+        pass
+    assert stop.status == "gave up" and "retain accuracy below the floor" in stop.verdict
+    assert stop.looks[-1]["FA"] < 50 and 45 < stop.looks[-1]["AUC"] < 60
+
+
 def test_a_run_that_does_nothing_spends_its_budget(digits):
     _, run = on_digits(digits, 0.001, momentum=0.0, steps=10)
     assert run.status == "budget spent" and run.verdict.startswith("budget spent at FA 100.0 after 10 steps")
