@@ -37,6 +37,13 @@ KEEP = {
         "attacks/*/*/*label/sample auc|shift",
         "attacks/own/*/*label/aucs",
     ),
+    "relearn": (
+        "rates",
+        "runs/*/rows/*/latent|codes|barrier",
+        "runs/*/rows/*/now|back/FA|FA wrong|RA",
+        "runs/*/rows/*/curves/retain*/FA",
+        "runs/*/rows/*/curves/retain, a tenth/FA wrong",
+    ),
     "sequential": ("runs/*/sequence/*/*/AG|FA_requests|RA|TA",),
     "stop": ("stops", "retrain/*/FA"),
     "sensitivity": ("gaps", "start"),

@@ -46,7 +46,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1059,
     "lab": 5306,
-    "studies": 4363,
+    "studies": 4925,
     "commands": 685,
     "own": 1105,
     "__main__": 325,

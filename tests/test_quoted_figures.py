@@ -13,8 +13,7 @@ import pytest
 from scipy import stats
 
 from oeu_ref.lab import figures, report_figures
-from oeu_ref.studies import objective
-from oeu_ref.studies import sensitivity
+from oeu_ref.studies import objective, relearn_views, sensitivity
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES = "oeu_ref/lab/README.md", "oeu_ref/studies/README.md"
@@ -353,6 +352,51 @@ def sensitivity_quotes():
     yield own, f"own choice has an AG of {ag(*chosen)}"
 
 
+def relearn_quotes():
+    """What comes back when networks are trained on, on the retain set alone."""
+    study, way, notebook = stored("relearn"), "retain, a tenth", "notebooks/07_limits_and_studies.ipynb"
+
+    def over(name, metric="FA", other="retrain", way=way):
+        values = relearn_views.compared(study, name, way, metric, other)
+        return "{:.1f} ± {:.1f}".format(*relearn_views.interval(values))
+
+    steps = {name: relearn_views.steps_to_half(study, name, way) for name in study["labels"]}
+    assert not any(step is not None for name in ("retrain", "again") for step in steps[name])
+    back, count = sum(step is not None for step in steps["oeu"]), len(study["seeds"])
+    median = np.median([np.inf if step is None else step for step in steps["oeu"]])
+    come = f"half-way back on {back} of {count} seeds, in the median after {median:g} steps"
+    yield STUDIES, come
+    yield notebook, come
+    rows = [(name, over(name)) for name in ("oeu", "rl", "salun", "oeu_stop", "qmul", "again")]
+    gaps = "OEU {}, random labels {}, SalUn {}, OEU with the stop rule {}, Q-MUL {}, a second Retrain {}"
+    yield STUDIES, gaps.format(*(value for _, value in rows))
+    wrong = "OEU {}, Q-MUL {}, a second Retrain {}".format(*(over(n, "FA wrong") for n in ("oeu", "qmul", "again")))
+    yield STUDIES, wrong
+    yield notebook, wrong
+    change = [over(name, "FA", "oeu") for name in ("oeu, alpha 0", "oeu, alpha 0.5", "oeu, four times")]
+    yield STUDIES, f"without projection {change[0]}, with alpha 0.5 {change[1]}"
+    kept = [mean(each(study["runs"], "rows", name, "now", "RA"), 1) for name in ("oeu", "oeu, four times")]
+    fall = change[2].lstrip("-")
+    start = [mean(each(study["runs"], "rows", name, "now", "FA"), 0) for name in ("oeu, four times", "retrain")]
+    yield (
+        STUDIES,
+        f"four times the steps lower it by {fall}, from an FA of {start[0]}, below Retrain's {start[1]}, at a lower "
+        f"retain accuracy ({kept[1]}, OEU {kept[0]})",
+    )
+    found = relearn_views.correlations(study, way)["peak"]
+    told = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("FA", "latent", "codes")}
+    yield STUDIES, f"latent weights {told['latent']}, in codes {told['codes']}; FA itself {told['FA']}"
+    bits = [mean(each(study["runs"], "rows", "oeu", part, "FA"), 1) for part in ("now", "back")]
+    yield STUDIES, f"OEU's FA from {bits[0]} to {bits[1]}"
+    far = [np.mean(each(study["runs"], "rows", name, "latent")) for name in ("qmul", "oeu")]
+    low, half = relearn_views.interval(relearn_views.compared(study, "qmul", way))
+    assert far[0] > 3 * far[1] and abs(low) < half
+    own = np.mean([c["FA"] for c, *_ in relearn_views.curves(study, "original", "retain, own rate")], axis=0)
+    assert own[-1] < own[0] - 3  # fine-tuning itself forgets
+    ends = [mean(each([row for row in each(study["runs"], "rows", n) if row], "now", "RA"), 1) for n in ("qmul", "ft")]
+    yield STUDIES, f"RA {ends[0]} and {ends[1]} before"
+
+
 def share_of(values, original):
     """Mean AG over the original's, as it is printed."""
     return mean([np.mean(each(values, "AG")) / np.mean(each(original, "AG"))], 2)
@@ -429,6 +473,7 @@ QUOTES = [
     *loop_quotes(),
     *study_quotes(),
     *per_example_quotes(),
+    *relearn_quotes(),
     *replication_quotes(),
 ]
 

@@ -22,6 +22,7 @@ STUDIES = {
     "per-example": "an attack that knows the sample, on many models: is every single sample forgotten?",
     "objective": "does a better objective exist: entropy up to a target, weighted, at a falling rate, recalibrated?",
     "sensitivity": "which learning rates and betas serve OEU, and does a search without Retrain find them?",
+    "relearn": "does what was forgotten stay forgotten, trained on without it, or quantized anew?",
     "any-model": "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all",
 }
 

@@ -1,5 +1,7 @@
 """What all studies share: the frame around what one collects, the document, and the three files."""
 
+import sys
+
 from ..lab import engine, figures, results
 from ..lab.experiment import QUICK, Digits
 from . import load
@@ -31,3 +33,12 @@ def document(question, config, seeds, found):
     """
     about = {"question": question, "config": config, "seeds": list(seeds), "versions": results.versions()}
     return results.plain(about | found)
+
+
+def peak_memory():
+    """Most memory that the process had so far, in MiB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
