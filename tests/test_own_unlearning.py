@@ -324,6 +324,29 @@ def test_a_network_that_was_wrecked_at_once_is_not_blessed(digits, wreck):
     assert stop.looks[-1]["FA"] < 50 and 45 < stop.looks[-1]["AUC"] < 60
 
 
+@pytest.mark.parametrize("bias", [[3.0, -3.0], [0.0, 0.0]], ids=["one class", "uniform"])
+def test_a_wreck_that_is_mostly_right_is_not_blessed(bias):
+    """Where one class makes up most samples, what names it always loses less accuracy than the floor allows."""
+    draw, model = torch.Generator().manual_seed(0), torch.nn.Linear(1, 2)
+    labels = (torch.rand(600, generator=draw) < 0.08).long()
+    everything = Samples(torch.randn(600, 1, generator=draw) + 3 * labels[:, None], labels)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0], [1.0]])), model.bias.copy_(torch.tensor([2.0, -2.0]))
+        guarded = GuardedStop(model, everything[:100], everything[100:400], everything[400:], patience=2)
+        model.weight.zero_(), model.bias.copy_(torch.tensor(bias))
+    look = guarded.look(0)
+    assert look["RA"] > 90 and look["FA"] <= guarded.target + guarded.error and 50 <= look["AUC"] <= 60
+    while not guarded.ended():
+        pass
+    assert guarded.status == "gave up" and "retain accuracy below the floor" in guarded.verdict
+
+
+def test_a_retain_set_of_one_class_has_the_plain_floor():
+    one = RETAIN[RETAIN.labels == RETAIN.labels[0]]
+    guarded = GuardedStop(network(), FORGET, one, UNSEEN, gone=[])
+    assert guarded.lowest == pytest.approx(max(guarded.measure()["RA"] - 5, guarded.measure()["RA"] / 2))
+
+
 def test_a_run_that_does_nothing_spends_its_budget(digits):
     _, run = on_digits(digits, 0.001, momentum=0.0, steps=10)
     assert run.status == "budget spent" and run.verdict.startswith("budget spent at FA 100.0 after 10 steps")
