@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from oeu_ref import OEU, evaluate, suggest, unlearn
 from oeu_ref.core.unlearner import NonFiniteError
@@ -13,6 +14,7 @@ from oeu_ref.own import advice
 from .test_own import FORMS, PARTS, network
 
 DATA = {part: PARTS[part] for part in ("forget", "retain", "unseen")}
+ELSEWHERE = OEU(other := nn.Linear(3, 4), torch.optim.SGD(other.parameters(), 0.1))  # around a network of its own
 SMALL = {"learning_rates": (0.3, 0.01), "betas": (1.0, 3.0), "steps": (2, 5), "progress": False}
 
 
@@ -62,6 +64,33 @@ def test_other_methods_and_optimizers_are_made_by_a_function():
         suggest(plain, **DATA, **{**SMALL, "learning_rates": (1e38,)}, make=make)
 
 
+def test_dropout_and_a_loaders_order_are_drawn_alike_for_all_pairs_and_each_time():
+    """Else pairs would differ by luck too, and a second call by that alone; the caller's own draws are left alone."""
+    retain = TensorDataset(PARTS["retain"].inputs, PARTS["retain"].labels)
+    data = {**DATA, "retain": DataLoader(retain, batch_size=8, shuffle=True)}
+    model, state = nn.Sequential(network(), nn.Dropout(0.5)), torch.get_rng_state()
+    found = [suggest(model, **data, **SMALL) for _ in range(2)]
+    assert found[0].points == found[1].points and torch.equal(torch.get_rng_state(), state)
+    seen = []
+    suggest(model, **data, **{**SMALL, "learning_rates": (1e-9,)}, make=lambda *given: Seen(seen, *given))
+    assert len(seen) == 2 * 5 and seen[:5] == seen[5:]
+    assert suggest(model, **data, **SMALL, seed=1).points != found[0].points
+
+
+class Seen(OEU):
+    """Notes what the network makes of its first batches."""
+
+    def __init__(self, seen, model, rate, beta):
+        super().__init__(model, torch.optim.SGD(model.parameters(), rate))
+        self.seen = seen
+
+    def plan(self, *batches):
+        """As `OEU.plan`."""
+        plan = super().plan(*batches)
+        self.seen.append((plan.report.retain_loss, plan.report.forget_loss))
+        return plan
+
+
 def test_the_table_and_the_picture_show_the_best_of_each_pair(tmp_path):
     points = [[0.1, 1.0, 5, 9.0], [0.1, 1.0, 10, 4.0], [0.1, 3.0, 5, None], [0.1, 3.0, 10, None]]
     found = advice.Suggestion(0.1, 1.0, 10, 4.0, 20.0, points)
@@ -84,6 +113,7 @@ def test_the_table_and_the_picture_show_the_best_of_each_pair(tmp_path):
         ({"steps": 5}, TypeError, "steps must be"),
         ({"make": 3}, TypeError, "make must be a function"),
         ({"make": lambda model, rate, beta: nn.Linear(3, 4)}, TypeError, "unlearner must be an OEU"),
+        ({"make": lambda *given: ELSEWHERE}, ValueError, "make must return a method of the network that it is given"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
     ],
 )

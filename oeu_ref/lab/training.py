@@ -80,10 +80,16 @@ def build(make, seed):
 
     make: callable without arguments that returns a model; seed: integer >= 0.  Returns the model.
     """
-    # PyTorch's layers draw from the global generator and take no other: it is borrowed, seeded, and put back
+    with seeded(seed):
+        return make()
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """PyTorch's global generator, which layers draw from and take no other, borrowed, seeded, and put back."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(boundary.integer("seed", seed, 0))
-        return make()
+        yield
 
 
 def train(model, samples, config, generator, on_epoch=None, augment=None, checkpoint=None):

@@ -74,7 +74,8 @@ def suggest(
     model: left as it is; forget, retain, unseen: labelled data as for `unlearn`; make: function of (network, learning
     rate, beta) that returns an `OEU` or a method of `oeu_ref.lab.baselines`, None: `OEU` with SGD of momentum 0.9;
     learning_rates > 0, betas >= 0, steps >= 1: at least one of each, all pairs are run for the most steps, and looked
-    at after each number of them; forget_batch, retain_batch, recalibrated, seed, progress: as for `unlearn`.
+    at after each number of them; forget_batch, retain_batch, recalibrated, progress: as for `unlearn`; seed: of all
+    that is drawn, Dropout included, which is the same for all pairs.
     Nearest is the least mean gap, over FA, RA, accuracy on unseen samples and MIA, to what the network shows as it is
     of samples that it never saw (`proxy_average_gap`), by at most 1,000 samples of each part: it needs no Retrain.
     Returns a `Suggestion`.
@@ -94,7 +95,8 @@ def suggest(
     config, device = training.UnlearnConfig(forget_batch, retain_batch), device_of(model)
     judged = dataclasses.replace(config, recalibrated=recalibrated)
     data = {"forget": repeatable(forget), "retain": repeatable(retain), "unseen": repeatable(unseen)}
-    parts = {name: labelled(name, some(name, part, device, STOP_SAMPLES)) for name, part in data.items()}
+    with training.seeded(seed):
+        parts = {name: labelled(name, some(name, part, device, STOP_SAMPLES)) for name, part in data.items()}
     before = without_retrain(outputs(model, parts), seed)
 
     def gap(network):
@@ -110,12 +112,14 @@ def suggest(
                 for part, size, order in zip(("forget", "retain"), (forget_batch, retain_batch), orders)
             ]
             on_step = lambda done, report: look(network, done)
-            training.unlearn(
-                Steps(make(network, rate, beta)), *sources, max(grid["steps"]), config, orders, None, on_step
-            )
+            method = Steps(make(network, rate, beta))
+            if method.model is not network:
+                raise ValueError("make must return a method of the network that it is given, got one of another")
+            training.unlearn(method, *sources, max(grid["steps"]), config, orders, None, on_step)
             return network
 
-        return gaps_along(gap, grid["steps"], run)
+        with training.seeded(seed):  # Dropout, and loaders that draw their order there: the same for all
+            return gaps_along(gap, grid["steps"], run)
 
     with progress_bar(len(grid["learning_rate"]) * len(grid["beta"]), progress, "runs") as bar:
         found = searched([0], [0], grid, attempt, bar)[0]
