@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from oeu_ref.__main__ import main
+from oeu_ref.commands.own import Unlearn
 from oeu_ref.integer import file as integer_file
 from oeu_ref.integer.agreement import compare
 from oeu_ref.own import advice
@@ -25,6 +26,10 @@ def build():
 
 def number():
     return 3
+
+
+def grey():
+    return nn.Conv2d(1, 3, 8)
 """
 
 
@@ -48,6 +53,7 @@ def place(tmp_path, monkeypatch):
         network = own_networks.build()
         network(torch.rand(16, 3, 8, 8))  # its quantizers see a batch
         torch.save(network.state_dict(), tmp_path / "net.pt")
+    torch.save(own_networks.grey().state_dict(), tmp_path / "grey.pt")
     return tmp_path
 
 
@@ -118,6 +124,17 @@ def test_a_network_of_ones_own_needs_a_size_for_export(place, capsys):
     assert "FILE must be the network's state_dict" in capsys.readouterr().err and not (place / "n.npz").exists()
 
 
+def test_unseen_and_test_images_are_halves_of_each_class_in_whichever_order_they_come(place):
+    arrays = dict(np.load("mine.npz"))
+    arrays["y_test"] = np.arange(24) % 2 + (np.arange(24) >= 20)  # classes take turns; the last one is rare
+    np.savez("mine.npz", **arrays)
+    parts = Unlearn(**{name: "" for name in ("model", "checkpoint")}, data="mine.npz", forget_classes=("dog",)).parts()
+    counts = {name: parts[name].labels.bincount().tolist() for name in ("unseen", "test")}
+    assert counts == {"unseen": [5, 6, 1], "test": [5, 6, 1]}
+    both = torch.cat([parts[name].inputs for name in counts]).flatten(1).tolist()
+    assert sorted(both) == sorted(arrays["x_test"].transpose(0, 3, 1, 2).reshape(24, -1).tolist())
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -126,9 +143,11 @@ def test_a_network_of_ones_own_needs_a_size_for_export(place, capsys):
         ({"model": "own_networks:nothing"}, "--model must be MODULE:FUNCTION that builds a network"),
         ({"model": "own_networks:number"}, "--model must be a function that returns a torch.nn.Module, got int"),
         ({"model": "no_such_module:build"}, "ModuleNotFoundError"),
+        ({"model": "own_networks:grey", "checkpoint": "grey.pt"}, "must build a network for images of 3 x 8 x 8"),
         ({"checkpoint": "mine.npz"}, "--checkpoint must be the network's state_dict"),
         ({"checkpoint": "nothing.pt"}, "nothing.pt"),
-        ({"data": "nothing"}, "nothing"),
+        ({"data": "nothing"}, "or name another --data\n"),
+        ({"forget_classes": "7"}, "--forget-classes must be classes of the training samples, got 7"),
         ({"learning_rate": "0"}, "--learning-rate must be greater than 0"),
         ({"beta": "-1"}, "--beta must be"),
         ({"steps": "-1"}, "--steps must be at least 0"),

@@ -39,13 +39,27 @@ def built(model, checkpoint):
     return network.eval()
 
 
+def check_fits(network, images):
+    """Raise ValueError unless the network makes something of images (N, C, H, W)."""
+    import torch
+
+    from ..own.sources import device_of
+
+    try:
+        with torch.no_grad():
+            network(images.to(device_of(network)))
+    except Exception as error:  # a stranger's code may raise anything
+        shape, reason = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())[:200]
+        raise ValueError(f"--model must build a network for images of {shape}, as --data has them: {reason}") from None
+
+
 @options.record
 class Unlearn(Command):
     """Lets OEU forget images that a network of your own was trained on, until they look like images that it never saw;
-    writes OUT/unlearned.pt (its state_dict), report.json, report.md and curve.png. Every other test image tells when to
-    stop, the others judge."""
+    writes OUT/unlearned.pt (its state_dict), report.json, report.md and curve.png. Half the test images of each class
+    tell when to stop, the others judge."""
 
-    called = {"max_steps": "--steps"}
+    called = {"max_steps": "--steps", "classes": "--forget-classes"}
     line = "forget images with a network of your own: a verdict, a table and a picture"
     example = "--model my_networks:build --checkpoint net.pt --data data/mine --forget-classes cat --out results/mine"
     model: str = option(NEEDED, MODEL, "MODULE:FUNCTION", "my_networks:build")
@@ -84,6 +98,7 @@ class Unlearn(Command):
         boundary.positive("learning_rate", self.learning_rate)
         network = Bytes(built(self.model, self.checkpoint)).to(checked_device(self.device))
         parts = self.parts()
+        check_fits(network, parts["test"].inputs[:2])
         settings = {"learning_rate": self.learning_rate, "beta": self.beta, "steps": self.steps}
         how, shown = {"recalibrated": self.recalibrated, "seed": self.seed}, []
         data = {name: parts[name] for name in ("forget", "retain", "unseen")}
@@ -116,11 +131,15 @@ class Unlearn(Command):
         if (self.forget_classes is None) == (self.forget_file is None):
             raise ValueError("--forget-classes or --forget-file must be given, one of them")
         path = pathlib.Path(self.data).absolute()
-        images = load_images(path.name, path.parent)
+        try:
+            images = load_images(path.name, path.parent)
+        except ValueError as error:
+            raise ValueError(str(error).replace("data_root", "--data").replace("--data-root", "--data")) from None
         train, test = Samples(images.train_images, images.train_labels), Samples(images.test_images, images.test_labels)
         if self.forget_file is not None:
             wanted = indices_of_file(self.forget_file, len(train)).unique()
         else:
             wanted = class_indices(train.labels, class_numbers(self.forget_classes, images.classes))
         forget, retain, _ = split_at(train, wanted)
-        return {"forget": forget, "retain": retain, "unseen": test[::2], "test": test[1::2]}
+        by_class = test.labels.argsort(stable=True)  # as classes may take turns in a file
+        return {"forget": forget, "retain": retain, "unseen": test[by_class[::2]], "test": test[by_class[1::2]]}
