@@ -29,7 +29,7 @@ KEEP = {
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),
     "integer": ("runs/*/changed|agreement|integer",),
-    "objective": ("search_seeds", "grid", "best", "values/*/*/FA|RA|TA|MIA|AG|forget_vs_test_auc"),
+    "objective": ("search_seeds", "grid", "best", "models", "values/*/*/FA|RA|TA|MIA|AG|forget_vs_test_auc", "attacks"),
     "per-example": (
         "rates|groups",
         "metrics/*/*/FA|RA|TA|AG",

@@ -46,7 +46,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1059,
     "lab": 5312,
-    "studies": 4925,
+    "studies": 4983,
     "commands": 704,
     "own": 1111,
     "__main__": 325,

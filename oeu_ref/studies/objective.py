@@ -8,6 +8,8 @@ estimated anew afterwards; "all but weights": the first, the third and the fourt
 All of it is ours, none of it the method of arXiv 2602.00567.
 """
 
+import functools
+
 import numpy as np
 
 from ..core.entropy import entropy, kl_to_uniform
@@ -16,7 +18,7 @@ from ..lab.baselines import OrthogonalEntropy, Settings
 from ..lab.experiment import described
 from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
-from . import STUDIES
+from . import STUDIES, per_example
 from .loop import under
 
 QUESTION = STUDIES["objective"]
@@ -28,6 +30,14 @@ GRID = {
     "steps": (10, 20, 40, 80),
 }
 QUICK_GRID = {"learning_rate": (0.1,), "weight": (0.3, 1.0), "steps": (2, 4)}
+MODELS = 16  # for the attack that knows the sample
+TOLD = {  # measure, what never saw the sample, and which samples
+    "AUC, Retrain": ("sample auc", "retrain", "all"),
+    "KLOM, Retrain": ("klom", "retrain", "all"),
+    "F, Retrain": ("F", "retrain", "all"),
+    "AUC, own": ("sample auc", "own", "all"),
+    "AUC, own, wrong label": ("sample auc", "own", "wrong label"),
+}
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 COMPARED = {"AG": "AG", "AUC": "distance of AUC to Retrain's", "RA": "RA", "TA": "TA"}  # the first two: lower is better
 
@@ -91,6 +101,23 @@ def forget(case, name, settings, steps, on_step=None):
     return engine.forget(under(case, way), method, settings, steps, on_step, options)[0]
 
 
+def attacked(config, best, models, bar):
+    """What an attack that knows the sample makes of each objective, `per_example` with fewer models.
+
+    best: {objective: settings}; models: even, at least 6.  Returns {reference: {name: {group: {measure: [value, low,
+    high]}}}} of TOLD, None for a name that diverged on some model; names: also "original" and "retrain", the floor.
+    """
+    unseen, runs = config.split(config.load(), per_example.DATA_SEED).validation, {}
+    for name, (_, method, way) in OBJECTIVES.items():
+        method = functools.partial(method, validation=unseen) if method is AimedEntropy else method
+        runs[name] = method, *search.setting(best[name]), way
+    found = per_example.evidence(range(1, models + 1), config, runs, bar)
+    judged = per_example.attacks(found, ("original", "retrain", *OBJECTIVES))
+    keys, groups = ({told[i] for told in TOLD.values()} for i in (0, 2))
+    kept = lambda of: of and {group: {key: of[group][key] for key in sorted(keys)} for group in sorted(groups & {*of})}
+    return {reference: {name: kept(of) for name, of in names.items()} for reference, names in judged.items()}
+
+
 def collect(seeds, config, quick, bar):
     """(config, found) for the document: "values" has a dict of metrics a seed, None of a run that diverged."""
     grid, searched_on = (QUICK_GRID, SEARCH_SEEDS[:1]) if quick else (GRID, SEARCH_SEEDS)
@@ -118,8 +145,9 @@ def collect(seeds, config, quick, bar):
             run = case, name, *search.setting(best[name])
             values[name].append(case.attempt(lambda run=run: forget(*run)))
             bar.update()
+    models = per_example.LEAST if quick else MODELS
     found = {"labels": labels, "grid": grid, "search_seeds": searched_on, "best": best, "values": values}
-    return described(config), found
+    return described(config), {**found, "models": models, "attacks": attacked(config, best, models, bar)}
 
 
 def compared(data, name, measure, against="oeu"):
@@ -148,7 +176,7 @@ def markdown(data):
     rows = [["less plain OEU, paired", *COMPARED.values()]]
     for name in ["again", *names]:
         rows.append([data["labels"][name], *(_interval(*compared(data, name, measure)) for measure in COMPARED)])
-    parts.append(results.aligned(rows))
+    parts += [results.aligned(rows), _attacks(data)]
     points = int(np.prod([len(axis) for axis in data["grid"].values()]))
     chosen = "; ".join(
         "{} {learning_rate:g}/{weight:g}/{steps}".format(data["labels"][name], **best)
@@ -161,7 +189,10 @@ def markdown(data):
         f"below 0 is better in the first two, above 0 in the others; of {len(names) * len(COMPARED)} such intervals "
         f"about one in twenty excludes\n0 by chance. Settings: each one's best by AG of the same {points} points, on "
         f"seeds {', '.join(map(str, data['search_seeds']))};\nlearning rate/weight/steps: {chosen}.\n"
-        f"At an end of the grid in rate or weight: {', '.join(ends) or 'none'}."
+        f"At an end of the grid in rate or weight: {', '.join(ends) or 'none'}.\n"
+        f"The attack: as in the study `per-example`, {data['models']} models; in brackets 95 % intervals over models. "
+        "AUC: percent, a mean\nover samples; KLOM: nats; own: models of the same objective that forgot others and never"
+        " saw the sample."
     )
     return "\n\n".join([*parts, caption])
 
@@ -180,25 +211,53 @@ def _values(data):
     return results.aligned(rows)
 
 
+def _attacks(data):
+    """A row a name: told from Retrain, and from models of its own that forgot other samples."""
+    rows = [["an attack that knows the sample", *TOLD]]
+    for name in data["attacks"]["retrain"]:
+        row = [data["labels"][name] + " (the floor)" * (name == "retrain")]
+        for key, reference, group in TOLD.values():
+            found, digits = data["attacks"][reference][name], 1 if key == "sample auc" else 2
+            value, low, high = found[group][key] if found and group in found else [None] * 3
+            row.append("–" if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        rows.append(row)
+    return results.aligned(rows)
+
+
 def _interval(found, low, high):
     ends = "" if low is None else f" [{low:+.1f}, {high:+.1f}]"
     return f"{found.mean():+.1f}{ends}" if len(found) else "–"
 
 
 def figure(data):
-    """What each objective gains on plain OEU, a dot a seed, with the mean's interval; a panel a measure."""
-    drawn, names = figures.new_figure(12, 3), ["again", *(name for name in data["best"] if name != "oeu")]
-    for axes, (measure, title) in zip(drawn.subplots(1, len(COMPARED), sharey=True), COMPARED.items()):
+    """What each objective gains on plain OEU, a dot a seed, with the mean's interval; last, what the attack finds."""
+    drawn, names = figures.new_figure(13, 3), ["again", *(name for name in data["best"] if name != "oeu")]
+    *panels, last = drawn.subplots(1, len(COMPARED) + 1, sharey=True)
+    for axes, (measure, title) in zip(panels, COMPARED.items()):
         for height, name in enumerate(names):
             found, low, high = compared(data, name, measure)
-            color = figures.STYLES["retrain" if name == "again" else "oeu"]["color"]
-            axes.plot(found, np.full(len(found), height), "o", color=color, markersize=4, alpha=0.35)
+            axes.plot(found, np.full(len(found), height), "o", color=_color(name), markersize=4, alpha=0.35)
             if low is not None:
-                ends = [[found.mean() - low], [high - found.mean()]]
-                axes.errorbar(found.mean(), height, xerr=ends, fmt="D", color=color, markersize=5, capsize=3)
+                _whisker(axes, height, found.mean(), low, high, _color(name))
         axes.axvline(0, color=figures.SIDE, linewidth=0.8)
-        axes.set(yticks=range(len(names)), yticklabels=[data["labels"][name] for name in names])
         axes.set_xlabel(f"{title},\nless plain OEU's (points)")
-        axes.invert_yaxis() if axes.get_subplotspec().is_first_col() else None
+    found = data["attacks"]["retrain"]
+    for height, name in enumerate(names):
+        if of := found["retrain" if name == "again" else name]:
+            _whisker(last, height, *of["all"]["sample auc"], _color(name))
+    if found["oeu"]:
+        last.axvspan(*found["oeu"]["all"]["sample auc"][1:], color=figures.BAR)
+    last.set_xlabel("AUC of a sample (%),\ngrey: plain OEU")
+    last.set(yticks=range(len(names)), yticklabels=[data["labels"][name] for name in names])
+    last.invert_yaxis()
+    for axes in (*panels, last):
         figures.clean(axes, "", grid="x")
     return drawn
+
+
+def _color(name):
+    return figures.STYLES["retrain" if name == "again" else "oeu"]["color"]
+
+
+def _whisker(axes, height, value, low, high, color):
+    axes.errorbar(value, height, xerr=[[value - low], [high - value]], fmt="D", color=color, markersize=5, capsize=3)

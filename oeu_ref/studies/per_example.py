@@ -22,6 +22,7 @@ from ..lab.experiment import described
 from ..lab.options import LABELS
 from ..lab.training import predictions
 from . import STUDIES, likelihood_ratio
+from .loop import under
 from .per_example_views import figure, markdown
 from .study import document
 
@@ -74,7 +75,8 @@ def _found(experiment, runs, found):
 def evidence(seeds, experiment, runs, bar, source=None, folder=None):
     """What the models say of the pool, plain data, from which all else is computed.
 
-    seeds, source: as above; runs: {name: (method, `Settings`, steps)}, a method as `engine.forget` takes it; folder:
+    seeds, source: as above; runs: {name: (method, `Settings`, steps)}, a method as `engine.forget` takes it, and, if
+    the loop is to run another way, a dict of fields of the experiment; folder:
     where each model's part is kept and, if it is there, read; None: nowhere.
     Returns {"members": (M, N) of 0 and 1, "groups": {name: positions in the pool}, "memorization": (N,) estimates in
     [-1, 1], "confidences": {name: M lists of N, or None of a run that diverged}, "metrics": {name: M dicts in percent,
@@ -86,7 +88,7 @@ def evidence(seeds, experiment, runs, bar, source=None, folder=None):
     splits = experiment.split(experiment.load(source), DATA_SEED)
     pool, members = drawn(len(splits.train), 2 * len(splits.forget), len(seeds))
     identity = results.plain(
-        {"experiment": described(experiment), "runs": {n: [str(r[0]), vars(r[1]), r[2]] for n, r in runs.items()}}
+        {"experiment": described(experiment), "runs": {n: [str(r[0]), vars(r[1]), *r[2:]] for n, r in runs.items()}}
     )
     bar.reset(len(seeds))
     models = []
@@ -147,7 +149,7 @@ def _model(case, runs, pool):
     confidences, metrics = {}, {}
     made = {"original": lambda: case.original, "retrain": lambda: case.retrain}
     for name, run in runs.items():
-        made[name] = lambda run=run: engine.forget(case, *run)[0]
+        made[name] = lambda run=run: engine.forget(under(case, dict(*run[3:])), *run[:3])[0]
     for name, make in made.items():
         try:
             network = make()

@@ -14,7 +14,8 @@ from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, results, search
 from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
 from oeu_ref.lab.experiment import QUICK
-from oeu_ref.studies import objective
+from oeu_ref.lab.training import predictions
+from oeu_ref.studies import likelihood_ratio, objective, per_example
 from oeu_ref.studies.loop import under
 from oeu_ref.studies.study import run
 
@@ -140,6 +141,36 @@ def test_each_objective_is_run_its_own_way_at_the_settings_of_its_own_search(wri
     assert len(set(gaps)) > len(objective.OBJECTIVES) // 2
 
 
+def test_the_attack_meets_each_objective_run_its_own_way(monkeypatch):
+    """At its own settings, as OBJECTIVES says; what is kept of the attack is of what is told."""
+    best = {name: {"learning_rate": 0.1, "weight": 1.0 + i, "steps": 2} for i, name in enumerate(objective.OBJECTIVES)}
+    runs, judged = {}, {"all": {"klom": 1, "sample auc": 2, "F": 3, "tpr": 4}, "right label": {}}
+    monkeypatch.setattr(per_example, "evidence", lambda seeds, config, asked, bar: runs.update(asked) or len(seeds))
+    monkeypatch.setattr(per_example, "attacks", lambda found, names: {"own": {n: judged for n in names}, "models": {}})
+    found = objective.attacked(QUICK, best, 8, None)
+    for i, (name, (_, method, way)) in enumerate(objective.OBJECTIVES.items()):
+        made, settings, steps, run_way = runs[name]
+        assert (settings, steps, run_way) == (Settings(0.1, 1.0 + i), 2, way)
+        assert getattr(made, "func", made) is method
+    assert found["own"]["retrain"] == found["own"]["oeu"] == {"all": {"klom": 1, "sample auc": 2, "F": 3}}
+
+
+def test_a_run_of_the_evidence_may_be_of_another_loop():
+    """The fourth part of a run: its networks are those of that loop, and are told apart in the kept files."""
+    plain = ("oeu", Settings(0.1, 1.0), 2)
+    runs = {"plain": plain, "anew": (*plain, objective.ANEW)}
+    with engine.progress_bar(0, False) as bar:
+        found = per_example.evidence(range(1, 7), QUICK, runs, bar)["confidences"]
+    splits = QUICK.split(QUICK.load(), per_example.DATA_SEED)
+    pool, members = per_example.drawn(len(splits.train), 2 * len(splits.forget), 6)
+    case = per_example._case(QUICK, splits, 1, pool, members[0])
+    for name, way in (("plain", {}), ("anew", objective.ANEW)):
+        network = engine.forget(under(case, way), *plain)[0]
+        said = likelihood_ratio.logit_confidence(*predictions(network, splits.train[pool]))
+        assert found[name][0] == said.round(4).tolist()
+    assert found["plain"][0] != found["anew"][0]
+
+
 def test_differences_are_paired_and_their_interval_is_students():
     """Of seeds on which both finished, as SciPy's paired t-test has it; AUC by its distance to Retrain's."""
     generator = np.random.default_rng(0)
@@ -164,6 +195,6 @@ def test_differences_are_paired_and_their_interval_is_students():
 def test_the_tables_are_made_of_the_json_alone(written):
     data = results.read_json(written["json"])
     assert objective.markdown(data) == written["table"] and written["picture"].stat().st_size > 10_000
-    data["values"]["aimed"] = [None, None]
+    data["values"]["aimed"], data["attacks"]["own"]["aimed"] = [None, None], None
     text = objective.markdown(data)
     assert "entropy up to a target (2 diverged)" in text and objective.figure(data) is not None
