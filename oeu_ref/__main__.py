@@ -1,5 +1,6 @@
 """The command line: `python -m oeu_ref COMMAND`. Each command imports what it needs, so that --help is instant."""
 
+import os
 import pathlib
 import sys
 
@@ -25,7 +26,9 @@ def main(argv=None):
     Returns the exit code: 0 done, 1 a check found something wrong, 2 bad input (one line on stderr), 130 interrupted.
     Raises SystemExit with 0 for --help and --version, with 2 (one line on stderr) for unknown words.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # a process may have no console
+        setattr(sys, name, stream)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="oeu_ref.plain")
     word, *words = (sys.argv[1:] if argv is None else list(argv)) or [""]

@@ -384,3 +384,14 @@ def test_demo_seeds_must_be_numbers(capsys):
     """--seeds with something else is one line and exit code 2."""
     assert main(["demo", "--seeds", "1,x"]) == 2
     assert "--seeds must be whole numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_a_process_without_a_console_writes_its_results(tmp_path, monkeypatch, missing):
+    """Where Python has no stream at all, as under a service, files are written and the exit code is the usual one."""
+    monkeypatch.setattr("oeu_ref.lab.demo.run", lambda *_: (tmp_path / "demo.md").write_text("done") and {"table": "done"})
+    for name in missing:
+        monkeypatch.setattr(sys, name, None)
+    assert main(["demo", "--out", str(tmp_path)]) == 0 and (tmp_path / "demo.md").read_text() == "done"
+    with pytest.raises(SystemExit, match="2"):
+        main(["nonsense"])

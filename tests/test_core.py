@@ -25,6 +25,7 @@ from oeu_ref.core import (
     quantizer,
 )
 from oeu_ref.reference import projection as reference_projection
+from oeu_ref.reference import quantizer as reference_quantizer
 from oeu_ref.reference.network import QuantizedMLP
 
 # --- against PyTorch's own fake-quantize operations ---------------------------------------------------------------
@@ -560,3 +561,18 @@ def test_a_compiled_quantizer_has_the_gradients_of_the_plain_one(dtype):
     for found, expected in zip(gradients_of(compiled), gradients_of(plain)):
         assert expected.abs().sum() > 0
         torch.testing.assert_close(found, expected)
+
+
+def test_a_binary_quantizer_passes_no_gradient_beyond_its_step_on_either_side():
+    """Inside is |x| <= s, ends included, in both twins."""
+    x, inside = 0.25 * np.array([-2.0, -1.25, -1, -0.5, 0.5, 1, 1.25, 2]), [0, 0, 1, 1, 1, 1, 0, 0]
+    found, _ = quantizer.binarize_backward(torch.ones(8, dtype=torch.float64), torch.tensor(x), 0.25)
+    assert found.tolist() == inside
+    assert reference_quantizer.binarize_backward(np.ones(8), x, 0.25)[0].tolist() == inside
+
+
+def test_large_tensors_are_summed_in_pieces():
+    """A norm that adds up one square after the other is off by far more than rounding."""
+    x = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0))
+    norm = projection.Layers(None, [x]).plain_norms([x]).item()
+    assert norm == pytest.approx(x.double().norm().item(), rel=1e-6)

@@ -49,7 +49,7 @@ CEILINGS = {
     "studies": 4983,
     "commands": 704,
     "own": 1111,
-    "__main__": 325,
+    "__main__": 328,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md

@@ -448,3 +448,14 @@ def test_unlearning_metrics_are_those_of_their_parts():
     assert result["TA"] == metrics.accuracy(*test)
     assert result["MIA"] == metrics.membership_inference(retain, test, forget)
     assert result["forget_vs_test_auc"] == metrics.forget_vs_test_auc(forget[0], test[0])
+
+
+@pytest.mark.parametrize(("bits", "initial"), [("binary", 1.0), (4, 2 / 7**0.5), (1, 2.0), ("ternary", 2.0)])
+def test_a_networks_steps_start_where_training_of_their_quantizers_does(bits, initial):
+    """mean|w| for signs, LSQ's 2 mean|w| / sqrt(Qp) for every other width; of activations likewise."""
+    inputs = np.linspace(-1, 2, 24).reshape(4, 6)
+    mlp = network.QuantizedMLP((6, 5, 3), bits, bits, first_last_bits=bits).calibrate(inputs)
+    for i in range(2):
+        mean = np.abs(mlp.parameters[f"layers.{i}.weight"]).mean()
+        assert mlp.parameters[f"layers.{i}.weight_quantizer.step"] == pytest.approx(initial * mean)
+    assert mlp.parameters["layers.0.activation_quantizer.step"] == pytest.approx(initial * np.abs(inputs).mean())

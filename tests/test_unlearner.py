@@ -669,3 +669,16 @@ def test_another_forget_loss_takes_entropys_place_and_entropy_is_still_reported(
     assert second.forget_entropy == pytest.approx(first.forget_entropy, rel=1e-5)
     for a, b in zip(plain.parameters(), other.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_stop_rule_measures_at_its_first_call_and_at_each_so_many_after_it(every):
+    """The calls between answer False at once."""
+    torch.manual_seed(0)
+    model, lower, measured = torch.nn.Linear(4, 3), torch.randn(5, 4), []
+    stop = EntropyStop(model, 9 * lower, lower, every=every)  # sure of what it is to forget: not reached
+    for call in range(7):
+        before = len(stop.history)
+        assert stop.reached() is False
+        measured += [call] * (len(stop.history) - before)
+    assert measured == list(range(0, 7, every))
