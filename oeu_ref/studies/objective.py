@@ -20,6 +20,7 @@ from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
 from . import STUDIES, per_example
 from .loop import under
+from .study import interval
 
 QUESTION = STUDIES["objective"]
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -160,10 +161,8 @@ def compared(data, name, measure, against="oeu"):
     found = np.array([_read(a, aim, measure) - _read(b, aim, measure) for a, b, aim in rows if a and b])
     if len(found) < 2:
         return found, None, None
-    from scipy.stats import t  # scikit-learn, whose digits these are, brings it
-
-    error = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
-    return found, found.mean() - error, found.mean() + error
+    middle, half = interval(found)
+    return found, middle - half, middle + half
 
 
 def _read(values, aim, measure):

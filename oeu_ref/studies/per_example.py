@@ -24,7 +24,7 @@ from ..lab.training import predictions
 from . import STUDIES, likelihood_ratio
 from .loop import under
 from .per_example_views import figure, markdown
-from .study import document
+from .study import document, peak_memory
 
 QUESTION = STUDIES["per-example"]
 REPORTED_SEEDS = tuple(range(1, 65))  # a model each
@@ -97,7 +97,7 @@ def evidence(seeds, experiment, runs, bar, source=None, folder=None):
         if path is None or not path.is_file():
             start = time.process_time()
             model = _model(_case(experiment, splits, seed, pool, half), runs, splits.train[pool])
-            model |= {"identity": {**identity, "seed": seed}, "seconds": time.process_time() - start, "MiB": _peak()}
+            model |= {"identity": {**identity, "seed": seed}, "seconds": time.process_time() - start, "MiB": peak_memory()}
             if path is not None:
                 results.write_json(path, results.plain(model))
                 print(f"{path}: {model['seconds']:.0f} s, {model['MiB'] or 0:.0f} MiB at most", flush=True)
@@ -168,15 +168,6 @@ def _wrong_labels(experiment, splits, pool):
         return None
     clean = dataclasses.replace(experiment, label_noise=0.0).split(None, DATA_SEED)
     return (clean.train.labels != splits.train.labels)[pool].numpy()
-
-
-def _peak():
-    """Most memory that the process had, in MiB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def attacks(found, names):

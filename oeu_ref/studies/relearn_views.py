@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..lab import figures, results
+from .study import interval
 
 GREY, PINK = figures.STYLES["retrain"]["color"], figures.STYLES["oeu"]["color"]
 LINES = {
@@ -49,15 +50,6 @@ def half_way(looks, values, original):
     """
     goal = (values[0] + original) / 2
     return next((steps for steps, value in zip(looks, values) if value >= goal), None)
-
-
-def interval(values):
-    """(mean, half the width of its 95 % interval by Student's t; None for one value): values independent."""
-    from scipy.stats import t  # which scikit-learn brings
-
-    count = len(values)
-    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else None
-    return float(np.mean(values)), half
 
 
 def rank_correlation(first, second):

@@ -2,6 +2,8 @@
 
 import sys
 
+import numpy as np
+
 from ..lab import engine, figures, results
 from ..lab.experiment import QUICK, Digits
 from . import load
@@ -33,6 +35,15 @@ def document(question, config, seeds, found):
     """
     about = {"question": question, "config": config, "seeds": list(seeds), "versions": results.versions()}
     return results.plain(about | found)
+
+
+def interval(values):
+    """(mean, half the width of its 95 % interval by Student's t; None for one value): values independent."""
+    from scipy.stats import t  # which scikit-learn brings
+
+    count = len(values)
+    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else None
+    return float(np.mean(values)), half
 
 
 def peak_memory():

@@ -11,7 +11,7 @@ from oeu_ref.lab import engine, results, tables
 from oeu_ref.lab.experiment import Digits
 from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.studies import relearn, relearn_views
-from oeu_ref.studies.study import run
+from oeu_ref.studies.study import interval, run
 
 LOOKS = (0, 1, 2, 4, 8, 16)
 
@@ -186,7 +186,7 @@ def test_rank_correlation_and_interval_on_cases_made_by_hand():
     assert relearn_views.rank_correlation([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
     assert relearn_views.rank_correlation([1, 2, 3, 4], [1, 1, 2, 2]) == pytest.approx(2 / np.sqrt(5))
     assert relearn_views.rank_correlation([1, 2], [3, 3]) is None
-    middle, half = relearn_views.interval([1.0, 2.0, 3.0])
+    middle, half = interval([1.0, 2.0, 3.0])
     assert middle == 2 and half == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
 
 
