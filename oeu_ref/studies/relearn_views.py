@@ -259,4 +259,4 @@ def _leftover(ax, data, ways):
     ax.invert_yaxis()
     ax.set_xlabel("points; 0: as Retrain")
     figures.clean(ax, "Highest FA on the way, less Retrain's", grid="x")
-    ax.legend(frameon=False, fontsize=8, loc="lower left")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
