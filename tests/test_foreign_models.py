@@ -753,6 +753,7 @@ def compiled_and_plain():
         yield BoundedOEU(wrap(model), optimizer, max_retain_increase=1e-3), model
 
 
+@pytest.mark.reliability
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="PyTorch before 2.6")
 def test_a_bounded_step_of_a_compiled_network_is_that_of_the_network():
     """Curvature wants a second backward pass, for which a compiled network is passed as it was before."""
@@ -766,6 +767,7 @@ def test_a_bounded_step_of_a_compiled_network_is_that_of_the_network():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.reliability
 def test_where_a_compiled_network_cannot_be_passed_otherwise_the_remedy_is_named(monkeypatch):
     """Older versions of PyTorch cannot: nothing has changed then."""
     monkeypatch.setattr(curvature, "EAGER", contextlib.nullcontext)

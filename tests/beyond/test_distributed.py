@@ -26,7 +26,10 @@ from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlea
 from oeu_ref.own import unlearning as own
 from oeu_ref.reference import projection as reference
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed")
+pytestmark = [
+    pytest.mark.reliability,  # two more interpreters
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch was built without distributed"),
+]
 
 
 def convolutional():
