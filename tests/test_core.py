@@ -576,3 +576,11 @@ def test_large_tensors_are_summed_in_pieces():
     x = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0))
     norm = projection.Layers(None, [x]).plain_norms([x]).item()
     assert norm == pytest.approx(x.double().norm().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_the_contract_computes_in_the_dtype_that_it_declares(name):
+    """Judged as float32, it is not computed in float64."""
+    implementation = getattr(contract, name)
+    assert implementation.kl_to_uniform(np.zeros((2, 3))).dtype == implementation.DTYPE == name
+    assert implementation.project([np.ones(3)], [np.eye(3)[0]])[0].dtype == name
