@@ -24,6 +24,10 @@ def build():
     return quantize_model(nn.Sequential(*layers, nn.Linear(6 * 64, 3)), 4, 4)
 
 
+def leaving():
+    raise SystemExit(0)
+
+
 def number():
     return 3
 
@@ -143,6 +147,7 @@ def test_unseen_and_test_images_are_halves_of_each_class_in_whichever_order_they
         ({"model": "own_networks:nothing"}, "--model must be MODULE:FUNCTION that builds a network"),
         ({"model": "own_networks:number"}, "--model must be a function that returns a torch.nn.Module, got int"),
         ({"model": "no_such_module:build"}, "ModuleNotFoundError"),
+        ({"model": "own_networks:leaving"}, "SystemExit"),
         ({"model": "own_networks:grey", "checkpoint": "grey.pt"}, "must build a network for images of 3 x 8 x 8"),
         ({"checkpoint": "mine.npz"}, "--checkpoint must be the network's state_dict"),
         ({"checkpoint": "nothing.pt"}, "nothing.pt"),

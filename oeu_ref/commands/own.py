@@ -26,7 +26,7 @@ def built(model, checkpoint):
         sys.path.insert(0, os.getcwd())
     try:
         network = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything, or leave
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"--model must be MODULE:FUNCTION that builds a network, {model!r}: {reason}") from None
     boundary.instance("--model", network, torch.nn.Module, "function that returns a torch.nn.Module")

@@ -108,6 +108,8 @@ GENERATORS = {
     "lab/bench.py": "fixed seeds: what is measured is time",
     "lab/export.py": "fixed: images on which two networks are compared",
     "own/sources.py": "not drawn from: a DataLoader that does not shuffle takes a number all the same",
+    "studies/likelihood_ratio.py": "its argument seed: which blocks of models an interval draws",
+    "studies/relearn_views.py": "fixed: which seeds an interval draws",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
     "conformance/": "cases of the laws, from Hypothesis' seeds, and fixed test vectors",
 }

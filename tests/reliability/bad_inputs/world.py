@@ -64,6 +64,8 @@ class World:
         """Everything that is watched: {name: bytes or text}."""
         found = {name: _bytes(value) for name, value in vars(self).items() if name not in ("folder", "cache")}
         for path in sorted(self.files.rglob("*")):
+            if "__pycache__" in path.parts:  # what Python keeps of a module that was imported
+                continue
             found[f"file {path.relative_to(self.files)}"] = path.read_bytes() if path.is_file() else b"a folder"
         found["global generators"] = _bytes([torch.get_rng_state(), random.getstate(), np.random.get_state()])
         found["threads, grad mode, path"] = f"{torch.get_num_threads()} {torch.is_grad_enabled()} {sys.path}"
