@@ -371,6 +371,7 @@ def relearn_quotes():
     come = f"half-way back on {back} of {count} seeds, in the median after {median:g} steps"
     yield STUDIES, come
     yield notebook, come
+    yield "README.md", f"OEU's FA is half-way back after {median:g} steps"
     rows = [(name, over(name)) for name in ("oeu", "rl", "salun", "oeu_stop", "qmul", "again")]
     gaps = "OEU {}, random labels {}, SalUn {}, OEU with the stop rule {}, Q-MUL {}, a second Retrain {}"
     yield STUDIES, gaps.format(*(value for _, value in rows))
