@@ -94,7 +94,7 @@ def quantize_model(
     weight_bits: Bits = 4,
     activation_bits: Bits = 4,
     first_last_bits: Bits = 8,
-    mask: Literal["clip", "open", "round"] = "clip",
+    mask: Literal["clip", "round"] = "clip",
 ) -> nn.Module: ...
 def recalibrate_batchnorm(
     model: M,
