@@ -9,7 +9,9 @@ import os
 from . import bad_inputs, crowds, intruders, kills, long_runs, repeats
 
 MIB = 2**20
-LATENCY = 1.0  # seconds that Ctrl-C, or the freeing of a lock, may take on a quiet machine
+# seconds that the freeing of a lock may take, or Ctrl-C, beyond what a process that did nothing takes to end: of PyTorch's
+# own share, up to a second and more, nothing can be made shorter
+LATENCY = 1.0
 TRIES = 3  # a machine that is shared makes a fast end slow now and then, and never a slow one fast
 # what an allocator may keep for itself: far less than a leaked step, of which 990 would take tens of megabytes
 SLACK = 4 * MIB
@@ -52,11 +54,15 @@ def check_interrupts(folder):
 def _fastest(interrupted, folder, *args):
     """What the fastest of a few interrupts found; none after one that was fast, or not tidy."""
     tries = []
-    while len(tries) < TRIES and all(_is_tidy(found) and found["seconds"] >= LATENCY for found in tries):
+    while len(tries) < TRIES and all(_is_tidy(found) and _beyond(found) >= LATENCY for found in tries):
         place = folder / f"try-{len(tries)}"
         place.mkdir(exist_ok=True)
         tries.append(interrupted(place, *args))
-    return min(tries, key=lambda found: (_is_tidy(found), found["seconds"]))
+    return min(tries, key=lambda found: (_is_tidy(found), _beyond(found)))
+
+
+def _beyond(found):
+    return found["seconds"] - found["bare"]
 
 
 def _is_tidy(found):
@@ -67,12 +73,19 @@ def _is_tidy(found):
 def _interrupt_rows(what, found):
     tidy = found["code"] == 130 and len(found["lines"]) == 1 and found["lines"][0].endswith("interrupted")
     said = f"exit code {found['code']}, {len(found['lines'])} line{'' if len(found['lines']) == 1 else 's'}"
-    seconds, busy = found["seconds"], _load() > 1
-    measured = f"{seconds:.2f}" + (f" (busy machine: {_load():.1f} processes wait for each core)" if busy else "")
+    busy = _load() > 1
+    measured = f"{found['seconds']:.2f} against {found['bare']:.2f}" + (
+        f" (busy machine: {_load():.1f} processes wait for each core)" if busy else ""
+    )
     # on a busy machine a slow end says nothing, a fast one does
-    fast = True if seconds < LATENCY else None if busy else False
+    fast = True if _beyond(found) < LATENCY else None if busy else False
     return [
-        row(f"Ctrl-C in {what}: seconds to the end of all processes", measured, "below 1", fast),
+        row(
+            f"Ctrl-C in {what}: seconds to the end of all processes, and of one that does nothing",
+            measured,
+            "below 1 more",
+            fast,
+        ),
         row("... and what it says", said, "exit code 130, 1 line", tidy),
     ]
 

@@ -19,6 +19,7 @@ from oeu_ref.lab.experiment import METHODS, described
 
 TIMES = ("seconds", "time")
 SIZE = {"dataset": "tiny", "width": 4, "epochs": 4, "train_size": 120, "validation_size": 40}
+IMPORTS = ("oeu_ref.lab.tuning", "oeu_ref.lab.report", "sklearn.svm")  # what a run needs time for before it begins
 STEPS = 60  # more than lie between two checkpoints
 
 
@@ -53,8 +54,13 @@ def table(data, out, seeds="1", methods="oeu,rl", jobs=1):
 
 def python(arguments, **environment):
     """Start `python -m oeu_ref` in a new process and session.  Returns the `Popen`, with text pipes."""
+    return start(["-m", "oeu_ref", *arguments], **environment)
+
+
+def start(arguments, **environment):
+    """The same with any arguments of `python`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "oeu_ref", *arguments],
+        [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,7 +77,7 @@ def fork(arguments, log, death=None, threads=1):
     Returns the `multiprocessing.Process`, started.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["oeu_ref.lab.tuning", "oeu_ref.lab.report", "sklearn.svm"])
+    context.set_forkserver_preload(list(IMPORTS))
     process = context.Process(target=_run, args=(arguments, str(log), death, threads))
     process.start()
     return process
