@@ -167,11 +167,17 @@ CONVENTIONS = [  # what is declared, the operation, and how it differs from the 
     ({"TIES": "up"}, "fake_quantize", lambda v: np.floor(v) + (v - np.floor(v) >= 0.5)),
     ({"TIES": "away"}, "fake_quantize", lambda v: np.sign(v) * (np.floor(abs(v)) + (abs(v) - np.floor(abs(v)) >= 0.5))),
     ({"NORMALIZATION": "additive", "EPSILON": 1e-8}, "project", {"normalization": "additive"}),
-    ({"NORMALIZATION": "additive", "EPSILON": 1e-6}, "project", {"normalization": "additive", "epsilon": 1e-6}),
     ({"PROJECT_WHEN": "conflict"}, "project", "conflict"),
-    ({"RESCALES": ("match",)}, "project", {"rescale": "match"}),
     ({"GRANULARITIES": ("global",)}, "project", {"granularity": "global"}),
-    ({"ALPHAS": (1.0,), "RESCALES": ("undo",)}, "project", {"alpha": 1.0, "rescale": "undo"}),
+]
+# more of the same kinds, with -m reliability
+CONVENTIONS += [
+    pytest.param(declared, "project", how, marks=pytest.mark.reliability)
+    for declared, how in (
+        ({"NORMALIZATION": "additive", "EPSILON": 1e-6}, {"normalization": "additive", "epsilon": 1e-6}),
+        ({"RESCALES": ("match",)}, {"rescale": "match"}),
+        ({"ALPHAS": (1.0,), "RESCALES": ("undo",)}, {"alpha": 1.0, "rescale": "undo"}),
+    )
 ]
 
 

@@ -101,6 +101,7 @@ def test_demo_table_shows_every_method_and_names_the_attack(quick, data):
     assert row.split("|")[2].strip() == f"{fa['mean']:.1f} ± {fa['spread']:.1f}"
 
 
+@pytest.mark.reliability
 def test_demo_repeats_exactly_but_for_the_times(data, tmp_path):
     """The same seeds give the same JSON; a seed's results do not depend on which others are run."""
     again = demo.run(tmp_path / "new" / "place", seeds=(2,), quick=True, progress=False)

@@ -194,6 +194,7 @@ def test_an_experiment_out_of_range_is_refused(changes, message):
 # Cells
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("bits", [4, 32])
 @pytest.mark.parametrize("arch", ["resnet18", pytest.param("mobilenet_v2", marks=pytest.mark.reliability)])
 def test_a_cell_leaves_its_configuration_curve_and_metrics(tmp_path, source, arch, bits):
@@ -222,6 +223,7 @@ def test_a_cell_leaves_its_configuration_curve_and_metrics(tmp_path, source, arc
     assert len(split["forget"]) == 22 and len(split["retain"]) == 198
 
 
+@pytest.mark.studies
 def test_the_metrics_are_those_of_independent_code_on_the_same_predictions(made, data):
     """Accuracies by scikit-learn and MIA by scikit-learn's classifier, from the kept models and the saved split."""
     for name in ("original", "retrain", "oeu_lr0.02_w0.5_s6"):
@@ -248,6 +250,7 @@ def test_the_metrics_are_those_of_independent_code_on_the_same_predictions(made,
         assert found["MIA"] == pytest.approx(called_unseen, abs=100 / 22 + 1e-9), name
 
 
+@pytest.mark.studies
 def test_a_kept_model_is_the_one_that_was_measured(made):
     model = load_model(made / "seed-1" / "ft_lr0.02_w0.5_s6.pt")
     assert not model.training
@@ -342,6 +345,7 @@ def test_a_run_that_diverges_is_reported_as_such(place, source):
     assert found["diverged"] and "finite" in found["reason"] and "metrics" not in found
 
 
+@pytest.mark.studies
 def test_every_method_goes_its_own_way(place, data):
     """No two methods end at the same weights."""
     ends, splits = {}, TINY.split(data, 1)
@@ -352,6 +356,7 @@ def test_every_method_goes_its_own_way(place, data):
     assert not [(a, b) for a in ends for b in ends if a < b and torch.equal(ends[a], ends[b])]
 
 
+@pytest.mark.studies
 def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, source, monkeypatch):
     unlearn, seen = engine.unlearn, []
 
@@ -543,6 +548,7 @@ def test_the_package_brings_settings_for_every_method_of_table_and_ablation_by_b
     assert not set(found["seeds"]) & set(tables.REPORTED_SEEDS)
 
 
+@pytest.mark.studies
 def test_a_table_has_a_row_for_each_method_and_rule_and_its_cells(made):
     document = json.loads((made / "table.json").read_text())
     assert [(row["rule"], row["method"]) for row in document["rows"]] == [
@@ -578,6 +584,7 @@ def test_settings_that_are_no_tuning_are_explained(tmp_path, source):
         tables.make("table", Runner(tmp_path, source), TINY, ["oeu"], settings=found)
 
 
+@pytest.mark.studies
 def test_a_sweep_hands_alpha_on(tmp_path, root):
     arguments = ["sweep", "cifar10-10", *SMALL, "--data-root", str(root), "--out", str(tmp_path), "--seeds", "1"]
     assert main([*arguments, "--alpha", "0,1", "--rules", "true", "--settings", str(settings_file(tmp_path))]) == 0
@@ -646,6 +653,7 @@ def test_a_rate_that_falls_makes_a_run_for_each_number_of_steps(tmp_path, source
     assert "falling linearly to zero" in report.tuning_table(found)
 
 
+@pytest.mark.studies
 @pytest.mark.parametrize("recalibrated", [False, True])
 def test_a_curve_shows_the_network_as_the_loop_would_leave_it(tmp_path, source, recalibrated):
     """The point after two of four steps is the end of a run of two; a run that was looked at ends as another."""
@@ -731,6 +739,7 @@ def test_neighbours_of_a_grid_are_about_a_factor_of_three_away():
 # Report
 
 
+@pytest.mark.studies
 def test_the_report_s_figures_are_those_of_the_cells(made):
     """AG ± spread of each method, computed here from the cells' JSON, stands in the method's row."""
     text = (made / "report.md").read_text()
@@ -748,6 +757,7 @@ def test_the_report_s_figures_are_those_of_the_cells(made):
     assert "seeds 1, 2" in text and "not searched anew" in text
 
 
+@pytest.mark.studies
 def test_the_report_s_json_holds_what_the_tables_and_pictures_show(made):
     short = json.loads((made / "report.json").read_text())["table"]
     document = report.load(made, "table")
@@ -760,6 +770,7 @@ def test_the_report_s_json_holds_what_the_tables_and_pictures_show(made):
     assert row["cosines"][layer][2] == pytest.approx(np.mean([c["cosines"][layer][2] for c in cells_of_row]), abs=6e-4)
 
 
+@pytest.mark.studies
 def test_a_report_can_be_made_again_from_the_files_alone(made, capsys):
     before = (made / "report.md").read_text()
     pictures = {path: path.read_bytes() for path in made.glob("*.png")}
@@ -773,6 +784,7 @@ def test_a_report_can_be_made_again_from_the_files_alone(made, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(made / "report.md")
 
 
+@pytest.mark.studies
 def test_the_report_names_what_diverged_and_counts_the_others(made):
     document = report.load(made, "table")
     row = document["rows"][1]
@@ -786,6 +798,7 @@ def test_the_report_names_what_diverged_and_counts_the_others(made):
     assert "FT (fine-tuning)" not in [r["label"] for r in report_figures.rows_of(document)]
 
 
+@pytest.mark.studies
 def test_the_paper_s_figure_stands_beside_ours_where_the_paper_gives_one(made):
     document = report.load(made, "table")
     document["name"] = "svhn-10"
@@ -798,6 +811,7 @@ def test_the_paper_s_figure_stands_beside_ours_where_the_paper_gives_one(made):
     assert "arXiv 2602.00567" in report.about(document)
 
 
+@pytest.mark.studies
 def test_the_pictures_show_what_they_say(made):
     document = report.load(made, "table")
     figure = report_figures.methods_figure(document)
@@ -896,6 +910,7 @@ def test_more_classes_than_outputs_are_refused():
         train(QuantMLP((4, 3)), samples, TrainConfig(epochs=1), stream(0, "order"))
 
 
+@pytest.mark.studies
 def test_gap_and_time_are_against_retrain_of_the_same_seed(made):
     document = report.load(made, "table")
     for i, seed in enumerate((1, 2)):

@@ -271,7 +271,12 @@ CLASSIFIERS = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+# three here, the others with -m reliability
+FIRST = ("resnet18", "mobilenet_v3_small", "squeezenet1_1")
+NAMES = [pytest.param(name, marks=() if name in FIRST else pytest.mark.reliability) for name in CLASSIFIERS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_any_torchvision_classifier_can_be_quantized(name):
     """Every Conv2d and Linear is replaced, both ends have 8 bits, and nothing else is lost on the way, shortcuts or
     biases: once the quantizers are taken out the logits are the float network's, bit for bit."""

@@ -167,6 +167,7 @@ def test_a_point_that_diverged_is_not_chosen_and_a_row_of_such_points_is_left_ou
 # The command
 
 
+@pytest.mark.studies
 def test_the_document_holds_each_row_of_each_seed_with_its_scale(made):
     """AG against Retrain of the same seed, the share of the original's, ToW, five attacks; Retrain's own AG is 0."""
     out, data = made
@@ -187,6 +188,7 @@ def test_the_document_holds_each_row_of_each_seed_with_its_scale(made):
     assert "OEU" in replicate.table(data)
 
 
+@pytest.mark.studies
 def test_a_second_retrain_has_other_random_numbers(made):
     out, _ = made
     first, again = (json.loads((out / f"seed-1/{name}.json").read_text()) for name in ("retrain", "retrain_again"))
@@ -227,6 +229,7 @@ def test_side_by_side_the_figures_are_the_same(made, source, tmp_path):
     assert finished and without_times(json.loads(path.read_text())) == without_times(made[1])
 
 
+@pytest.mark.studies
 def test_results_without_models_go_on_where_they_were(made, source, tmp_path):
     """On another machine Retrain is not trained again; the original is, to the same bits, for methods start from it."""
     place = tmp_path / "made"
@@ -238,6 +241,7 @@ def test_results_without_models_go_on_where_they_were(made, source, tmp_path):
     assert (place / "seed-1/original.pt").is_file() and not (place / "seed-1/retrain.pt").exists()
 
 
+@pytest.mark.studies
 def test_the_command_prints_the_table_and_where_it_is(made, source, capsys):
     words = "replicate cifar10-10 --dataset tiny --width 4 --epochs 2 --validation-size 40 --device cpu --jobs 1"
     where = ["--data-root", source["data_root"], "--out", str(made[0].parent / "command")]
@@ -261,6 +265,7 @@ def test_bad_options_are_named(words, message, source, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.studies
 def test_an_estimate_counts_every_image_that_is_read(made, source, data_sizes, monkeypatch):
     """Two epochs of five networks, and an epoch of 2 forget and 3 retain batches for three runs a row: by hand."""
     runner, plan = Runner(made[0], source, jobs=3, progress=False), replicate.Plan(TINY, (2, 3), (1,), FEW)
@@ -282,6 +287,7 @@ def data_sizes(source):
     return len(splits.train), len(splits.forget), len(splits.retain)
 
 
+@pytest.mark.studies
 def test_the_pictures_show_what_the_document_holds(made):
     """A bar for each row and a panel for each search; nothing without rows."""
     scale, search = (draw(made[1]) for draw in (report_figures.scale_figure, report_figures.search_figure))

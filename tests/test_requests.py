@@ -339,6 +339,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.studies
 def test_a_request_is_said_by_name_and_count_and_copies_can_go_too(home, capsys):
     command = [*SMALL.split(), "--forget-classes", "dog", "--data-root=~/data", "--out=~/results", "--forget-copies"]
     assert main(command) == 0
