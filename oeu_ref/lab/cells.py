@@ -191,7 +191,7 @@ def _train_cell(experiment, splits, device, cell, partial, on_images, path):
 
     model, losses = engine.trained(experiment, splits, cell.seed, cell.name, after_epoch, partial, device)
     seconds = clock.read()
-    if cell.name in experiment.kept:
+    if cell.keep or cell.name in experiment.kept:
         _keep(model, splits, path, partial.identity)
     found = measure(model, splits, cell.seed, experiment.all_features and not cell.folder)
     return {"diverged": False, "losses": losses, **found, "seconds": seconds}
