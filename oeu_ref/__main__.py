@@ -1,12 +1,13 @@
 """The command line: `python -m oeu_ref COMMAND`. Each command imports what it needs, so that --help is instant."""
 
+import dataclasses
 import os
 import pathlib
 import sys
 
 from . import __version__, boundary, files, studies
 from .commands import experiments
-from .commands.command import Command, Parser, in_words_of, meant, one_of, read, say
+from .commands.command import Command, Parser, flag_of, in_words_of, meant, one_of, read, say
 from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune
 from .commands.own import Unlearn
 from .lab import options
@@ -236,31 +237,55 @@ class Bits(experiments.Rows):
 
 
 @record
-class Beyond(Folder):
-    __doc__ = "One study on the demo's digits; writes a table, a picture and JSON. Studies:\n\n" + "\n".join(
-        f"  {name:{max(map(len, studies.STUDIES))}}  {question}" for name, question in studies.STUDIES.items()
-    )
+class Study(Command):
+    """Which study."""
 
-    line = (
-        f"{len(studies.STUDIES)} studies of what the paper leaves open, measured on the digits; its --help lists them"
-    )
-    example = "subspace"
     study: str = option(NEEDED, "one of those above", flag="STUDY")
-    out: str = option("results/beyond", "folder for STUDY.json, STUDY.md and STUDY.png, made if it is missing", "DIR")
+
+
+@record
+class Beyond(experiments.Images, Study):
+    __doc__ = """One study on the demo's digits; those with a * also on images, of an experiment NAME. Writes a table, a
+picture and JSON. Those with a * keep in OUT what is finished: the same command goes on where it was.
+
+""" + "\n".join(f"  {n + ' *' * (n in studies.ON_IMAGES):14} {what}" for n, what in studies.STUDIES.items())
+
+    line = f"{len(studies.STUDIES)} studies of what the paper leaves open, on digits and some on images: see its --help"
+    example = "stop cifar10-10 --preset cpu --data-root data"
+    without, called = ("jobs", "deterministic"), experiments.Images.called | {"out_dir": "--out"}
+    name: str | None = option(
+        None, "the data set and the percentage to forget", unset="the digits", flag="NAME", words=tuple(options.TABLES)
+    )
+    out: str | None = option(
+        None, "folder, made if it is missing", "DIR", "results/mine", "results/beyond; with NAME results/NAME-PRESET"
+    )
     seeds: tuple[int, ...] | None = option(
         None, "whole numbers >= 0, a run each", example="1,2", unset="the study's own"
     )
+    device: str = option("cpu", "there is no other for studies", words=("cpu",))
     quick: bool = option(False, QUICK)
+
+    def where(self):
+        return self.out or (f"{super().where()}{'-quick' * self.quick}" if self.name else "results/beyond")
 
     def run(self):
         from .lab.engine import checked_seeds
         from .studies.study import run
 
         one_of("STUDY", self.study, studies.STUDIES)
-        seeds = None if self.seeds is None else checked_seeds(self.seeds)
+        how = {"seeds": None if self.seeds is None else checked_seeds(self.seeds), "quick": self.quick}
+        own = {name: getattr(self, name) for name in ("out", "seeds", "quick")}
+        if self.name is None and self != dataclasses.replace(read(Beyond, [self.study], PROGRAM), **own):
+            raise ValueError("NAME must be given where options of images are: the digits have none of them")
+        if self.name is not None:
+            if self.study not in studies.ON_IMAGES:
+                raise ValueError(f"STUDY must be one of {', '.join(studies.ON_IMAGES)} with NAME, got {self.study!r}")
+            with self.started() as (experiment, runner, _):
+                experiment.split(experiment.load(runner.source), 0)  # before there is any folder
+            how |= {"experiment": experiment, "runner": dataclasses.replace(runner, jobs=1, determinism="warn")}
         # studies share a folder, each with files of its own name
-        with files.alone(self.out, "out_dir", work=self.study):
-            return self.show(run(self.study, self.out, seeds=seeds, quick=self.quick))
+        with files.alone(self.where(), "out_dir", work=self.study):
+            return Folder.show(self, run(self.study, self.where(), **how))
 
 
 @record

@@ -165,6 +165,7 @@ def test_help_and_import_do_not_wait_for_torch():
         (["tune", "--preset", "cpus"], "--preset must be one of", "'cpu'"),
         (["sweep", "--arch", "resnet"], "--arch must be one of", "'resnet18'"),
         (["beyond", "sequentiel"], "STUDY must be one of", "'sequential'"),
+        (["beyond", "stop", "cifar10"], "NAME must be one of", "'cifar10-10'"),
         (["bench", "--only", "quantiser"], "--only must be one of", "'quantizer'"),
     ],
 )
@@ -176,6 +177,29 @@ def test_what_was_meant_is_suggested(words, wrong, meant, capsys):
         code = end.code
     err = capsys.readouterr().err
     assert code == 2 and err.count("\n") == 1 and wrong in err and f"did you mean {meant}?" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bits", "cifar10-10"], "STUDY must be one of stop, per-example, objective, relearn with NAME, got 'bits'"),
+        (["stop", "--preset", "cpu"], "NAME must be given where options of images are"),
+        (["stop", "--train-size", "9"], "NAME must be given where options of images are"),
+        (["stop", "cifar10-10", "--device", "cuda"], "--device must be one of 'cpu'"),
+        (["stop", "cifar10-10", "--jobs", "2"], "unrecognized argument '--jobs'"),
+        (["stop", "cifar10-10", "--forget-ratio", "2"], "--forget-ratio must lie in"),
+        (["stop", "cifar10-10", "--data-root", "nowhere"], "--data-root must hold cifar10"),
+    ],
+)
+def test_a_study_is_asked_on_images_only_where_there_is_one(words, message, tmp_path, monkeypatch, capsys):
+    """One line, exit code 2, and no folder is left behind."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(["beyond", *words])
+    except SystemExit as end:
+        code = end.code
+    err = capsys.readouterr().err
+    assert code == 2 and err.count("\n") == 1 and message in err and not list(tmp_path.iterdir())
 
 
 def test_nothing_is_suggested_where_nothing_is_near(capsys):

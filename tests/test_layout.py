@@ -46,10 +46,10 @@ CEILINGS = {
     "integer": 1300,
     "data": 1059,
     "lab": 5312,
-    "studies": 4983,
+    "studies": 5072,
     "commands": 704,
     "own": 1111,
-    "__main__": 328,
+    "__main__": 353,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md

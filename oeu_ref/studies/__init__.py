@@ -2,6 +2,7 @@
 
 A study is a module of this folder with `QUESTION`, `REPORTED_SEEDS`, `collect(seeds, config, quick, bar)`, which
 measures, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds; `study.run` does the rest.
+Those of ON_IMAGES go on where they were stopped: their `collect` also takes `work`, a `study.Work`.
 """
 
 import importlib
@@ -25,6 +26,9 @@ STUDIES = {
     "relearn": "does what was forgotten stay forgotten, trained on without it, or quantized anew?",
     "any-model": "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all",
 }
+
+# studies that there are on images too, and how many seeds they report there, from 1 up
+ON_IMAGES = {"stop": 3, "per-example": 16, "objective": 3, "relearn": 3}
 
 
 def load(name):

@@ -9,18 +9,20 @@ All of it is ours, none of it the method of arXiv 2602.00567.
 """
 
 import functools
+import itertools
+import math
 
 import numpy as np
 
 from ..core.entropy import entropy, kl_to_uniform
 from ..lab import engine, figures, results, search
 from ..lab.baselines import OrthogonalEntropy, Settings
-from ..lab.experiment import described
+from ..lab.experiment import Digits, described
 from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
 from . import STUDIES, per_example
 from .loop import under
-from .study import interval
+from .study import cost, interval
 
 QUESTION = STUDIES["objective"]
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -30,6 +32,8 @@ GRID = {
     "weight": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     "steps": (10, 20, 40, 80),
 }
+IMAGE_SEARCH_SEEDS = (101, 102)
+IMAGE_GRID = {"learning_rate": (0.01, 0.03, 0.1), "weight": (0.3, 1.0, 3.0), "steps": (20, 40, 80)}
 QUICK_GRID = {"learning_rate": (0.1,), "weight": (0.3, 1.0), "steps": (2, 4)}
 MODELS = 16  # for the attack that knows the sample
 TOLD = {  # measure, what never saw the sample, and which samples
@@ -38,6 +42,7 @@ TOLD = {  # measure, what never saw the sample, and which samples
     "F, Retrain": ("F", "retrain", "all"),
     "AUC, own": ("sample auc", "own", "all"),
     "AUC, own, wrong label": ("sample auc", "own", "wrong label"),
+    "AUC, own, memorized": ("sample auc", "own", "memorized"),
 }
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 COMPARED = {"AG": "AG", "AUC": "distance of AUC to Retrain's", "RA": "RA", "TA": "TA"}  # the first two: lower is better
@@ -102,53 +107,79 @@ def forget(case, name, settings, steps, on_step=None):
     return engine.forget(under(case, way), method, settings, steps, on_step, options)[0]
 
 
-def attacked(config, best, models, bar):
+def attacked(work, best, models, bar):
     """What an attack that knows the sample makes of each objective, `per_example` with fewer models.
 
-    best: {objective: settings}; models: even, at least 6.  Returns {reference: {name: {group: {measure: [value, low,
-    high]}}}} of TOLD, None for a name that diverged on some model; names: also "original" and "retrain", the floor.
+    work: `study.Work`; best: {objective: settings}; models: even, at least 6.  Returns {reference: {name: {group:
+    {measure: [value, low, high]}}}} of TOLD, None for a name that diverged on some model; names: also "original" and
+    "retrain", the floor.
     """
-    unseen, runs = config.split(config.load(), per_example.DATA_SEED).validation, {}
+    unseen, runs = work.splits(per_example.DATA_SEED).validation, {}
     for name, (_, method, way) in OBJECTIVES.items():
         method = functools.partial(method, validation=unseen) if method is AimedEntropy else method
         runs[name] = method, *search.setting(best[name]), way
-    found = per_example.evidence(range(1, models + 1), config, runs, bar)
+    found = per_example.evidence(range(1, models + 1), work, runs, bar)
     judged = per_example.attacks(found, ("original", "retrain", *OBJECTIVES))
     keys, groups = ({told[i] for told in TOLD.values()} for i in (0, 2))
     kept = lambda of: of and {group: {key: of[group][key] for key in sorted(keys)} for group in sorted(groups & {*of})}
     return {reference: {name: kept(of) for name, of in names.items()} for reference, names in judged.items()}
 
 
-def collect(seeds, config, quick, bar):
+def collect(seeds, config, quick, bar, work):
     """(config, found) for the document: "values" has a dict of metrics a seed, None of a run that diverged."""
-    grid, searched_on = (QUICK_GRID, SEARCH_SEEDS[:1]) if quick else (GRID, SEARCH_SEEDS)
-    points = len(grid["learning_rate"]) * len(grid["weight"])
-    bar.reset(len(OBJECTIVES) * (points * len(searched_on) + len(seeds)))
+    on_digits = isinstance(config, Digits)
+    grid, searched_on = GRID if on_digits else IMAGE_GRID, SEARCH_SEEDS if on_digits else IMAGE_SEARCH_SEEDS
+    grid, searched_on = (QUICK_GRID, searched_on[:1]) if quick else (grid, searched_on)
+    points = list(itertools.product(grid["learning_rate"], grid["weight"]))
+    bar.reset(len(OBJECTIVES) * (len(searched_on) + len(seeds)))
 
-    def attempt(case, name, rate, weight):
-        case, gaps = under(case, OBJECTIVES[name][2]), {}
-        for part in case.experiment.unlearning().runs(grid["steps"]):
-            run = case, name, Settings(rate, weight), max(part)
-            gaps |= search.gaps_along(case.gap, part, lambda look, run=run: forget(*run, look))
-        return gaps
+    @functools.cache
+    def gaps(seed, name):
+        make = functools.partial(_gaps, work, seed, name, points, grid["steps"])
+        bar.update()
+        file, about = f"search-{seed}-{name}".replace(" ", "-"), {"seed": seed, "objective": name, "grid": grid}
+        return dict(zip(points, work.part(file, about, make)))
 
-    chosen = search.searched(OBJECTIVES, (engine.prepare(seed, config) for seed in searched_on), grid, attempt, bar)
+    def attempt(seed, name, *point):
+        return {n: math.inf if gap is None else gap for n, gap in zip(grid["steps"], gaps(seed, name)[point])}
+
+    chosen = search.searched(OBJECTIVES, searched_on, grid, attempt)
     best = {name: digest["best"] | {"at_end_of": digest["best_at_end_of"]} for name, digest in chosen.items()}
     labels = {"original": "original", "retrain": "Retrain", "again": "second Retrain"}
     labels |= {name: label for name, (label, *_) in OBJECTIVES.items()}
     values = {name: [] for name in labels}
     for seed in seeds:
-        case = engine.prepare(seed, config)
-        values["retrain"].append(case.target)
-        values["original"].append(case.judged(case.original))
-        values["again"].append(case.judged(engine.trained(config, case.splits, seed, "retrain again")[0]))
-        for name in OBJECTIVES:
-            run = case, name, *search.setting(best[name])
-            values[name].append(case.attempt(lambda run=run: forget(*run)))
-            bar.update()
+        for name in labels:
+            about = {"seed": seed, "objective": name, "best": best.get(name)}
+            make = functools.partial(_judged, work, seed, name, best)
+            values[name].append(work.part(f"seed-{seed}-{name}".replace(" ", "-"), about, make))
+            bar.update(name in OBJECTIVES)
     models = per_example.LEAST if quick else MODELS
     found = {"labels": labels, "grid": grid, "search_seeds": searched_on, "best": best, "values": values}
-    return described(config), {**found, "models": models, "attacks": attacked(config, best, models, bar)}
+    found |= {"models": models, "attacks": attacked(work, best, models, bar)}
+    return described(config), {**found, "seconds": work.seconds, "mib": work.mib}
+
+
+def _gaps(work, seed, name, points, steps):
+    """For each point of the grid AG after each of some numbers of steps, None where the run diverged."""
+    case, found = under(work.case(seed), OBJECTIVES[name][2]), []
+    for point in points:
+        gaps = {}
+        for part in case.experiment.unlearning().runs(steps):
+            run = functools.partial(forget, case, name, Settings(*point), max(part))
+            gaps |= search.gaps_along(case.gap, part, run)
+        found.append([gaps[n] if math.isfinite(gaps[n]) else None for n in steps])
+    return found
+
+
+def _judged(work, seed, name, best):
+    """Metrics of one network of a seed: of OBJECTIVES, "original", "retrain" or "again", another Retrain."""
+    case = work.case(seed)
+    if name in OBJECTIVES:
+        return case.attempt(lambda: forget(case, name, *search.setting(best[name])))
+    if name == "retrain":
+        return case.target
+    return case.judged(case.original if name == "original" else work.network(seed, "retrain again"))
 
 
 def compared(data, name, measure, against="oeu"):
@@ -193,7 +224,7 @@ def markdown(data):
         "AUC: percent, a mean\nover samples; KLOM: nats; own: models of the same objective that forgot others and never"
         " saw the sample."
     )
-    return "\n\n".join([*parts, caption])
+    return "\n\n".join([*parts, caption + cost(data)])
 
 
 def _values(data):
@@ -212,10 +243,12 @@ def _values(data):
 
 def _attacks(data):
     """A row a name: told from Retrain, and from models of its own that forgot other samples."""
-    rows = [["an attack that knows the sample", *TOLD]]
+    own = data["attacks"]["own"]["retrain"]  # on digits one knows which labels are wrong, on images what is memorized
+    told = {title: of for title, of in TOLD.items() if own is None or of[2] in own}
+    rows = [["an attack that knows the sample", *told]]
     for name in data["attacks"]["retrain"]:
         row = [data["labels"][name] + " (the floor)" * (name == "retrain")]
-        for key, reference, group in TOLD.values():
+        for key, reference, group in told.values():
             found, digits = data["attacks"][reference][name], 1 if key == "sample auc" else 2
             value, low, high = found[group][key] if found and group in found else [None] * 3
             row.append("–" if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")

@@ -9,26 +9,28 @@ the floor, since for networks with one training set membership is a coin, and th
 """
 
 import dataclasses
-import time
+import functools
 
 import numpy as np
 import torch
 
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Splits, split_at, stream
-from ..lab import engine, figures, results, search, tables
+from ..lab import engine, search
 from ..lab.baselines import Settings
-from ..lab.experiment import described
+from ..lab.experiment import Digits, described
 from ..lab.options import LABELS
 from ..lab.training import predictions
 from . import STUDIES, likelihood_ratio
 from .loop import under
 from .per_example_views import figure, markdown
-from .study import document, peak_memory
+
+__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
 QUESTION = STUDIES["per-example"]
 REPORTED_SEEDS = tuple(range(1, 65))  # a model each
 METHODS = ("oeu", "oeu_no_projection", "qmul", "rl", "salun", "ft", "ga")
+IMAGE_METHODS = ("oeu", "qmul", "rl")
 QUICK_METHODS = ("oeu", "ft")
 NO_PROJECTION = Settings(0.1, 0.1), 40  # of the digits: what the search of `variants` chose
 DATA_SEED = 0  # of splits, wrong labels, pool and halves: one data set, many models
@@ -39,45 +41,28 @@ CURVE = tuple(np.geomspace(1e-4, 1, 41)[:-1].round(6).tolist())
 MEMORIZED = 0.5  # the least memorization estimate of images that count as memorized
 
 
-def collect(seeds, config, quick, bar):
-    """(config, found) for the document, on the digits.  seeds: a model each, an even number, blocks in their order."""
-    methods = QUICK_METHODS if quick else METHODS
-    settings = {**search.load_settings(config.max_steps), "oeu_no_projection": NO_PROJECTION}
+def collect(seeds, config, quick, bar, work):
+    """(config, found) for the document.  seeds: a model each, an even number, blocks in their order."""
+    if isinstance(config, Digits):
+        methods = QUICK_METHODS if quick else METHODS
+        settings = {**search.load_settings(config.max_steps), "oeu_no_projection": NO_PROJECTION}
+    else:
+        methods = QUICK_METHODS if quick else IMAGE_METHODS
+        settings = work.tuned(methods, 2 if quick else None)
     runs = {name: (name, *settings[name]) for name in methods}
-    return _found(config, runs, evidence(seeds, config, runs, bar))
-
-
-def images(out_dir, experiment, source, seeds=tuple(range(1, 17)), methods=METHODS, max_steps=None, progress=True):
-    """The study on images: per-example.json, .md and .png in a folder, and a file for each model, made once.
-
-    out_dir: the folder; whatever stops it, the same call goes on where it was; experiment: `Experiment`; source: as in
-    `Experiment.load`; seeds: a model each, an even number; methods: names, at the settings of `table_settings.json`;
-    max_steps: they take no more.
-    Returns what `study.run` returns.
-    """
-    out_dir, seeds = results.output_directory("out_dir", out_dir), engine.checked_seeds(seeds)
-    chosen = results.read_json(tables.SETTINGS_FILE)["rules"]["true"]
-    runs = {name: (name, *search.setting(chosen[name]["best"], max_steps)) for name in methods}
-    with engine.one_thread(), engine.progress_bar(0, progress, "models") as bar:
-        config, found = _found(experiment, runs, evidence(seeds, experiment, runs, bar, source, out_dir))
-    data = document(QUESTION, config, seeds, found)
-    return figures.written(out_dir, "per-example", data, markdown(data), figure)
-
-
-def _found(experiment, runs, found):
+    found = evidence(seeds, work, runs, bar)
     labels = {"original": LABELS["original"], **{name: LABELS[name] for name in runs}}
     labels["retrain"] = "Retrain (the floor)"
     settings = {name: [vars(setting), steps] for name, (_, setting, steps) in runs.items()}
-    config = {**described(experiment), "settings": settings, "rates": RATES, "curve": CURVE}
+    config = {**described(config), "settings": settings, "rates": RATES, "curve": CURVE}
     return config, {"labels": labels, **found, "attacks": attacks(found, labels)}
 
 
-def evidence(seeds, experiment, runs, bar, source=None, folder=None):
+def evidence(seeds, work, runs, bar):
     """What the models say of the pool, plain data, from which all else is computed.
 
-    seeds, source: as above; runs: {name: (method, `Settings`, steps)}, a method as `engine.forget` takes it, and, if
-    the loop is to run another way, a dict of fields of the experiment; folder:
-    where each model's part is kept and, if it is there, read; None: nowhere.
+    seeds: as above; work: `study.Work`, which has a part for each model; runs: {name: (method, `Settings`, steps)}, a
+    method as `engine.forget` takes it, and, if the loop is to run another way, a dict of fields of the experiment.
     Returns {"members": (M, N) of 0 and 1, "groups": {name: positions in the pool}, "memorization": (N,) estimates in
     [-1, 1], "confidences": {name: M lists of N, or None of a run that diverged}, "metrics": {name: M dicts in percent,
     or None}, "seconds" of processor time, "MiB"}; names are those of the runs, "original" and "retrain".
@@ -85,37 +70,27 @@ def evidence(seeds, experiment, runs, bar, source=None, folder=None):
     """
     if len(seeds) < LEAST or len(seeds) % 2:
         raise ValueError(f"seeds must be an even number of models, at least {LEAST}, got {len(seeds)}")
-    splits = experiment.split(experiment.load(source), DATA_SEED)
+    splits = work.splits(DATA_SEED)
     pool, members = drawn(len(splits.train), 2 * len(splits.forget), len(seeds))
-    identity = results.plain(
-        {"experiment": described(experiment), "runs": {n: [str(r[0]), vars(r[1]), *r[2:]] for n, r in runs.items()}}
-    )
+    of = lambda method: getattr(getattr(method, "func", method), "__name__", method)  # of a partial, a class or a word
+    plan = {name: [of(run[0]), vars(run[1]), *run[2:]] for name, run in runs.items()}
     bar.reset(len(seeds))
     models = []
     for number, (seed, half) in enumerate(zip(seeds, members)):
-        path = None if folder is None else folder / f"model-{number}.json"
-        if path is None or not path.is_file():
-            start = time.process_time()
-            model = _model(_case(experiment, splits, seed, pool, half), runs, splits.train[pool])
-            model |= {"identity": {**identity, "seed": seed}, "seconds": time.process_time() - start, "MiB": peak_memory()}
-            if path is not None:
-                results.write_json(path, results.plain(model))
-                print(f"{path}: {model['seconds']:.0f} s, {model['MiB'] or 0:.0f} MiB at most", flush=True)
-        models.append(model if path is None else results.read_json(path))
-        if models[-1]["identity"] != {**identity, "seed": seed}:
-            raise ValueError(f"{path} must be of this experiment and these settings, it is of others")
+        make = functools.partial(_model, work.experiment, splits, seed, pool, half, runs)
+        models.append(work.part(f"model-{number}", {"runs": plan, "seed": seed}, make))
         bar.update()
     by_name = {key: {n: [m[key][n] for m in models] for n in models[0][key]} for key in ("confidences", "metrics")}
     right = np.array([model["right"] for model in models])
     share = lambda seen: (right * seen).sum(axis=0) / seen.sum(axis=0)
     memorization = share(members) - share(~members)
-    wrong, names = _wrong_labels(experiment, splits, pool), ("wrong label", "right label")
+    wrong, names = _wrong_labels(work.experiment, splits, pool), ("wrong label", "right label")
     if wrong is None:
         wrong, names = memorization >= MEMORIZED, ("memorized", "not memorized")
     groups = {"all": np.ones(len(pool), dtype=bool), names[0]: wrong, names[1]: ~wrong}
     found = {"members": members.astype(int).tolist(), "memorization": memorization.round(4).tolist(), **by_name}
     found["groups"] = {name: np.flatnonzero(group).tolist() for name, group in groups.items() if group.any()}
-    return {**found, "seconds": sum(m["seconds"] for m in models), "MiB": max(m["MiB"] or 0 for m in models) or None}
+    return {**found, "seconds": work.seconds, "MiB": work.mib}
 
 
 def drawn(count, size, models):
@@ -144,8 +119,9 @@ def _case(experiment, splits, seed, pool, half):
     return engine.Case(seed, experiment, mine, original, retrain, {})
 
 
-def _model(case, runs, pool):
+def _model(experiment, splits, seed, pool, half, runs):
     """One model's part of `evidence`; the confidences are rounded before anything is computed from them."""
+    case, pool = _case(experiment, splits, seed, pool, half), splits.train[pool]
     confidences, metrics = {}, {}
     made = {"original": lambda: case.original, "retrain": lambda: case.retrain}
     for name, run in runs.items():

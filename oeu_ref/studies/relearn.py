@@ -16,37 +16,35 @@ et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020,
 
 import copy
 import dataclasses
+import functools
 import time
 
 import numpy as np
 import torch
 
-from .. import boundary
 from ..core.undo import logits_of
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples, stream
-from ..lab import baselines, engine, figures, results, search, tables
-from ..lab.checkpoints import Checkpoint
+from ..lab import baselines, engine, search
 from ..lab.experiment import DEMO, Digits, described
 from ..lab.options import LABELS
 from ..lab.training import UnlearnConfig, as_left, predictions, unlearn
-from ..lab.tuning import chosen
 from ..reference import metrics
 from .relearn_views import figure, markdown
-from .study import document, peak_memory
 
-__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "images", "markdown"]
+__all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
 QUESTION = "Does what was forgotten stay forgotten when a network is trained on without it, or quantized anew?"
 REPORTED_SEEDS = tuple(range(1, 11))
 LOOKS = (0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)  # steps: on digits 16 epochs of the retain set
-IMAGE_LOOKS = (*LOOKS, 181, 256)  # on images of the CPU preset between 3 and 4 epochs
+IMAGE_LOOKS = (0, 2, 4, 8, 16, 32, 64, 128, 256)  # on images of the CPU preset between 3 and 4 epochs
 WAYS = {  # what a network is trained on, and the share of the training's learning rate
     "retain, own rate": ("retain", 1.0),
     "retain, a tenth": ("retain", 0.1),
     "unrelated, a tenth": ("unrelated", 0.1),
     "bits, a tenth": ("bits", 0.1),
 }
+IMAGE_WAYS = tuple(WAYS)[1:]  # at the training's own rate a look says little, and each takes seconds
 VARIANTS = {  # of OEU at its own setting: (label, times its steps, options)
     "oeu, alpha 0": ("OEU without projection", 1, (("alpha", 0.0),)),
     "oeu, alpha 0.5": ("OEU, alpha 0.5", 1, (("alpha", 0.5),)),
@@ -59,83 +57,55 @@ POINTS = 11  # of the straight line between two networks, ends included
 WIDE = 8  # bits, between
 
 
-def collect(seeds, config, quick, bar):
-    """(config, found) for the document on the digits: every network of every seed, trained on in all WAYS."""
-    settings, looks = search.load_settings(config.max_steps), LOOKS[:3] if quick else LOOKS
-    rows = {name: (name, *settings[name], ()) for name in DEMO}
-    rate, steps = settings["oeu"]
-    rows |= {name: ("oeu", rate, times * steps, options) for name, (_, times, options) in VARIANTS.items()}
+def collect(seeds, config, quick, bar, work):
+    """(config, found) for the document: every network of every seed, trained on in all ways."""
+    on_digits = isinstance(config, Digits)
+    ways = {way: WAYS[way] for way in (WAYS if on_digits else IMAGE_WAYS)}
+    looks = (LOOKS if on_digits else IMAGE_LOOKS)[: 3 if quick else None]
+    rows = _rows(work, quick)
     bar.reset(len(seeds) * (len(TRAINED) + len(rows)))
     runs = []
     for seed in seeds:
-        case = engine.prepare(seed, config)
-        models = {"again": engine.trained(config, case.splits, seed, "retrain again")[0]}
-        models |= {"original": case.original, "retrain": case.retrain}
         run = {"seed": seed, "rows": {}}
         for name in (*TRAINED, *rows):
             bar.set_description(f"seed {seed}: {name}")
-            run["rows"][name] = _row(case, name, models, rows, looks, WAYS)
+            method, settings, steps, options = rows.get(name, (name, None, 0, ()))
+            about = {"seed": seed, "method": method, "settings": settings and vars(settings), "steps": steps}
+            about |= {"options": options, "ways": ways, "looks": looks}
+            make = functools.partial(_row, work, seed, name, rows, looks, ways)
+            run["rows"][name] = work.part(f"seed-{seed}-{name}".replace(", ", "-").replace(" ", "-"), about, make)
             bar.update()
         runs.append(run)
-    return {**described(config), "looks": looks}, found_by(rows, WAYS, config, runs)
-
-
-def images(out_dir, experiment, source, seeds, methods=IMAGE_METHODS, ways=tuple(WAYS), looks=IMAGE_LOOKS):
-    """The same on an image experiment, restartable: what is finished is read, what was begun goes on from its epoch.
-
-    out_dir: folder for relearn.json, relearn.md, relearn.png, and seed-<seed> with a file for each network; experiment,
-    source: as `tables.experiment_named` and `Experiment.load` have them; seeds: distinct integers >= 0; methods: names
-    with settings of the package, chosen by AG; ways: names among WAYS; looks: numbers of steps, from 0 up.
-    Returns what `study.run` returns.  Raises as `study.run`, and ValueError for a method without settings.
-    """
-    out, seeds = results.output_directory("out_dir", out_dir), engine.checked_seeds(seeds)
-    tuning, ways = results.read_json(tables.SETTINGS_FILE), [boundary.one_of("ways", way, tuple(WAYS)) for way in ways]
-    rows = {name: (name, *chosen(tuning, "true", name), ()) for name in methods}
-    with engine.one_thread():
-        runs = [_image_run(out, experiment, source, seed, rows, looks, ways) for seed in seeds]
-    found = found_by(rows, {way: WAYS[way] for way in ways}, experiment, runs)
-    data = document(QUESTION, {**described(experiment), "looks": looks}, seeds, found)
-    return figures.written(out, "relearn", data, markdown(data), figure)
-
-
-def _image_run(out, experiment, source, seed, rows, looks, ways):
-    """One seed of `images`."""
-    folder, splits = out / f"seed-{seed}", experiment.split(experiment.load(source), seed)
-    folder.mkdir(exist_ok=True)
-    identity = results.plain({**described(experiment), "seed": seed})
-    models = {}
-    for name, word in (("original", "original"), ("retrain", "retrain"), ("again", "retrain again")):
-        kept = Checkpoint(folder / f"{name}.pt", {**identity, "network": name})
-        models[name] = engine.trained(experiment, splits, seed, word, checkpoint=kept)[0]
-    case, run = engine.Case(seed, experiment, splits, models["original"], models["retrain"], {}), {"seed": seed}
-    run["rows"] = {}
-    for name in (*TRAINED, *rows):
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            results.write_json(path, results.plain(_row(case, name, models, rows, looks, {w: WAYS[w] for w in ways})))
-        run["rows"][name] = results.read_json(path)
-    return run
-
-
-def found_by(rows, ways, experiment, runs):
-    """What a document says of how `runs` were made, and the runs; rows: {name: (method, settings, steps, options)}."""
     labels = TRAINED | {name: VARIANTS[name][0] if name in VARIANTS else LABELS[name] for name in rows}
     settings = {n: {**dataclasses.asdict(s), "steps": steps} for n, (_, s, steps, _) in rows.items()}
-    own = experiment.training().learning_rate
-    rates = {way: own * share for way, (_, share) in ways.items()}
-    return {"labels": labels, "settings": settings, "rates": rates, "peak_mib": peak_memory(), "runs": runs}
+    rates = {way: config.training().learning_rate * share for way, (_, share) in ways.items()}
+    found = {"labels": labels, "settings": settings, "rates": rates, "peak_mib": work.mib, "runs": runs}
+    return {**described(config), "looks": looks}, found
 
 
-def _row(case, name, models, rows, looks, ways):
+def _rows(work, quick):
+    """{name: (method, settings, steps, options)} of what unlearns, at settings that were chosen by AG."""
+    if not isinstance(work.experiment, Digits):
+        return {name: (name, *one, ()) for name, one in work.tuned(IMAGE_METHODS, 2 if quick else None).items()}
+    settings = search.load_settings(work.experiment.max_steps)
+    rate, steps = settings["oeu"]
+    variants = {name: ("oeu", rate, times * steps, options) for name, (_, times, options) in VARIANTS.items()}
+    return {name: (name, *settings[name], ()) for name in DEMO} | variants
+
+
+def _row(work, seed, name, rows, looks, ways):
     """One network: what lies between it and the original, and its curves; None if its method diverged."""
+    case = work.case(seed)
+    model = {"original": case.original, "retrain": case.retrain}.get(name)
+    model = work.network(seed, "retrain again") if name == "again" else model
     start = time.process_time()
-    if name not in models:
+    if model is None:
         method, settings, steps, options = rows[name]
         try:
-            models = {name: engine.forget(case, method, settings, steps, options=options)[0]}
+            model = engine.forget(case, method, settings, steps, options=options)[0]
         except NonFiniteError:
             return None
-    model, parts = models[name], {part: getattr(case.splits, part) for part in ("retain", "forget")}
+    parts = {part: getattr(case.splits, part) for part in ("retain", "forget")}
     wide, back = requantized(model, case.splits.retain.inputs[: case.experiment.retain_batch])
     look, data = Look(case), {"unrelated": shuffled(case.splits.validation, stream(case.seed, "pixels"))}
     looks_of = {"unrelated": lambda network: anew(case, network, look)}

@@ -1,10 +1,12 @@
 """When to stop: where do four rules end OEU, and what would the best step in hindsight have been?
 
-No rule sees Retrain or a test sample; the mean gap to Retrain (AG) says afterwards what its choice was worth.
+No rule sees Retrain or a test sample; the mean gap to Retrain (AG) says afterwards what its choice was worth. On images
+a look takes longer than the steps between two: every fifth step is looked at, and hindsight knows no others.
 """
 
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -12,8 +14,9 @@ from ..core.stop_rule import mean_entropy
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, figures, results
 from ..lab.baselines import Settings
-from ..lab.experiment import described
+from ..lab.experiment import Digits, described
 from ..own.stop import IDEAL, GuardedStop
+from .study import cost
 
 QUESTION = "Where do stop rules end OEU, and what would the best step in hindsight have been?"
 REPORTED_SEEDS = (1, 2, 3)
@@ -24,6 +27,12 @@ SETTINGS = {  # learning rate, beta, momentum, and the steps that are looked at
     "1, beta 1 (a wreck)": (Settings(1.0, 1.0, 0.9, 0.0), 20),
     "0.001, beta 1 (too slow)": (Settings(0.001, 1.0, 0.9, 0.0), 40),
 }
+IMAGE_SETTINGS = {  # what the search for the tables chose, and what an engineer at the door would take
+    "0.03, beta 1": (Settings(0.03, 1.0), 80),
+    "0.03, beta 0.3": (Settings(0.03, 0.3, 0.9, 0.0), 80),
+    "0.01, beta 0.3": (Settings(0.01, 0.3, 0.9, 0.0), 80),
+}
+IMAGE_EVERY = 5  # steps between two looks
 RULES = {
     "entropy": "mean entropy (`EntropyStop`)",
     "auc": "AUC at least 50",
@@ -33,29 +42,36 @@ RULES = {
 }
 
 
-def collect(seeds, config, quick, bar):
+def collect(seeds, config, quick, bar, work):
     """(config, found): "stops"[setting][rule] has a dict a seed, status, step, and FA, RA, TA, AG there; "retrain"."""
-    settings = {name: (s, 2 if quick else steps) for name, (s, steps) in SETTINGS.items()}
+    chosen, every = (SETTINGS, 1) if isinstance(config, Digits) else (IMAGE_SETTINGS, IMAGE_EVERY)
+    settings = {name: (s, 2 if quick else steps) for name, (s, steps) in chosen.items()}
     bar.reset(len(settings) * len(seeds))
     stops, retrain = {name: {rule: [] for rule in RULES} for name in settings}, []
     for seed in seeds:
-        case = engine.prepare(seed, config)
-        retrain.append(case.target)
+        target = work.part(f"seed-{seed}-retrain", {"seed": seed}, lambda seed=seed: work.case(seed).target)
+        retrain.append(target)
         for name, (setting, steps) in settings.items():
-            for rule, end in _ends(case, setting, steps).items():
+            about = {"seed": seed, "settings": vars(setting), "steps": steps, "every": every}
+            run = functools.partial(lambda seed, *run: _ends(work.case(seed), *run), seed, setting, steps, every)
+            file = f"seed-{seed}-{name}".replace(", ", "-").replace(" ", "-")
+            for rule, end in work.part(file, about, run).items():
                 stops[name][rule].append(end)
             bar.update()
     plain = {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in settings.items()}
-    return {**described(config), "settings": plain}, {"labels": RULES, "stops": stops, "retrain": retrain}
+    found = {"labels": RULES, "stops": stops, "retrain": retrain, "seconds": work.seconds, "mib": work.mib}
+    return {**described(config), "settings": plain, "every": every}, found
 
 
-def _ends(case, setting, steps):
-    """{rule: where it ends one run}: None where it never does."""
+def _ends(case, setting, steps, every=1):
+    """{rule: where it ends one run}: None where it never does; every: steps between two looks."""
     splits, model = case.splits, copy.deepcopy(case.original)
     guard = GuardedStop(model, splits.forget, splits.retain, splits.validation, max_steps=steps)
     ends = dict.fromkeys(RULES)
 
     def look(network, step, report=None):
+        if step % every and step < steps:
+            return
         guard.model = network
         now = {**guard.measure(), "step": step}
         values = {key: value for key, value in case.judged(network).items() if key in ("FA", "RA", "TA", "AG")}
@@ -90,11 +106,13 @@ def markdown(data):
             rows.append([name, data["labels"][rule], _statuses(ends), step, *means])
     target = np.mean([values["FA"] for values in data["retrain"]])
     seeds = ", ".join(map(str, data["seeds"]))
+    every = data["config"].get("every", 1)
+    looked = f" Every {every} steps are looked at." if every > 1 else ""
     caption = (
         "Learning rate and weight of OEU, momentum 0.9; what the network is where a rule ends the run. FA, RA, TA in "
         f"percent, AG in points,\nmeans over seeds {seeds}, those on which the rule ended. FA of Retrain: {target:.1f}."
     )
-    return results.aligned(rows, left=3) + "\n\n" + caption
+    return results.aligned(rows, left=3) + "\n\n" + caption + looked + cost(data)
 
 
 def _statuses(ends):
@@ -105,8 +123,8 @@ def _statuses(ends):
 def figure(data):
     """AG where each rule ends, one panel a setting; a cross where it gave up or spent its budget."""
     drawn = figures.new_figure(11, 2.6)
-    rules = list(data["labels"])
-    for axes, (name, by_rule) in zip(drawn.subplots(1, len(data["stops"]), sharey=True), data["stops"].items()):
+    rules, panels = list(data["labels"]), drawn.subplots(1, len(data["stops"]), sharey=True, squeeze=False)[0]
+    for axes, (name, by_rule) in zip(panels, data["stops"].items()):
         for height, rule in enumerate(rules):
             for end in by_rule[rule]:
                 if end is not None:

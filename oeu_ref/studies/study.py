@@ -1,30 +1,125 @@
-"""What all studies share: the frame around what one collects, the document, and the three files."""
+"""What all studies share: the frame around what one collects, the networks and files it goes on from, the document."""
 
+import dataclasses
+import functools
+import math
 import sys
+import time
 
 import numpy as np
 
-from ..lab import engine, figures, results
-from ..lab.experiment import QUICK, Digits
-from . import load
+from .. import boundary, files
+from ..lab import engine, figures, results, tables
+from ..lab.cells import Cell, load_model
+from ..lab.checkpoints import difference
+from ..lab.experiment import QUICK, Digits, described
+from ..lab.jobs import run_cells
+from ..lab.tuning import chosen
+from . import ON_IMAGES, load
+
+SMALL = {"epochs": 1, "train_size": 500, "validation_size": 100, "test_size": 100}  # of a quick run on images
 
 
-def run(name, out_dir, seeds=None, quick=False, progress=True):
+def run(name, out_dir, seeds=None, quick=False, progress=True, experiment=None, runner=None):
     """Run a study and write NAME.json, NAME.md and NAME.png.
 
     name: a key of `oeu_ref.studies.STUDIES`; out_dir: directory for the three files, made if need be; seeds: distinct
-    integers >= 0, None: the study's REPORTED_SEEDS; quick: few epochs, steps and cases, to see that everything works,
-    the figures mean nothing; progress: show a bar on stderr, if a terminal.
+    integers >= 0, None: the study's REPORTED_SEEDS, on images from 1 to what ON_IMAGES says; quick: few images, epochs,
+    steps and cases, to see that everything works, the figures mean nothing; progress: show a bar on stderr, if a
+    terminal; experiment: `Experiment`, None: the digits; runner: `cells.Runner` of images, whose folder may be a
+    table's: networks of both are the same.
+    Studies of ON_IMAGES keep what is finished in a folder NAME of out_dir, and the same call goes on from there.
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
-    Raises TypeError or ValueError, naming the argument, for bad seeds or a directory that cannot be written to.
+    Raises TypeError or ValueError, naming the argument, for bad seeds, a directory that cannot be written to or holds
+    parts of other settings, or images where the study has no form for them.
     """
-    study = load(name)
-    seeds = engine.checked_seeds(study.REPORTED_SEEDS if seeds is None else seeds)
+    study, folder = load(name), f"{name}-quick" if quick else name
+    if experiment is None:
+        experiment, usual = QUICK if quick else Digits(), study.REPORTED_SEEDS
+    else:
+        boundary.one_of("study", name, tuple(ON_IMAGES))
+        sizes = {n: min(size, getattr(experiment, n) or size) for n, size in SMALL.items() if quick}
+        experiment, usual = dataclasses.replace(experiment, **sizes), range(1, ON_IMAGES[name] + 1)
+    seeds = engine.checked_seeds(usual if seeds is None else seeds)
     out_dir = results.output_directory("out_dir", out_dir)
+    work = (Work(experiment, out_dir / folder, runner),) if name in ON_IMAGES else ()
     with engine.one_thread(), engine.progress_bar(0, progress, "runs") as bar:
-        config, found = study.collect(seeds, QUICK if quick else Digits(), quick, bar)
+        config, found = study.collect(seeds, experiment, quick, bar, *work)
     data = document(study.QUESTION, config, seeds, found)
     return figures.written(out_dir, name, data, study.markdown(data), study.figure)
+
+
+class Work:
+    """The networks that a study starts from, and what it has finished, each part a file.
+
+    experiment: `Digits` or `Experiment`; folder: for the parts, None: they are not kept; runner: `cells.Runner`, in
+    whose folder the networks of images are trained, as cells; None, on digits: each time anew.
+    seconds, mib: processor time of all parts, those read too, and most memory of any; None where no system says so.
+    """
+
+    def __init__(self, experiment, folder=None, runner=None):
+        self.experiment, self.folder, self.runner, self.seconds, self.mib = experiment, folder, runner, 0.0, None
+        self.case = functools.lru_cache(maxsize=1)(self.case)
+
+    def splits(self, seed):
+        """The data of a seed, `Splits`."""
+        return self.experiment.split(self.experiment.load(self.runner and self.runner.source), seed)
+
+    def case(self, seed):
+        """`engine.Case` of a seed: its data, original and Retrain."""
+        networks = [self.network(seed, name) for name in ("original", "retrain")]
+        return engine.Case(seed, self.experiment, self.splits(seed), *networks, {})
+
+    def network(self, seed, name):
+        """A trained network, in eval mode; name: "original", "retrain" or "retrain again", of other random numbers."""
+        if self.runner is None:
+            return engine.trained(self.experiment, self.splits(seed), seed, name)[0]
+        cell = Cell(seed, name, keep=True)
+        with files.alone(self.runner.out, busy="wait"):  # another study may be training there
+            run_cells(self.runner, self.experiment, [cell])
+        return load_model(cell.path(self.runner.out).with_suffix(".pt"))
+
+    def tuned(self, methods, most=None):
+        """{method: (`Settings`, steps)} of images as in a table: chosen by AG, steps by passes over the forget set.
+
+        most: steps, None: as many as there are.
+        """
+        tuning = results.read_json(tables.SETTINGS_FILE)
+        passes = len(self.splits(0).forget) / self.experiment.forget_batch
+        passes /= tuning["forget_size"] / tuning["experiment"]["forget_batch"]
+        cut = lambda steps: max(1, min(round(steps * passes), most or math.inf))
+        return {name: (best, cut(steps)) for name in methods for best, steps in [chosen(tuning, "true", name)]}
+
+    def part(self, name, about, make):
+        """What make() returns, plain data: read where it is kept already, else kept, its time and memory printed.
+
+        name: the file's, without its ending; about: dict of plain data, all that it depends on besides the experiment.
+        Raises ValueError, naming the file, if that is of another experiment or about something else.
+        """
+        of = results.plain({"experiment": described(self.experiment), **about})
+        path, start = self.folder and self.folder / f"{name}.json", time.process_time()
+        if path is not None and path.is_file():
+            part = results.read_json(path)
+        else:
+            found = make()
+            part = {"of": of, "found": found, "seconds": time.process_time() - start, "mib": peak_memory()}
+            part = results.plain(part)
+            if path is not None:
+                results.write_json(path, part)
+                print(f"{path}: {part['seconds']:.0f} s, {part['mib'] or 0:.0f} MiB at most", flush=True)
+        if part["of"] != of:
+            made = difference(part["of"], of)
+            raise ValueError(f"{path} must be of this run, it is of another ({made}): choose another folder")
+        self.seconds, self.mib = self.seconds + part["seconds"], max(self.mib or 0, part["mib"] or 0) or None
+        return part["found"]
+
+
+def cost(data):
+    """What a study took, in words, from "seconds" and "mib" of its document; nothing where it has none."""
+    if "seconds" not in data:
+        return ""
+    memory = f", at most {data['mib']:.0f} MiB" if data["mib"] else ""
+    return f"\n{data['seconds'] / 60:.0f} minutes of one core{memory}."
 
 
 def document(question, config, seeds, found):

@@ -17,7 +17,7 @@ from oeu_ref.lab.experiment import QUICK
 from oeu_ref.lab.training import predictions
 from oeu_ref.studies import likelihood_ratio, objective, per_example
 from oeu_ref.studies.loop import under
-from oeu_ref.studies.study import run
+from oeu_ref.studies.study import Work, run
 
 CLASSES, SETTINGS = 3, Settings(0.1, 0.5, 0.0, 0.0)
 
@@ -145,9 +145,9 @@ def test_the_attack_meets_each_objective_run_its_own_way(monkeypatch):
     """At its own settings, as OBJECTIVES says; what is kept of the attack is of what is told."""
     best = {name: {"learning_rate": 0.1, "weight": 1.0 + i, "steps": 2} for i, name in enumerate(objective.OBJECTIVES)}
     runs, judged = {}, {"all": {"klom": 1, "sample auc": 2, "F": 3, "tpr": 4}, "right label": {}}
-    monkeypatch.setattr(per_example, "evidence", lambda seeds, config, asked, bar: runs.update(asked) or len(seeds))
+    monkeypatch.setattr(per_example, "evidence", lambda seeds, work, asked, bar: runs.update(asked) or len(seeds))
     monkeypatch.setattr(per_example, "attacks", lambda found, names: {"own": {n: judged for n in names}, "models": {}})
-    found = objective.attacked(QUICK, best, 8, None)
+    found = objective.attacked(Work(QUICK), best, 8, None)
     for i, (name, (_, method, way)) in enumerate(objective.OBJECTIVES.items()):
         made, settings, steps, run_way = runs[name]
         assert (settings, steps, run_way) == (Settings(0.1, 1.0 + i), 2, way)
@@ -160,7 +160,7 @@ def test_a_run_of_the_evidence_may_be_of_another_loop():
     plain = ("oeu", Settings(0.1, 1.0), 2)
     runs = {"plain": plain, "anew": (*plain, objective.ANEW)}
     with engine.progress_bar(0, False) as bar:
-        found = per_example.evidence(range(1, 7), QUICK, runs, bar)["confidences"]
+        found = per_example.evidence(range(1, 7), Work(QUICK), runs, bar)["confidences"]
     splits = QUICK.split(QUICK.load(), per_example.DATA_SEED)
     pool, members = per_example.drawn(len(splits.train), 2 * len(splits.forget), 6)
     case = per_example._case(QUICK, splits, 1, pool, members[0])
@@ -198,3 +198,30 @@ def test_the_tables_are_made_of_the_json_alone(written):
     data["values"]["aimed"], data["attacks"]["own"]["aimed"] = [None, None], None
     text = objective.markdown(data)
     assert "entropy up to a target (2 diverged)" in text and objective.figure(data) is not None
+
+
+def test_a_search_goes_on_where_it_was_and_is_of_this_grid(tmp_path, tiny, monkeypatch, capsys):
+    """On images: a kept part is read, a missing one is made to the same figures; a diverged point is null in it."""
+    experiment, runner = tiny(tmp_path)
+    how = {"seeds": (1, 2), "quick": True, "progress": False, "experiment": experiment, "runner": runner}
+    first = run("objective", tmp_path, **how)
+    assert "minutes of one core" in first["table"] and "search-101-falling.json: " in capsys.readouterr().out
+    parts, before = tmp_path / "objective-quick", results.read_json(first["json"])
+    gaps = results.read_json(parts / "search-101-falling.json")["found"]
+    case = under(Work(experiment, None, runner).case(101), objective.FALLING)
+    network = objective.forget(case, "falling", Settings(0.1, 1.0), 2)
+    assert gaps[1][0] == pytest.approx(case.gap(network)) and np.shape(gaps) == (2, 2)
+    for name in ("search-101-falling", "seed-2-again", "model-4"):
+        (parts / f"{name}.json").unlink()
+    monkeypatch.setattr(engine, "forget", lambda *given, kept=engine.forget: _only_falling_or_of_a_model(kept, *given))
+    again = results.read_json(run("objective", tmp_path, **how)["json"])
+    assert {**again, "seconds": 0, "mib": 0} == {**before, "seconds": 0, "mib": 0}
+    with pytest.raises(ValueError, match="search-101-oeu.json must be of this run"):
+        monkeypatch.setattr(objective, "QUICK_GRID", {**objective.QUICK_GRID, "weight": (0.3, 2.0)})
+        run("objective", tmp_path, **how)
+
+
+def _only_falling_or_of_a_model(kept, case, *given):
+    """`engine.forget`; what is not asked for again is not run again: of seed 101 all but one objective."""
+    assert case.seed == 5 or case.experiment.schedule == "linear" and not case.experiment.recalibrated
+    return kept(case, *given)

@@ -10,9 +10,9 @@ import torch
 
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import engine, results, search
-from oeu_ref.lab.experiment import QUICK, Experiment
+from oeu_ref.lab.experiment import QUICK
 from oeu_ref.studies import likelihood_ratio, per_example
-from oeu_ref.studies.study import run
+from oeu_ref.studies.study import Work, run
 
 EVERYONE = {"all": np.ones(60, dtype=bool)}
 
@@ -230,48 +230,42 @@ def test_what_is_made_is_read_and_what_is_of_other_settings_is_refused(tmp_path,
     made = per_example._model
     with monkeypatch.context() as patch, engine.one_thread():
         patch.setattr(engine, "forget", diverges)
-        first = per_example.evidence(SEEDS, QUICK, runs, bar, folder=tmp_path)
+        first = per_example.evidence(SEEDS, Work(QUICK, tmp_path), runs, bar)
     assert "model-0.json: " in capsys.readouterr().out
     assert first["confidences"]["ft"] == [None] * 6 and per_example.attacks(first, ["ft"])["own"]["ft"] is None
     (tmp_path / "model-3.json").unlink()
     count = []
     monkeypatch.setattr(per_example, "_model", lambda *given: count.append(1) or made(*given))
     with engine.one_thread():
-        second = per_example.evidence(SEEDS, QUICK, runs, bar, folder=tmp_path)
+        second = per_example.evidence(SEEDS, Work(QUICK, tmp_path), runs, bar)
     assert (
         len(count) == 1
         and [found is None for found in second["confidences"]["ft"]] == [True] * 3 + [False] + [True] * 2
     )
     assert second["confidences"]["original"] == first["confidences"]["original"]
-    with pytest.raises(ValueError, match="model-0.json must be of this experiment"):
-        per_example.evidence(SEEDS, QUICK, {"ft": ("ft", settings["ft"][0], 3)}, bar, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"model-0.json must be of this run, .*runs"):
+        per_example.evidence(SEEDS, Work(QUICK, tmp_path), {"ft": ("ft", settings["ft"][0], 3)}, bar)
     for seeds in ((1, 2), (1, 2, 3, 4, 5, 6, 7)):
         with pytest.raises(ValueError, match="seeds must be an even number"):
-            per_example.evidence(seeds, QUICK, runs, bar)
+            per_example.evidence(seeds, Work(QUICK), runs, bar)
 
 
-def test_images_are_split_by_what_a_network_loses_that_did_not_see_them(tmp_path):
+def test_images_are_split_by_what_a_network_loses_that_did_not_see_them(tmp_path, tiny):
     """On images nobody said which labels are wrong: memorization is estimated from the originals, of labels drawn at
     random here; the document is made again from the files of the models alone."""
-    generator = np.random.default_rng(0)
-    arrays = {}
-    for part, count in (("train", 160), ("test", 40)):
-        arrays[f"x_{part}"] = generator.integers(0, 256, (count, 8, 8, 3)).astype(np.uint8)
-        arrays[f"y_{part}"] = generator.integers(0, 3, count)
-    np.savez(tmp_path / "tiny.npz", **arrays)
-    source = {"data_root": str(tmp_path), "cache_dir": None, "download": False}
-    shape = {"dataset": "tiny", "validation_size": 40, "width": 4, "epochs": 8, "batch_size": 32, "augmented": False}
-    given = (tmp_path / "out", Experiment(**shape), source, SEEDS, ("oeu", "ft"), 2, False)
-    written = per_example.images(*given)
-    data = results.read_json(written["json"])
-    models = [results.read_json(tmp_path / "out" / f"model-{number}.json") for number in range(6)]
-    members = np.array(data["members"], dtype=bool)
-    assert members.shape == (6, 24) and data["config"]["settings"]["oeu"][1] == 2
-    for n, estimate in enumerate(data["memorization"]):
+    experiment, runner = tiny(tmp_path, width=4, epochs=8, batch_size=32, train_size=120)
+    bar = engine.progress_bar(0, False)
+    with engine.one_thread():
+        config, found = per_example.collect(SEEDS, experiment, False, bar, Work(experiment, tmp_path, runner))
+        again = per_example.collect(SEEDS, experiment, False, bar, Work(experiment, tmp_path, runner))
+    assert (config, found) == again and set(found["labels"]) == {"original", "oeu", "qmul", "rl", "retrain"}
+    models = [results.read_json(tmp_path / f"model-{number}.json")["found"] for number in range(6)]
+    members = np.array(found["members"], dtype=bool)
+    # 40 steps for 1000 images to forget, of which 128 make a batch, are a step for 12
+    assert members.shape == (6, 24) and config["settings"]["oeu"][1] == 1
+    for n, estimate in enumerate(found["memorization"]):
         seen = [models[m]["right"][n] for m in range(6) if members[m, n]]
         unseen = [models[m]["right"][n] for m in range(6) if not members[m, n]]
         assert estimate == pytest.approx(sum(seen) / 3 - sum(unseen) / 3, abs=1e-4)
-        assert (n in data["groups"]["memorized"]) == (estimate >= per_example.MEMORIZED)
-        assert (n in data["groups"]["not memorized"]) == (estimate < per_example.MEMORIZED)
-    before = written["json"].read_bytes()
-    assert per_example.images(*given)["json"].read_bytes() == before
+        assert (n in found["groups"]["memorized"]) == (estimate >= per_example.MEMORIZED)
+        assert (n in found["groups"]["not memorized"]) == (estimate < per_example.MEMORIZED)

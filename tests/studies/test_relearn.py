@@ -1,17 +1,18 @@
 """Does what was forgotten stay forgotten? The study that trains unlearned networks on."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import engine, results, tables
+from oeu_ref.lab import engine, results
 from oeu_ref.lab.experiment import Digits
 from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.studies import relearn, relearn_views
-from oeu_ref.studies.study import interval, run
+from oeu_ref.studies.study import Work, interval, run
 
 LOOKS = (0, 1, 2, 4, 8, 16)
 
@@ -206,25 +207,22 @@ def test_the_tables_are_made_of_the_json_alone(written):
     assert "GA (gradient ascent) (2 diverged) |          – |" in relearn.markdown(data)
 
 
-def test_images_take_the_same_way_and_go_on_where_they_were(tmp_path):
-    """A network made already is read, not made again; what is missing is made, to the same figures."""
-    rng = np.random.default_rng(0)
-    arrays = {f"x_{p}": rng.integers(0, 256, (n, 8, 8, 3), np.uint8) for p, n in (("train", 80), ("test", 20))}
-    arrays |= {f"y_{p}": np.arange(n) % 10 for p, n in (("train", 80), ("test", 20))}
-    (tmp_path / "data").mkdir()
-    np.savez(tmp_path / "data" / "cifar10.npz", **arrays)
-    small = {"train_size": 60, "validation_size": 20, "test_size": 20, "width": 2, "epochs": 1}
-    experiment = tables.experiment_named("cifar10-10", "cpu", **small)
-    source = {"data_root": tmp_path / "data", "cache_dir": tmp_path / "cache", "download": False}
-    how = {"methods": ("oeu",), "ways": ("retain, own rate", "bits, a tenth"), "looks": (0, 1, 2)}
-    first = relearn.images(tmp_path / "out", experiment, source, (1,), **how)
-    data = results.read_json(first["json"])
-    assert list(data["runs"][0]["rows"]) == [*relearn.TRAINED, "oeu"]
-    assert "FA wrong" not in first["table"] and first["picture"] is not None
-    kept = tmp_path / "out" / "seed-1"
-    results.write_json(kept / "again.json", data["runs"][0]["rows"]["retrain"])
-    (kept / "oeu.json").unlink()
-    again = results.read_json(relearn.images(tmp_path / "out", experiment, source, (1,), **how)["json"])
-    rows, before = again["runs"][0]["rows"], data["runs"][0]["rows"]
-    assert rows["again"] == before["retrain"]
-    assert {**rows["oeu"], "seconds": 0} == {**before["oeu"], "seconds": 0}
+def test_on_images_each_network_is_trained_on_and_what_is_finished_is_read(tmp_path, tiny, monkeypatch):
+    """What a part holds is what the network shows, looked at before anything is done to it; a part that is missing is
+    made anew, to the same figures, and its networks are not."""
+    experiment, runner = tiny(tmp_path)
+    how = {"seeds": (1,), "quick": True, "progress": False, "experiment": experiment, "runner": runner}
+    data = results.read_json(run("relearn", tmp_path, **how)["json"])
+    before, parts = data["runs"][0]["rows"], tmp_path / "relearn-quick"
+    assert list(before) == [*relearn.TRAINED, *relearn.IMAGE_METHODS] and "FA wrong" not in before["oeu"]["now"]
+    assert list(before["oeu"]["curves"]) == list(relearn.IMAGE_WAYS) and data["config"]["looks"] == [0, 2, 4]
+    work = Work(dataclasses.replace(experiment, epochs=1), None, runner)
+    assert before["retrain"]["now"] == relearn.Look(work.case(1))(work.network(1, "retrain"))
+    assert before["again"]["now"] == relearn.Look(work.case(1))(work.network(1, "retrain again"))
+    assert before["again"]["latent"] != before["retrain"]["latent"]
+    (parts / "seed-1-oeu.json").unlink()
+    made = []
+    monkeypatch.setattr(engine, "trained", lambda *_, **__: pytest.fail("a network was trained again"))
+    monkeypatch.setattr(relearn, "_row", lambda *given, row=relearn._row: made.append(given[2]) or row(*given))
+    rows = results.read_json(run("relearn", tmp_path, **how)["json"])["runs"][0]["rows"]
+    assert made == ["oeu"] and {**rows["oeu"], "seconds": 0} == {**before["oeu"], "seconds": 0}

@@ -11,7 +11,7 @@ from oeu_ref.lab.experiment import Digits
 from oeu_ref.lab.training import TrainConfig
 from oeu_ref.own.stop import GuardedStop
 from oeu_ref.studies import stop
-from oeu_ref.studies.study import run
+from oeu_ref.studies.study import Work, run
 
 
 def test_the_table_is_made_of_the_json_alone(tmp_path):
@@ -55,3 +55,31 @@ def test_a_rule_ends_where_it_would_end_a_run_of_its_own(memorized):
     gaps = []
     engine.forget(memorized, "oeu", setting, 25, lambda model, *_: gaps.append(memorized.gap(model)))
     assert ends["hindsight"]["AG"] == min(gaps) == gaps[ends["hindsight"]["step"] - 1]
+
+
+def test_on_images_every_fifth_step_is_looked_at_and_a_part_that_is_kept_is_read(tmp_path, tiny, monkeypatch):
+    """Each rule ends at a look; the networks of a seed, and what is finished, are made once."""
+    experiment, runner = tiny(tmp_path)
+    monkeypatch.setattr(stop, "IMAGE_SETTINGS", {"0.03, beta 1": (Settings(0.03, 1.0), 12)})
+    seen, made = [], stop._ends
+    monkeypatch.setattr(
+        engine.Case, "judged", lambda case, model, judged=engine.Case.judged: seen.append(1) or judged(case, model)
+    )
+    how = {"seeds": (1, 2), "progress": False, "experiment": experiment, "runner": runner}
+    first = run("stop", tmp_path, **how)
+    data, text = results.read_json(first["json"]), first["table"]
+    assert len(seen) == 2 * 4 and "Every 5 steps are looked at" in text and "minutes of one core" in text
+    ends = [end for by_rule in data["stops"].values() for ends in by_rule.values() for end in ends if end]
+    assert {end["step"] for end in ends} <= {0, 5, 10, 12} and [
+        len(v) for v in data["stops"]["0.03, beta 1"].values()
+    ] == [2] * 5
+    case = Work(experiment, None, runner).case(2)
+    assert data["retrain"][1] == case.target
+    guarded = data["stops"]["0.03, beta 1"]["guarded"][1]
+    assert guarded["FA"] == case.metrics(engine.forget(case, "oeu", Settings(0.03, 1.0), guarded["step"])[0])["FA"]
+    (tmp_path / "stop" / "seed-2-0.03-beta-1.json").unlink()
+    monkeypatch.setattr(engine, "trained", lambda *_, **__: pytest.fail("a network was trained again"))
+    monkeypatch.setattr(
+        stop, "_ends", lambda case, *given: made(case, *given) if case.seed == 2 else pytest.fail("again")
+    )
+    assert results.read_json(run("stop", tmp_path, **how)["json"])["stops"] == data["stops"]
