@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
 from oeu_ref.data import archives, folders, published
 from oeu_ref.data.image_sets import load_images
+from oeu_ref.data.requests import class_numbers
 
 RNG = np.random.default_rng(0)
 
@@ -381,6 +383,27 @@ def test_class_folders_are_in_natural_order(tmp_path, load, classes):
     assert data.classes == tuple(classes)
     assert (data.train_images[:, 0, 0, 0] == 10 * data.train_labels).all()
     assert (data.test_images[:, 0, 0, 0] == 10 * data.test_labels).all()
+
+
+@pytest.mark.parametrize(("train", "test"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_class_is_the_same_however_its_accents_are_written(tmp_path, load, train, test):
+    """Some systems write a letter and its accent apart: folders, and the word of a request, are found all the same."""
+    name = "\u00e9t\u00e9"
+    write_shades(tmp_path, ["a", name])
+    for part, form in (("train", train), ("test", test)):
+        os.rename(tmp_path / part / name, tmp_path / part / unicodedata.normalize(form, name))
+    data = load("mine", tmp_path)
+    assert data.classes == ("a", name) and data.test_labels.tolist() == [0, 1]
+    for form in ("NFC", "NFD"):
+        for names in (data.classes, ["a", unicodedata.normalize("NFD", name)]):
+            assert class_numbers([unicodedata.normalize(form, name)], names) == [1]
+
+
+def test_a_class_in_two_folders_that_look_the_same_is_refused(tmp_path, load):
+    write_shades(tmp_path, ["a", "\u00e9"])
+    (tmp_path / "train" / unicodedata.normalize("NFD", "\u00e9")).mkdir()
+    with pytest.raises(ValueError, match="train must hold each class in one folder, got two that are written"):
+        load("mine", tmp_path)
 
 
 NO_DATA = ["train/a/._0.png", "train/a/.DS_Store", "test/b/Thumbs.db", "train/b/desktop.ini", "train/.DS_Store"]

@@ -44,7 +44,7 @@ CEILINGS = {
     "conformance": 4665,
     "beyond": 1408,
     "integer": 1300,
-    "data": 1059,
+    "data": 1070,
     "lab": 5312,
     "studies": 5072,
     "commands": 704,

@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import re
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -26,6 +27,11 @@ def natural(name):
     return [int(word) if i % 2 else word for i, word in enumerate(words)], name
 
 
+def composed(name):
+    """A name with each letter and its accents as one character: some systems write them apart, which looks the same."""
+    return unicodedata.normalize("NFC", name)
+
+
 def part_of(folder, part):
     """The folder of a part, "train" or "test", by one of the names it goes by, in either case; None."""
     inside = {path.name.lower(): path for path in sorted(folder.glob("*"), reverse=True) if path.is_dir()}
@@ -44,12 +50,16 @@ def read_folder(folder):
         if place is None:
             raise ValueError(f"{folder} must hold test/<class>/... beside train/<class>/..., found no folder 'test'")
         inside = sorted(place.iterdir(), key=lambda path: natural(path.name))
-        found = [path.name for path in inside if path.is_dir() and not is_no_data(path.name)]
-        left += [path for path in inside if path.name not in found]
-        classes = arrays.setdefault("classes", found)
+        folders = [path.name for path in inside if path.is_dir() and not is_no_data(path.name)]
+        left += [path for path in inside if path.name not in folders]
+        found = dict(zip(map(composed, folders), folders))
+        if twice := [name for name in folders if name not in found.values()]:
+            raise ValueError(f"{place} must hold each class in one folder, got two that are written {twice[0]}")
+        classes = arrays.setdefault("classes", list(found))
         if extra := sorted(set(found) - set(classes)):
             raise ValueError(f"{place} must have the classes of train alone, got {extra[0]!r} too")
-        arrays[f"x_{part}"], arrays[f"y_{part}"] = class_files(place, classes, left, empty=part == "test")
+        named = [found.get(c, c) for c in classes]
+        arrays[f"x_{part}"], arrays[f"y_{part}"] = class_files(place, named, left, empty=part == "test")
         if not arrays[f"x_{part}"]:
             raise ValueError(f"{place} must hold images in a folder for each class, found none")
     if left:

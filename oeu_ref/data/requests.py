@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from .archives import read_text
+from .folders import composed
 
 
 def class_numbers(classes, names):
@@ -15,10 +16,10 @@ def class_numbers(classes, names):
     classes: words or integers; names: of all classes, in order.  Returns a list of integers.
     Raises ValueError, with the names that there are, for a word that is neither.
     """
-    found = []
+    found, names = [], [composed(name) for name in names]
     for c in classes:
-        if names.count(str(c)) == 1:
-            found.append(names.index(str(c)))
+        if names.count(name := composed(str(c))) == 1:
+            found.append(names.index(name))
         elif isinstance(c, str) and not re.fullmatch("[0-9]{1,9}", c):
             listed = ", ".join(map(repr, names[:20])) + ", ..." * (len(names) > 20)
             raise ValueError(f"forget_classes must be names or numbers of classes, got {c!r}; there are {listed}")
