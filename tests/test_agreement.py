@@ -53,26 +53,27 @@ def test_one_step_reports_what_the_reference_computes(layer):
     """Losses, entropy and the cosines of each layer, before and after the projection, are the reference's."""
     network, model, batches = twins(signed=True)
     step = oeu_step(network, *batches, 0.05, alpha=0.5, layer=layer)
-    report = OEU(model, torch.optim.SGD(model.parameters(), lr=0.05), alpha=0.5, layer=layer).step(
+    plan = OEU(model, torch.optim.SGD(model.parameters(), lr=0.05), alpha=0.5, layer=layer).plan(
         *map(torch.tensor, batches)
     )
+    report = plan.report
     assert report.forget_loss == pytest.approx(step.forget_loss, abs=1e-12)
     assert report.retain_loss == pytest.approx(step.retain_loss, abs=1e-12)
     assert report.forget_entropy == pytest.approx(step.forget_entropy.mean(), abs=1e-12)
     assert report.layer_cosines == pytest.approx(step.cosines, abs=1e-10)
-    assert report.layer_residuals == pytest.approx(step.residuals, abs=1e-10)
+    assert plan.layer_residuals == pytest.approx(step.residuals, abs=1e-10)
 
 
 def test_overall_cosines_are_those_of_the_concatenated_gradients():
     """The overall cosine and residual treat all parameters as one vector, although the projection was layer-wise."""
     network, model, batches = twins()
     step = oeu_step(network, *batches, 0.05, alpha=0.5)
-    report = OEU(model, torch.optim.SGD(model.parameters(), lr=0.05), alpha=0.5).step(*map(torch.tensor, batches))
+    plan = OEU(model, torch.optim.SGD(model.parameters(), lr=0.05), alpha=0.5).plan(*map(torch.tensor, batches))
     g_f, g_r, g_perp = (
         np.concatenate([g.ravel() for g in grads.values()])
         for grads in (step.forget_grads, step.retain_grads, step.projected_grads)
     )
-    for value, g in ((report.cosine, g_f), (report.residual, g_perp)):
+    for value, g in ((plan.report.cosine, g_f), (plan.residual, g_perp)):
         assert value == pytest.approx(g @ g_r / np.linalg.norm(g) / np.linalg.norm(g_r), abs=1e-10)
 
 

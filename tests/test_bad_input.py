@@ -43,6 +43,11 @@ PROJECT = {"forget_grads": F, "retain_grads": G, "alpha": 1.0, "granularity": "l
 PROJECT |= {"normalization": "additive", "epsilon": 1e-8, "layer_ids": ["a", "b"]}
 
 
+def _projected():
+    given = {name: PROJECT[name] for name in ("forget_grads", "retain_grads", "alpha", "rescale")}
+    return {**given, "layers": core.projection.Layers(None, tensors(F))}
+
+
 def model():
     """A model in PyTorch."""
     return core.QuantMLP((4, 3)).double()
@@ -76,11 +81,8 @@ VALID = {
     "quantizer.QuantizedLayer.__init__": lambda: _layer(core.QuantLinear, in_features=4, out_features=3),
     "projection.project": PROJECT,
     "projection.oeu_direction": {**PROJECT, "beta": 1.0},
-    "projection.projected": lambda: {
-        **{name: PROJECT[name] for name in ("forget_grads", "retain_grads", "alpha", "rescale")},
-        **{"layers": core.projection.Layers(None, tensors(F)), "normalization": "exact", "epsilon": 1e-8},
-    },
-    "fast.projected": lambda: {**VALID["projection.projected"](), "overwrite": False, "small": 0},
+    "projection.projected": lambda: {**_projected(), "normalization": "exact", "epsilon": 1e-8},
+    "fast.projected": lambda: {**_projected(), "angles": None, "overwrite": False, "small": 0},
     "projection.cosines": {"first_grads": F, "second_grads": G, "granularity": "layer", "layer_ids": None},
     "projection.Layers.__init__": lambda: {
         "self": core.projection.Layers.__new__(core.projection.Layers),
@@ -202,6 +204,7 @@ UNRULED = {
     "layers": "a `Layers`, made by the caller for these tensors",
     "tensors": "for their number, device and dtype",
     "self": "the object",
+    "angles": "of the gradients that come with them",
     "overwrite": "saves memory",
     "small": "saves time",
     "forget_grads of fast.projected": "without the checks that wait for the device",

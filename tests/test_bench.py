@@ -1,5 +1,7 @@
 """The benchmark: that it measures what it says, and writes it down. Never how fast anything is."""
 
+import copy
+import functools
 import json
 import re
 
@@ -8,6 +10,8 @@ import pytest
 import torch
 
 from oeu_ref.__main__ import main
+from oeu_ref.core import OEU
+from oeu_ref.data.samples import Samples
 from oeu_ref.lab import bench
 
 
@@ -64,6 +68,20 @@ def test_memory_counts_what_is_alive_at_the_worst_moment():
         return a * 3
 
     assert bench._peak_memory(bench.Machine("cpu", quick=True), work) == 8000
+
+
+def test_the_six_lines_are_a_step_of_oeu_with_a_tensor_a_layer_so_that_they_are_a_fair_opponent():
+    """Both take a float64 network to the same weights, where no gradient is zero or of one element."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    batches = [Samples(torch.randn(8, 6).double(), torch.randint(0, 3, (8,))) for _ in range(2)]
+    found = []
+    for make in (bench._six_lines, functools.partial(bench._step, kind=functools.partial(OEU, layer="tensor"))):
+        twin = copy.deepcopy(model)
+        make(twin, torch.optim.SGD(twin.parameters(), 0.5, momentum=0.9), *batches)()
+        found.append(torch.nn.utils.parameters_to_vector(twin.parameters()))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+    assert (found[0] - torch.nn.utils.parameters_to_vector(model.parameters())).abs().min() > 1e-6
 
 
 def test_the_usual_surgery_is_right_so_that_it_is_a_fair_opponent():

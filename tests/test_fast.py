@@ -142,16 +142,20 @@ def test_gradients_nearer_than_the_bound_are_done_carefully(carefully):
         carefully.clear()
 
 
-def test_the_additive_epsilon_is_done_carefully(carefully):
-    forget, retain = gradients([(6, 5)])
-    (found,) = projected(forget, retain, Layers(None, forget), normalization="additive", epsilon=0.5)
-    assert carefully == [1]
-    plain = [[g.double().numpy() for g in grads] for grads in (forget, retain)]
-    expected = reference.project(*plain, normalization="additive", epsilon=0.5)[0]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("rescale", ["undo", "match"])
+def test_what_was_measured_of_the_gradients_is_not_measured_again(monkeypatch, rescale):
+    """With their cosines and norms at hand the result is to the bit the one without, and no product is taken."""
+    forget, retain = gradients([(40, 30), (7,), (5, 3)])
+    retain[1].zero_()
+    layers = Layers([0, 1, 0], forget)
+    expected = projected(forget, retain, layers, 0.7, rescale)
+    angles = fast.cosines_and_norms(forget, retain, layers, small=0)
+    monkeypatch.setattr(fast, "_products", None)
+    for found, wanted in zip(projected(forget, retain, layers, 0.7, rescale, angles=angles), expected):
+        assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("options", [{"alpha": 1.5}, {"rescale": "stretch"}, {"normalization": "none"}])
+@pytest.mark.parametrize("options", [{"alpha": 1.5}, {"rescale": "stretch"}])
 def test_bad_options_are_refused_as_they_are_by_the_careful_function(options):
     forget, retain = gradients([3])
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -40,7 +40,7 @@ CEILINGS = {
     "boundary": 410,
     "files": 100,
     "reference": 930,
-    "core": 1612,
+    "core": 1611,
     "conformance": 4665,
     "beyond": 1408,
     "integer": 1300,
@@ -189,7 +189,7 @@ DEFAULTS = {
     **{"momentum": 0.0, "weight_decay": 0.0, "velocity": None, "seed": 0, "train.learning_rate": 0.1},
     **{"train.momentum": 0.9, "train.weight_decay": 5e-4, "train.batch_size": 64},
     **{"batch_size": 1024, "recalibrate_batchnorm.batch_size": 256, "every": 1},
-    **{"dtype": "float64", "device": "cpu", "overwrite": False, "small": 1 << 20},
+    **{"dtype": "float64", "device": "cpu", "angles": None, "overwrite": False, "small": 1 << 20},
     **{"check_finite": True, "training": False, "keep_graph": False, "given": None, "attack": "threshold_attack"},
 }
 DEFAULTS_OF_ROOMS_ABOVE = {

@@ -66,15 +66,17 @@ def test_the_report_describes_the_state_before_the_step():
     model, (forget, retain, labels) = small_net(), batches()
     model(retain)  # sets the activation steps
     before = copy.deepcopy(model).train()
-    report = OEU(model, sgd(model)).step(forget, retain, labels)
+    plan = OEU(model, sgd(model)).plan(forget, retain, labels)
+    report = plan.report
     log_p = before(forget).log_softmax(1)
     assert report.forget_loss == pytest.approx((log_p.exp() * log_p).sum(1).mean().item(), abs=1e-6)
     assert report.retain_loss == pytest.approx(nn.functional.cross_entropy(before(retain), labels).item(), abs=1e-6)
     assert report.forget_entropy == -report.forget_loss
     assert set(report.layer_cosines) == {"layers.0", "layers.1", "layers.2", "norms.0", "norms.1"}
     assert max(map(abs, report.layer_cosines.values())) > 0.01
-    assert max(map(abs, report.layer_residuals.values())) < 1e-5
-    assert abs(report.residual) < 1e-5
+    assert set(plan.layer_residuals) == set(report.layer_cosines)
+    assert max(map(abs, plan.layer_residuals.values())) < 1e-5
+    assert abs(plan.residual) < 1e-5
 
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
@@ -415,8 +417,10 @@ def test_torchvision_classifiers_unlearn(name):
     model = quantize_model(getattr(torchvision.models, name)(num_classes=5))
     images, labels = torch.rand(8, 3, 32, 32), torch.randint(0, 5, (8,))
     before = copy.deepcopy(model)
-    report = OEU(model, sgd(model)).step(images[:4], images, labels)
-    assert 0 < report.forget_entropy <= math.log(5) and abs(report.residual) < 1e-4
+    unlearner = OEU(model, sgd(model))
+    plan = unlearner.plan(images[:4], images, labels)
+    report = unlearner.take(plan)
+    assert 0 < report.forget_entropy <= math.log(5) and abs(plan.residual) < 1e-4
     quantized = [n for n, m in model.named_modules() if hasattr(m, "weight_quantizer")]
     assert len(quantized) > 20
     for layer in quantized:
@@ -427,9 +431,11 @@ def test_bfloat16_models_unlearn():
     """Half precision parameters get a direction of their own dtype, computed in float32."""
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4)).bfloat16()
     forget, retain, labels = batches()
-    report = OEU(model, sgd(model)).step(forget.bfloat16(), retain.bfloat16(), labels)
+    unlearner = OEU(model, sgd(model))
+    plan = unlearner.plan(forget.bfloat16(), retain.bfloat16(), labels)
+    unlearner.take(plan)
     assert model[0].weight.grad.dtype == torch.bfloat16
-    assert abs(report.residual) < 1e-2  # the direction itself is rounded to bfloat16
+    assert abs(plan.residual) < 1e-2  # the direction itself is rounded to bfloat16
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -454,9 +460,8 @@ def test_a_gradient_of_zeros_has_cosine_zero():
     """With every layer, and with all together; the step is then plain descent on the retain loss."""
     model, data = small_net(batch_norm=False), batches()
     plan = OEU(model, sgd(model), forget_loss=lambda logits: 0 * logits.sum()).plan(*data)
-    report = plan.report
-    assert report.cosine == report.residual == 0
-    assert {*report.layer_cosines.values(), *report.layer_residuals.values()} == {0}
+    assert plan.report.cosine == plan.residual == 0
+    assert {*plan.report.layer_cosines.values(), *plan.layer_residuals.values()} == {0}
     for name, d in plan.direction.items():
         assert torch.equal(d, plan.retain_grads[name])
 
@@ -464,7 +469,7 @@ def test_a_gradient_of_zeros_has_cosine_zero():
 class Additive(OEU):
     """OEU with the additive normalization: what a subclass that projects otherwise looks like."""
 
-    def project(self, parameters, g_f, g_r, layers):
+    def project(self, parameters, g_f, g_r, layers, angles):
         return projected(g_f, g_r, layers, self.alpha, self.rescale, "additive", 1e-2)
 
 
@@ -473,8 +478,8 @@ def test_the_additive_normalization_leaves_a_residual():
     residuals = {}
     for kind in (OEU, Additive):
         model, data = small_net(batch_norm=False).double(), batches()
-        report = kind(model, sgd(model)).step(data[0].double(), data[1].double(), data[2])
-        residuals[kind] = max(map(abs, report.layer_residuals.values()))
+        plan = kind(model, sgd(model)).plan(data[0].double(), data[1].double(), data[2])
+        residuals[kind] = max(map(abs, plan.layer_residuals.values()))
     assert residuals[OEU] < 1e-12 < 1e-5 < residuals[Additive]
 
 
@@ -514,6 +519,17 @@ def test_a_plan_holds_what_the_step_is_made_of():
         torch.testing.assert_close(d, plan.retain_grads[name] + 0.7 * plan.projected_grads[name])
     inner = sum((plan.projected_grads[name] * g).sum() for name, g in plan.retain_grads.items())
     assert abs(inner) < 1e-12 < abs(sum((plan.forget_grads[name] * g).sum() for name, g in plan.retain_grads.items()))
+
+
+def test_the_last_direction_is_gone_before_the_passes_of_the_next_step():
+    """So that a step needs one copy of the gradients less while the passes hold activations; a plan drops none."""
+    model, data, held = small_net(), batches(), []
+    unlearner = OEU(model, sgd(model))
+    unlearner.step(*data)
+    model.register_forward_pre_hook(lambda *_: held.append(any(p.grad is not None for p in model.parameters())))
+    unlearner.plan(*data)
+    unlearner.step(*data)
+    assert held == [True, True, False, False]
 
 
 def test_a_plans_direction_can_be_clipped_before_it_is_taken():

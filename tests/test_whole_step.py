@@ -23,8 +23,8 @@ STEP_LAWS = [law for law in LAWS if law.needs == ("OEU",)]
 class Fast(OEU):
     """The step through `oeu_ref.core.fast`, which small networks do not take by themselves."""
 
-    def project(self, parameters, g_f, g_r, layers):
-        return fast.projected(g_f, g_r, layers, self.alpha, self.rescale, small=0)
+    def project(self, parameters, g_f, g_r, layers, angles):
+        return fast.projected(g_f, g_r, layers, self.alpha, self.rescale, angles=angles, small=0)
 
 
 class Tensors(OEU):

@@ -16,18 +16,17 @@ import torch
 
 from .. import boundary
 from ..core.entropy import entropy
-from ..core.fast import cosines_and_norms
+from ..core.fast import cosines_and_norms, overall_cosine
 from ..core.projection import wide
 from ..core.quantizer import Quantizer, is_quantizer
 from ..core.undo import in_mode, logits_of, undone
-from ..core.unlearner import OEU, _overall_cosine
+from ..core.unlearner import OEU
 from . import distributed
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
 
 __all__ = ["SIGNATURES", "Monitor", "Monitored", "Thresholds", "UnlearningWarning"]
 
-
-FROM_REPORT = ("forget_loss", "retain_loss", "forget_entropy", "cosine", "residual")
+FROM_REPORT = ("forget_loss", "retain_loss", "forget_entropy", "cosine")
 
 
 class Monitor:
@@ -149,7 +148,7 @@ class Monitored:
         with torch.no_grad():
             old = {name: p.detach().clone() for name, p in plan.parameters.items()}
             old_codes = self._codes(plan)
-            aimed = _angles(plan, plan.direction, plan.retain_grads)
+            left, aimed = (_angles(plan, g, plan.retain_grads) for g in (plan.projected_grads, plan.direction))
         report = self.unlearner.take(plan)
         with torch.no_grad():
             moved = zip(old, *(wide(list(values.values())) for values in (old, plan.parameters)))
@@ -161,9 +160,9 @@ class Monitored:
             changed = [(before != now).sum() for before, now in zip(old_codes, self._codes(plan))]
             steps = [name for name in old if is_quantizer(self.model.get_submodule(name.rpartition(".")[0]))]
             ends = [end for name in steps for end in (old[name], plan.parameters[name])]
-            angles = aimed, *(_angles(plan, update, grads) for grads in (plan.retain_grads, plan.forget_grads))
-            losses, *angles = (found := _fetched([losses, *angles, *changed, *ends]))[:4]
-        changed, ends = found[4 : 4 + len(changed)], [_finite(end) for end in found[4 + len(changed) :]]
+            angles = left, aimed, *(_angles(plan, update, grads) for grads in (plan.retain_grads, plan.forget_grads))
+            losses, *angles = (found := _fetched([losses, *angles, *changed, *ends]))[:5]
+        changed, ends = found[5 : 5 + len(changed)], [_finite(end) for end in found[5 + len(changed) :]]
         record = {
             "step": self.monitor.steps + 1,
             **{name: getattr(report, name) for name in FROM_REPORT},
@@ -216,13 +215,13 @@ class Monitored:
         return self.over_all(torch.ones(2, device=loss.device), loss)[1]
 
 
-def _first_order(report, layers, aimed, along_r, along_f):
-    """What follows from (cosine, first norm, second norm) of each layer: (d, g_r), (u, g_r) and (u, g_f)."""
+def _first_order(report, layers, left, aimed, along_r, along_f):
+    """What follows from cosine and norms of each layer: of (g_perp, g_r), (d, g_r), (u, g_r) and (u, g_f)."""
     retain, forget = along_r.prod(dim=0), along_f.prod(dim=0)  # <u, g_r> and <u, g_f>
-    overall, promised = _overall_cosine(*along_r), _overall_cosine(*aimed)
+    overall, promised = overall_cosine(*along_r), overall_cosine(*aimed)
     columns = {
         "cosine": report.layer_cosines.values(),
-        "residual": report.layer_residuals.values(),
+        "residual": left[0],
         "predicted_forget": forget,
         "predicted_retain": retain,
         "update_cosine": along_r[0],
@@ -230,6 +229,7 @@ def _first_order(report, layers, aimed, along_r, along_f):
     }
     rows = zip(*([_finite(value) for value in column] for column in columns.values()))
     return {
+        "residual": _finite(overall_cosine(*left)),
         "predicted": {"forget": _finite(forget.sum()), "retain": _finite(retain.sum())},
         "update_norm": _finite(along_r[1].norm()),
         "update_cosine": _finite(overall),

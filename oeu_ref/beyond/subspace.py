@@ -141,10 +141,10 @@ class SubspaceOEU(OEU):
         super().__init__(*args, **options)
         self.remembered = RetainMemory(boundary.integer("memory", memory, 1) - 1)
 
-    def project(self, parameters, g_f, g_r, layers):
+    def project(self, parameters, g_f, g_r, layers, angles):
         """g_perp without the span of the gradients remembered and g_r."""
         if self.remembered.size == 0:
-            return super().project(parameters, g_f, g_r, layers)
+            return super().project(parameters, g_f, g_r, layers, angles)
         return projected(g_f, [*self.remembered.history(parameters), g_r], layers, self.alpha, self.rescale)
 
     def update(self, plan):

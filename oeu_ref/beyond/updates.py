@@ -120,13 +120,13 @@ class OrthogonalUpdates(torch.optim.Optimizer):
     @torch.no_grad()
     def _correct(self, parameters, before, retain_grads, layers, given):
         update = torch._foreach_sub(wide(parameters), wide(before))
-        cosines, lengths, norms_r = cosines_and_norms(update, retain_grads, layers)
+        cosines, lengths, norms_r = angles = cosines_and_norms(update, retain_grads, layers)
         self.cosines = cosines
         if self.component == "all":
             return
         # the layers that change; of the others the optimizer's own bits stay
         corrected = cosines > 0 if self.component == "descent" else norms_r > 0
-        update = projected(update, retain_grads, layers, overwrite=True)
+        update = projected(update, retain_grads, layers, angles=angles, overwrite=True)
         if self.component == "given":
             along = (lengths * given).to(update[0].dtype)
             torch._foreach_add_(update, layers.scaled(layers.unit(wide(retain_grads)), along))

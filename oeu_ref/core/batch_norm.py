@@ -1,7 +1,6 @@
 """BatchNorm's running statistics after unlearning: they lag behind the network, and are estimated anew here."""
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 
 from ..boundary import FUNCTION_OR_NONE, Integer, Samples, taking
 from .stop_rule import MODEL
@@ -26,7 +25,7 @@ def recalibrate_batchnorm(model, retain_inputs, batch_size=256, share=None):
     Source: Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018, section 3.2.
     """
     with undone(model), in_mode(model, True):
-        norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.training]
+        norms = [m for m in model.modules() if getattr(m, "track_running_stats", False) and m.training]
         momenta = [norm.momentum for norm in norms]
         try:
             for norm in norms:

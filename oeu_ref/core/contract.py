@@ -12,7 +12,8 @@ class NumPyContract:
     """The six operations of the contract, NumPy in and out, computed by the core.
 
     dtype: "float64" or "float32"; device: a torch device; mask: the STE mask that it claims, "clip" or "round".
-    Each method takes and returns what its namesake in `oeu_ref.reference` does, in arrays of `dtype`.
+    Each method takes and returns what its namesake in `oeu_ref.reference` does, in arrays of `dtype`; gradients are
+    autograd's.
     """
 
     OEU = unlearner.OEU
@@ -22,45 +23,44 @@ class NumPyContract:
 
     def entropy_loss(self, logits):
         """(loss, grad): a float and (N, K).  logits: (N, K)."""
-        logits = self._tensor(logits).requires_grad_()
+        logits = self.tensors(logits).requires_grad_()
         loss = entropy.entropy_loss(logits)
-        return loss.item(), self._array(torch.autograd.grad(loss, logits)[0])
+        return loss.item(), self._arrays(*torch.autograd.grad(loss, logits))
 
     def kl_to_uniform(self, logits):
         """(N,) in nats.  logits: (N, K)."""
-        return self._array(entropy.kl_to_uniform(self._tensor(logits)))
+        return self._arrays(entropy.kl_to_uniform(self.tensors(logits)))
 
     def fake_quantize(self, x, step, q_min, q_max):
         """x_hat, the shape of x."""
-        return self._array(quantizer.fake_quantize(self._tensor(x), step, q_min, q_max))
+        return self._arrays(quantizer.fake_quantize(self.tensors(x), step, q_min, q_max))
 
     def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, grad_scale=1.0):
-        """(grad_x, grad_step), through autograd: the shape of x and a float."""
-        x, step = self._tensor(x).requires_grad_(), self._tensor(step).requires_grad_()
+        """(grad_x, grad_step): the shape of x and a float."""
+        x, step = self.tensors(x).requires_grad_(), self.tensors(step).requires_grad_()
         x_hat = quantizer.fake_quantize(x, step, q_min, q_max, grad_scale, self.QUANTIZER_MASK)
-        grad_x, grad_step = torch.autograd.grad(x_hat, (x, step), self._tensor(grad_out))
-        return self._array(grad_x), grad_step.item()
+        grad_x, grad_step = torch.autograd.grad(x_hat, (x, step), self.tensors(grad_out))
+        return self._arrays(grad_x), grad_step.item()
 
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
         """List of arrays, shapes of forget_grads."""
-        forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
-        return [self._array(g) for g in projection.project(forget, retain, alpha, granularity, rescale)]
+        gradients = self.tensors(forget_grads), self.tensors(retain_grads)
+        return self._arrays(projection.project(*gradients, alpha, granularity, rescale))
 
     def oeu_direction(self, forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="layer", rescale="undo"):
         """List of arrays, shapes of forget_grads."""
-        forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
-        return [self._array(d) for d in projection.oeu_direction(forget, retain, alpha, beta, granularity, rescale)]
-
-    def _tensor(self, array):
-        # as NumPy copies it: many small arrays come here, which torch.tensor takes ten times as long for
-        return torch.from_numpy(np.array(array, dtype=self.DTYPE)).to(self.device)
+        gradients = self.tensors(forget_grads), self.tensors(retain_grads)
+        return self._arrays(projection.oeu_direction(*gradients, alpha, beta, granularity, rescale))
 
     def tensors(self, arrays):
-        """Tensors of `dtype` on the device, copies of a list of arrays."""
-        return [self._tensor(a) for a in arrays]
+        """Tensor of `dtype` on the device, a copy of an array; a list of them of a list."""
+        if isinstance(arrays, list):
+            return [self.tensors(array) for array in arrays]
+        # as NumPy copies it: many small arrays come here, which torch.tensor takes ten times as long for
+        return torch.from_numpy(np.array(arrays, dtype=self.DTYPE)).to(self.device)
 
-    def _array(self, tensor):
-        return tensor.detach().cpu().numpy()
+    def _arrays(self, tensors):
+        return [self._arrays(t) for t in tensors] if isinstance(tensors, list) else tensors.detach().cpu().numpy()
 
 
 class _FastContract(NumPyContract):
@@ -69,7 +69,7 @@ class _FastContract(NumPyContract):
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
         forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
         layers = projection.Layers(None, forget, granularity)
-        return [self._array(g) for g in fast.projected(forget, retain, layers, alpha, rescale, small=0)]
+        return self._arrays(fast.projected(forget, retain, layers, alpha, rescale, small=0))
 
 
 def only(implementation, *names):

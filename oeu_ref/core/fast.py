@@ -15,55 +15,44 @@ import math
 
 import torch
 
+from ..boundary import ALPHA, RESCALE
 from . import projection
 from .projection import Layers, wide
 
 LARGEST_COSINE = math.sqrt(0.75)  # |cos| up to which g_perp is at least half as long as g_f: one pass is enough
 STRETCH = 1 << 18  # elements whose products are held at a time, so that they stay in the cache
 SMALL = 1 << 20  # elements up to which the careful way takes no time that a step would notice
-# squared norms whose sums neither overflow nor lose elements that matter
-SQUARES = {torch.float64: (1e-200, 1e200), torch.float32: (1e-20, 1e30)}
+# norms whose squares, added up, neither overflow nor lose elements that matter
+NORMS = {torch.float64: (1e-100, 1e100), torch.float32: (1e-10, 1e15)}
 
 
-@projection.takes(**projection.projected.rules)
-def projected(
-    forget_grads,
-    retain_grads,
-    layers,
-    alpha=1.0,
-    rescale="undo",
-    normalization="exact",
-    epsilon=1e-8,
-    overwrite=False,
-    small=SMALL,
-):
-    """`projection.projected`, faster on a CPU: layers that are not ordinary go through that function.
+@projection.takes(alpha=ALPHA, rescale=RESCALE)
+def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", angles=None, overwrite=False, small=SMALL):
+    """`projection.projected` in the exact form, faster on a CPU: layers that are not ordinary go through that function.
 
-    overwrite: write the result over forget_grads, which saves fresh memory and the time that it takes to get it;
-    small: networks of up to so many elements go through that function as a whole, as do other devices and the additive
-    epsilon: reading products off would wait for the device.
+    angles: what `cosines_and_norms` found of these gradients, None: measured here; overwrite: write the result over
+    forget_grads, which saves fresh memory and the time that it takes to get it; small: networks of up to so many
+    elements go through that function as a whole, as do other devices: reading numbers off would wait for them.
     All other arguments, result and errors are that function's.
     """
-    if not _worthwhile(forget_grads, small) or normalization != "exact":
-        options = alpha, rescale, normalization, epsilon
-        return projection.projected(forget_grads, retain_grads, layers, *options)
-    g_f, g_r = wide(forget_grads), wide(retain_grads)
-    ids = layers.ids.tolist()
-    ff, rr, fr = _products(g_f, g_r, ids, layers.count)
-    ordinary = [_ordinary(*products, g_f[0].dtype) for products in zip(ff, rr, fr)]
+    if not _worthwhile(forget_grads, small):
+        return projection.projected(forget_grads, retain_grads, layers, alpha, rescale)
+    g_f, g_r, ids = wide(forget_grads), wide(retain_grads), layers.ids.tolist()
+    angles = cosines_and_norms(g_f, g_r, layers, small=0) if angles is None else angles
+    ordinary = _summable(*angles[1:], g_f[0].dtype) & (angles[0].abs() < LARGEST_COSINE)
+    removed = alpha * angles[0] * angles[1] / angles[2]  # c
+    stretch = (1 - alpha * (2 - alpha) * angles[0] ** 2).rsqrt()  # |g_f| / |g_f - c g_r|
+    ordinary, removed, stretch = ordinary.tolist(), removed.tolist(), stretch.tolist()
     result = [None] * len(g_f)
     for i, layer in enumerate(ids):
         if ordinary[layer]:
-            along = fr[layer] / rr[layer]
             target = g_f[i] if overwrite else torch.empty_like(g_f[i])
-            result[i] = torch.sub(g_f[i], g_r[i], alpha=alpha * along, out=target)
+            result[i] = torch.sub(g_f[i], g_r[i], alpha=removed[layer], out=target)
             if rescale == "match":
-                result[i].mul_(math.sqrt(ff[layer] / (ff[layer] - alpha * (2 - alpha) * along * fr[layer])))
+                result[i].mul_(stretch[layer])
     rest = [i for i, layer in enumerate(ids) if not ordinary[layer]]
     if rest:
-        parts = [g_f[i] for i in rest], [g_r[i] for i in rest]
-        careful = projection.projected(*parts, Layers([ids[i] for i in rest], parts[0]), alpha, rescale)
-        for i, g in zip(rest, careful):
+        for i, g in zip(rest, projection.projected(*_part(rest, g_f, g_r, ids), alpha, rescale)):
             result[i] = g
     return [g.to(like.dtype) for g, like in zip(result, forget_grads)]
 
@@ -78,20 +67,21 @@ def cosines_and_norms(first, second, layers, small=SMALL):
     if not _worthwhile(first, small):
         return _careful_cosines_and_norms(first, second, layers)
     ids = layers.ids.tolist()
-    result, rest = torch.empty(layers.count, 3, dtype=torch.float64), []
-    for layer, (aa, bb, ab) in enumerate(zip(*_products(first, second, ids, layers.count))):
-        if _summable(aa, bb, first[0].dtype):
-            a, b = math.sqrt(aa), math.sqrt(bb)
-            result[layer] = torch.tensor([ab / (a * b), a, b], dtype=torch.float64)
-        else:
-            rest.append(layer)
-    if rest:
-        chosen = set(rest)
-        at = [i for i, layer in enumerate(ids) if layer in chosen]
-        parts = [first[i] for i in at], [second[i] for i in at]
-        found = _careful_cosines_and_norms(*parts, Layers([ids[i] for i in at], parts[0]))
-        result[rest] = found.T.to(result)  # layers are numbered in order of first appearance, here and in the part
-    return result.T
+    *squares, inner = _products(first, second, ids, layers.count)
+    norms = [s.sqrt() for s in squares]
+    result = torch.stack([inner / (norms[0] * norms[1]), *norms])
+    careful = ~_summable(*norms, first[0].dtype)
+    if careful.any():
+        rest = [i for i, layer in enumerate(ids) if careful[layer]]
+        # layers are numbered in order of first appearance, here and in the part
+        result[:, careful] = _careful_cosines_and_norms(*_part(rest, first, second, ids)).to(result)
+    return result
+
+
+def overall_cosine(cosines, first_norms, second_norms):
+    """Cosine between all layers as one vector, a float, from those of each: what `cosines_and_norms` returns."""
+    length = (first_norms.norm() * second_norms.norm()).item()
+    return (cosines * first_norms * second_norms).sum().item() / length if length else 0.0
 
 
 def _careful_cosines_and_norms(first, second, layers):
@@ -100,8 +90,14 @@ def _careful_cosines_and_norms(first, second, layers):
     return torch.stack([cosines, *norms])
 
 
+def _part(chosen, first, second, ids):
+    """Some of the tensors of both lists, and their `Layers`."""
+    first, second = [first[i] for i in chosen], [second[i] for i in chosen]
+    return first, second, Layers([ids[i] for i in chosen], first)
+
+
 def _products(first, second, ids, count):
-    """|first|^2, |second|^2 and <first, second> of each layer: three lists of `count` floats."""
+    """|first|^2, |second|^2 and <first, second> of each layer: (3, count), float64."""
     sums, owners = [], []
     for layer, a, b in zip(ids, first, second):
         large = a.numel() > STRETCH
@@ -110,7 +106,7 @@ def _products(first, second, ids, count):
             sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
             owners.append(layer)
     values = torch.stack(sums).double().view(-1, 3)
-    return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners), values).T.tolist()
+    return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners), values).T
 
 
 def _flat(first, second):
@@ -123,10 +119,7 @@ def _worthwhile(grads, small):
     return sum(g.numel() for g in grads) > small and grads[0].device.type == "cpu"
 
 
-def _summable(ff, rr, dtype):
-    low, high = SQUARES[dtype]
-    return low < ff < high and low < rr < high
-
-
-def _ordinary(ff, rr, fr, dtype):
-    return _summable(ff, rr, dtype) and fr * fr < LARGEST_COSINE**2 * ff * rr
+def _summable(first_norms, second_norms, dtype):
+    """Whether squares add up as they should, layer by layer: (L,) bool."""
+    (low, high), norms = NORMS[dtype], torch.stack([first_norms, second_norms])
+    return ((low < norms) & (norms < high)).all(dim=0)

@@ -98,7 +98,7 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
     Returns a list of P new tensors.  Raises as `project`, and for a beta below 0.
     """
     g_perp = project(forget_grads, retain_grads, alpha, granularity, rescale, **options)
-    return torch._foreach_add(list(retain_grads), g_perp, alpha=beta)
+    return list(torch._foreach_add(list(retain_grads), g_perp, alpha=beta))
 
 
 @takes(

@@ -55,26 +55,27 @@ class State:
     """
 
     def __init__(self, model, *generators):
-        self.modes = [(module, module.training) for module in model.modules()]
-        # once they have seen a batch, nothing changes in our quantizers: two of three buffers of a network are theirs
-        named = [(m, *b) for m, _ in self.modes if type(m) is not Quantizer or m.unread for b in m._buffers.items()]
-        self.buffers = [(*where, copy) for where, copy in zip(named, copies_of([buffer for *_, buffer in named]))]
-        own = [module for module, _ in self.modes if isinstance(module, Quantizer)]
-        self.unread = [(quantizer, None) for quantizer in own if quantizer.unread]
-        # PyTorch's own quantizers do not say whether they have seen a batch
-        foreign = [m for m, _ in self.modes if is_quantizer(m) and m not in own]
-        first = [q.step for q, _ in self.unread] + [p for m in foreign for p in m.parameters(recurse=False)]
-        self.steps = [(step, step.detach().clone()) for step in first]
+        modules = list(model.modules())
+        self.modes = [(module, module.training) for module in modules]
         self.generators = [(generator, generator.get_state()) for generator in generators]
+        self.unread = [(module, None) for module in modules if isinstance(module, Quantizer) and module.unread]
+        # once they have seen a batch, nothing changes in our quantizers: two of three buffers of a network are theirs
+        named = [(m, name) for m in modules if type(m) is not Quantizer or m.unread for name in m._buffers]
+        # PyTorch's own quantizers do not say whether they have seen a batch
+        foreign = [m for m in modules if is_quantizer(m) and not isinstance(m, Quantizer)]
+        self._keep(named, [q.step for q, _ in self.unread] + [p for m in foreign for p in m.parameters(recurse=False)])
+
+    def _keep(self, named, steps):
+        buffers = [module._buffers[name] for module, name in named]
+        self.buffers = [(*where, *both) for where, *both in zip(named, buffers, copies_of(buffers))]
+        self.steps = [(step, step.detach().clone()) for step in steps]
 
     def now(self):
         """The same model's state at this moment, for `put_back` after this one has been put back."""
         later = object.__new__(State)
         later.modes, later.generators = [], []
         later.unread = [(quantizer, quantizer.range) for quantizer, _ in self.unread]
-        named = [(module, name, module._buffers[name]) for module, name, *_ in self.buffers]
-        later.buffers = [(*where, copy) for where, copy in zip(named, copies_of([buffer for *_, buffer in named]))]
-        later.steps = [(step, step.detach().clone()) for step, _ in self.steps]
+        later._keep([where for *where, _, _ in self.buffers], [step for step, _ in self.steps])
         return later
 
     @torch.no_grad()

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from .. import boundary
-from ..boundary import ALPHA, BETA, FUNCTION_OR_NONE, GRANULARITY, LAYER, RESCALE, Instance, OneOf, Samples, taking
+from ..boundary import FUNCTION_OR_NONE, Instance, OneOf, Samples, taking
+from ..reference.unlearner import STEP
 from .entropy import entropy
-from .fast import cosines_and_norms, projected
+from .fast import cosines_and_norms, overall_cosine, projected
 from .projection import Layers, wide
 from .quantizer import owner
 from .undo import State, in_mode, logits_of, undone
@@ -43,9 +44,7 @@ class StepReport:
     retain_loss: float  # >= 0
     forget_entropy: float  # in [0, log K]
     cosine: float  # between forget and retain gradient, over all parameters as one vector
-    residual: float  # between projected forget gradient and retain gradient, likewise
     layer_cosines: dict  # the same for each layer, by name
-    layer_residuals: dict
 
 
 @dataclass
@@ -63,6 +62,21 @@ class Plan:
     direction: dict  # d = g_r + beta g_perp
     layers: Layers  # of these
     after: State  # in which the forward passes leave the model (BatchNorm's statistics)
+
+    @property
+    def residual(self):
+        """Cosine between projected forget gradient and retain gradient, over all parameters as one vector."""
+        return overall_cosine(*self._left())
+
+    @property
+    def layer_residuals(self):
+        """The same for each layer, by name: 0 up to rounding for alpha = 1. Measured when asked for, not in a step."""
+        return dict(zip(self.layers.names, self._left()[0].tolist()))
+
+    @torch.no_grad()
+    def _left(self):
+        projected, retain = list(self.projected_grads.values()), list(self.retain_grads.values())
+        return cosines_and_norms(projected, retain, self.layers).cpu().double()
 
 
 class OEU:
@@ -91,11 +105,7 @@ class OEU:
     @takes(
         model=Instance(nn.Module, "torch.nn.Module"),
         optimizer=Instance(torch.optim.Optimizer, "torch.optim.Optimizer"),
-        alpha=ALPHA,
-        beta=BETA,
-        granularity=GRANULARITY,
-        rescale=RESCALE,
-        layer=LAYER,
+        **STEP,
         mode=OneOf(("train", "keep")),
         forget_loss=FUNCTION_OR_NONE,
     )
@@ -124,8 +134,9 @@ class OEU:
     def step(self, forget_inputs, retain_inputs, retain_labels):
         """Take one step: `plan` and `take`. Forget labels are not needed.
 
-        Arguments, errors: as `plan`.  Returns a `StepReport`.
+        Arguments, errors: as `plan`; what the parameters have for `grad` is dropped first.  Returns a `StepReport`.
         """
+        self.optimizer.zero_grad(set_to_none=True)  # the memory of the last step's direction serves this one's passes
         return self.take(self.plan(forget_inputs, retain_inputs, retain_labels))
 
     @takes(**BATCHES)
@@ -146,9 +157,10 @@ class OEU:
             parameters, g_f, g_r = _used(parameters, g_f, g_r)
             with torch.no_grad():
                 layers = self._layers_of(parameters)
-                g_perp = self.project(parameters, g_f, g_r, layers)
-                report = _report(*self.over_all(finite, losses), g_f, g_r, g_perp, layers)
+                angles = cosines_and_norms(g_f, g_r, layers)
+                g_perp = self.project(parameters, g_f, g_r, layers, angles)
                 direction = torch._foreach_add(g_r, g_perp, alpha=self.beta)
+                report = _report(*self.over_all(finite, losses), angles, layers)
             after = before.now()
         g_f, g_r, g_perp, direction = (dict(zip(parameters, tensors)) for tensors in (g_f, g_r, g_perp, direction))
         return Plan(report, parameters, g_f, g_r, g_perp, direction, layers, after)
@@ -202,9 +214,12 @@ class OEU:
         labels = boundary.labels("retain_labels", labels, torch, logits)
         return self.part(functional.cross_entropy(logits, labels), len(labels))
 
-    def project(self, parameters, g_f, g_r, layers):
-        """g_perp: the forget gradient without the retain direction, a list of new tensors."""
-        return projected(g_f, g_r, layers, self.alpha, self.rescale)
+    def project(self, parameters, g_f, g_r, layers, angles):
+        """g_perp: the forget gradient without the retain direction, a list of new tensors.
+
+        angles: (3, L), cosines of g_f and g_r, |g_f| and |g_r| of each layer.
+        """
+        return projected(g_f, g_r, layers, self.alpha, self.rescale, angles=angles)
 
     def logits(self, forget_inputs, retain_inputs):
         """What the model makes of both batches, passed as in a step: for who measures what a step did."""
@@ -282,13 +297,11 @@ def _used(parameters, g_f, g_r):
     return used, g_f, g_r
 
 
-def _report(finite, losses, g_f, g_r, g_perp, layers):
-    """Measure, and raise `NonFiniteError` unless all is finite, in one transfer from the device."""
-    measured = [*cosines_and_norms(g_f, g_r, layers), *cosines_and_norms(g_perp, g_r, layers)]
-    finite, losses, before, norms_f, norms_r, after, norms_perp, _ = (
-        # in float64 only here: there are devices without it
-        torch.cat([finite.to(losses.dtype), losses, *measured]).cpu().double().split([2, 3] + 6 * [layers.count])
-    )
+def _report(finite, losses, angles, layers):
+    """`StepReport` of what was measured; raise `NonFiniteError` unless all is finite, in one transfer."""
+    # in float64 only here: there are devices without it
+    measured = torch.cat([finite.to(losses.dtype), losses, *angles]).cpu().double()
+    finite, losses, *angles = measured.split([2, 3] + 3 * [layers.count])
     for name, ok in zip(("forget_inputs", "retain_inputs"), finite):
         if not ok:
             raise NonFiniteError(f"{name} must be finite, got NaN or infinity; nothing was changed")
@@ -297,7 +310,7 @@ def _report(finite, losses, g_f, g_r, g_perp, layers):
             f"forget and retain loss must be finite, got {losses[0]:g} and {losses[1]:g}: check inputs and labels (no "
             "label may be of a class masked with -inf), or lower the learning rate; nothing was changed"
         )
-    for kind, layer_norms in (("forget", norms_f), ("retain", norms_r)):
+    for kind, layer_norms in zip(("forget", "retain"), angles[1:]):
         if not layer_norms.isfinite().all():
             worst = int((~layer_norms.isfinite()).nonzero()[0])
             raise NonFiniteError(
@@ -308,13 +321,6 @@ def _report(finite, losses, g_f, g_r, g_perp, layers):
         forget_loss=losses[0].item(),
         retain_loss=losses[1].item(),
         forget_entropy=losses[2].item(),
-        cosine=_overall_cosine(before, norms_f, norms_r),
-        residual=_overall_cosine(after, norms_perp, norms_r),
-        layer_cosines=dict(zip(layers.names, before.tolist())),
-        layer_residuals=dict(zip(layers.names, after.tolist())),
+        cosine=overall_cosine(*angles),
+        layer_cosines=dict(zip(layers.names, angles[0].tolist())),
     )
-
-
-def _overall_cosine(layer_cosines, first_norms, second_norms):
-    length = (first_norms.norm() * second_norms.norm()).item()
-    return (layer_cosines * first_norms * second_norms).sum().item() / length if length else 0.0

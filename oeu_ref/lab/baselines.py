@@ -18,7 +18,6 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
-from ..core.fast import cosines_and_norms
 from ..core.undo import class_logits, in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from ..data.samples import Samples, other_labels
@@ -425,10 +424,10 @@ class ConflictOEU(ParallelOEU):
     Source: the rule of PCGrad (Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020), layer by layer.
     """
 
-    def project(self, parameters, g_f, g_r, layers):
+    def project(self, parameters, g_f, g_r, layers, angles):
         """As `OEU.project`, but for layers where the gradients agree."""
-        agree = cosines_and_norms(g_f, g_r, layers)[0].to(g_f[0].device) >= 0
-        projected = super().project(parameters, g_f, g_r, layers)
+        agree = angles[0].to(g_f[0].device) >= 0
+        projected = super().project(parameters, g_f, g_r, layers, angles)
         return [torch.where(agree[i], f, p) for i, f, p in zip(layers.ids, g_f, projected)]
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import nn
@@ -215,7 +215,8 @@ def unlearn(
         if stop is not None:
             parts["stop"] = stop.__self__  # of the bound method `EntropyStop.reached`
         if (saved := checkpoint.restore(**parts)) is not None:
-            reports = [method.Report(**report) for report in saved["reports"]]
+            known = [field.name for field in fields(method.Report)]  # a file of before may hold more
+            reports = [method.Report(**{name: report[name] for name in known}) for report in saved["reports"]]
     while len(reports) < steps and not (stop is not None and stop()):
         if rates:
             _set_rates(method, [rate * config.rate(len(reports), steps) for rate in rates])

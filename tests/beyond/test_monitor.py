@@ -276,15 +276,17 @@ def test_records_are_plain_data_and_say_what_the_report_says():
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     unlearner = watched(model, optimizer, monitor)
     for seed in range(3):
-        report = unlearner.step(*batches(seed))
+        plan = unlearner.plan(*batches(seed))
+        report = unlearner.take(plan)
         record = monitor.last
-        for name in ("forget_loss", "retain_loss", "forget_entropy", "cosine", "residual"):
+        for name in ("forget_loss", "retain_loss", "forget_entropy", "cosine"):
             assert record[name] == getattr(report, name)
+        assert record["residual"] == plan.residual
         assert record["step"] == seed + 1
         assert record["entropy_share"] == pytest.approx(report.forget_entropy / math.log(4))
         assert record["entropy_progress"] == pytest.approx((report.forget_entropy - start) / 0.5, abs=1e-5)
         assert {name: layer["cosine"] for name, layer in record["layers"].items()} == report.layer_cosines
-        assert {name: layer["residual"] for name, layer in record["layers"].items()} == report.layer_residuals
+        assert {name: layer["residual"] for name, layer in record["layers"].items()} == plan.layer_residuals
     assert json.loads(json.dumps(monitor.records, allow_nan=False)) == monitor.records
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.core.unlearner import OEU, NonFiniteError
 from oeu_ref.lab import baselines, engine, variants
 from oeu_ref.lab.experiment import QUICK, VARIANTS
 
@@ -47,18 +47,20 @@ def test_the_comparison_repeats_itself(written, tmp_path):
     assert again["json"].read_bytes() == written["json"].read_bytes()
 
 
-def test_variants_differ_in_the_option_that_they_are_named_for():
+def test_variants_differ_in_the_option_that_they_are_named_for(monkeypatch):
     """Each name's options reach OEU: without projection the residual is the cosine itself, with it zero."""
-    case = engine.prepare(0, QUICK)
-    reports = {}
+    case, taken, take = engine.prepare(0, QUICK), [], OEU.take
+    monkeypatch.setattr(OEU, "take", lambda self, plan: taken.append(plan) or take(self, plan))
+    reports, plans = {}, {}
     for name, options in VARIANTS.items():
         settings = baselines.Settings(0.1, 0.3)
         reports[name] = engine.forget(case, "oeu", settings, 1, options=tuple(options.items()))[1][0]
-    assert reports["no projection"].residual == pytest.approx(reports["no projection"].cosine, abs=1e-6)
-    assert abs(reports["module, undo"].residual) < 1e-5 < abs(reports["module, undo"].cosine)
+        plans[name] = taken[-1]
+    assert plans["no projection"].residual == pytest.approx(reports["no projection"].cosine, abs=1e-6)
+    assert abs(plans["module, undo"].residual) < 1e-5 < abs(reports["module, undo"].cosine)
     assert list(reports["global"].layer_cosines) == ["global"]
     assert "layers.0.weight" in reports["tensor, undo"].layer_cosines
-    residuals = {name: reports[name].layer_residuals for name in ("no projection", "only under conflict")}
+    residuals = {name: plans[name].layer_residuals for name in ("no projection", "only under conflict")}
     for layer, cosine in residuals["no projection"].items():
         assert residuals["only under conflict"][layer] == pytest.approx(max(cosine, 0), abs=1e-5)
     assert reports["joint forward"].forget_loss != reports["module, undo"].forget_loss
