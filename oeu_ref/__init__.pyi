@@ -38,9 +38,7 @@ class StepReport:
     retain_loss: float
     forget_entropy: float
     cosine: float
-    residual: float
     layer_cosines: dict[str, float]
-    layer_residuals: dict[str, float]
 
 class Plan:
     report: StepReport
@@ -49,6 +47,10 @@ class Plan:
     retain_grads: dict[str, Tensor]
     projected_grads: dict[str, Tensor]
     direction: dict[str, Tensor]
+    @property
+    def residual(self) -> float: ...
+    @property
+    def layer_residuals(self) -> dict[str, float]: ...
 
 class OEU:
     model: nn.Module
@@ -73,7 +75,7 @@ class OEU:
     def update(self, plan: Plan) -> StepReport: ...
     # the seam that a subclass overrides
     def loss_of_retain(self, logits: Tensor, labels: Tensor) -> Tensor: ...
-    def project(self, parameters: Any, g_f: Any, g_r: Any, layers: Any) -> list[Tensor]: ...
+    def project(self, parameters: Any, g_f: Any, g_r: Any, layers: Any, angles: Any) -> list[Tensor]: ...
 
 class EntropyStop:
     history: list[tuple[float, float]]
