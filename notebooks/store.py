@@ -46,6 +46,13 @@ KEEP = {
     ),
     "sequential": ("runs/*/sequence/*/*/AG|FA_requests|RA|TA",),
     "stop": ("stops", "retrain/*/FA"),
+    "stop-images": ("stops", "retrain/*/FA", "seconds|mib"),
+    "relearn-images": (
+        "rates|seconds|mib",
+        "runs/*/rows/*/latent|codes|barrier",
+        "runs/*/rows/*/now/FA|RA|AUC",
+        "runs/*/rows/*/curves/retain*/FA|RA|AUC",
+    ),
     "sensitivity": ("gaps", "start"),
     "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
     "updates": ("runs", "alone/*/4/change|layers mean"),

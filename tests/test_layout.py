@@ -46,7 +46,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1070,
     "lab": 5312,
-    "studies": 5072,
+    "studies": 5064,
     "commands": 704,
     "own": 1111,
     "__main__": 353,

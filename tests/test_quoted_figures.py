@@ -268,7 +268,10 @@ def study_quotes():
     )
     wrong = {name: found["wrong label"]["sample auc"][0] for name, found in tried["attacks"]["own"].items()}
     ends = [end(wrong[name] for name in tried["best"]) for end in (min, max)]
-    yield STUDIES, f"{ends[0]:.1f} to {ends[1]:.1f} % for every objective (16 networks; a Retrain {wrong['retrain']:.1f})"
+    yield (
+        STUDIES,
+        f"{ends[0]:.1f} to {ends[1]:.1f} % for every objective (16 networks; a Retrain {wrong['retrain']:.1f})",
+    )
     yield notebook, f"between {ends[0]:.1f} and {ends[1]:.1f} % for every objective, a Retrain {wrong['retrain']:.1f}"
     found, low, high = objective.compared(tried, "aimed", "AUC")
     yield notebook, f"moves {found.mean():.1f} points away from Retrain's, [{low:.1f}, {high:.1f}])"
@@ -402,6 +405,29 @@ def relearn_quotes():
     yield STUDIES, f"RA {ends[0]} and {ends[1]} before"
 
 
+def stop_on_images_quotes():
+    """Where rules end OEU on photographs: at a setting that gets there, and at two that do not in 80 steps."""
+    data, notebook, own = stored("stop-images"), "notebooks/07_limits_and_studies.ipynb", "oeu_ref/own/README.md"
+    stops, retrain = data["stops"], mean(each(data["retrain"], "FA"), 1)
+    ends = lambda setting, rule, key: each(stops[setting][rule], key)
+    at = lambda *of: mean(ends(*of), 1)
+    table, slow, slower = data["config"]["settings"]
+    assert set(ends(table, "guarded", "status")) == {"reached"} and ends(table, "guarded", "step") == ends(
+        table, "fa", "step"
+    )
+    assert all(end is None for name in (slow, slower) for rule in ("entropy", "auc", "fa") for end in stops[name][rule])
+    assert all(np.subtract(ends(table, "entropy", "AG"), ends(table, "guarded", "AG")) > 3)  # on each seed
+    ended = (
+        f"ends at AG {at(table, 'guarded', 'AG')} (the best look in hindsight {at(table, 'hindsight', 'AG')}), the mean "
+        f"entropy at {at(table, 'entropy', 'AG')} and FA {at(table, 'entropy', 'FA')}, Retrain {retrain}"
+    )
+    fa, ag = ([at(name, "guarded", key) for name in (slow, slower)] for key in ("FA", "AG"))
+    for file in (STUDIES, own, notebook):
+        yield file, ended
+        yield file, f"spent at FA {fa[0]} and {fa[1]}, AG {ag[0]} and {ag[1]}"
+    assert len(data["seeds"]) == 2  # as the texts say
+
+
 def share_of(values, original):
     """Mean AG over the original's, as it is printed."""
     return mean([np.mean(each(values, "AG")) / np.mean(each(original, "AG"))], 2)
@@ -479,6 +505,7 @@ QUOTES = [
     *study_quotes(),
     *per_example_quotes(),
     *relearn_quotes(),
+    *stop_on_images_quotes(),
     *replication_quotes(),
 ]
 

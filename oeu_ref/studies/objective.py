@@ -130,18 +130,16 @@ def collect(seeds, config, quick, bar, work):
     on_digits = isinstance(config, Digits)
     grid, searched_on = GRID if on_digits else IMAGE_GRID, SEARCH_SEEDS if on_digits else IMAGE_SEARCH_SEEDS
     grid, searched_on = (QUICK_GRID, searched_on[:1]) if quick else (grid, searched_on)
-    points = list(itertools.product(grid["learning_rate"], grid["weight"]))
+    points, steps = list(itertools.product(grid["learning_rate"], grid["weight"])), grid["steps"]
     bar.reset(len(OBJECTIVES) * (len(searched_on) + len(seeds)))
-
-    @functools.cache
-    def gaps(seed, name):
-        make = functools.partial(_gaps, work, seed, name, points, grid["steps"])
+    gaps = {}
+    for seed, name in itertools.product(searched_on, OBJECTIVES):
+        about, make = {"seed": seed, "objective": name, "grid": grid}, lambda: _gaps(work, seed, name, points, steps)
+        gaps[seed, name] = dict(zip(points, work.part(f"search-{seed}-{name}", about, make)))
         bar.update()
-        file, about = f"search-{seed}-{name}".replace(" ", "-"), {"seed": seed, "objective": name, "grid": grid}
-        return dict(zip(points, work.part(file, about, make)))
 
     def attempt(seed, name, *point):
-        return {n: math.inf if gap is None else gap for n, gap in zip(grid["steps"], gaps(seed, name)[point])}
+        return {n: math.inf if gap is None else gap for n, gap in zip(steps, gaps[seed, name][point])}
 
     chosen = search.searched(OBJECTIVES, searched_on, grid, attempt)
     best = {name: digest["best"] | {"at_end_of": digest["best_at_end_of"]} for name, digest in chosen.items()}
@@ -151,8 +149,7 @@ def collect(seeds, config, quick, bar, work):
     for seed in seeds:
         for name in labels:
             about = {"seed": seed, "objective": name, "best": best.get(name)}
-            make = functools.partial(_judged, work, seed, name, best)
-            values[name].append(work.part(f"seed-{seed}-{name}".replace(" ", "-"), about, make))
+            values[name].append(work.part(f"seed-{seed}-{name}", about, lambda: _judged(work, seed, name, best)))
             bar.update(name in OBJECTIVES)
     models = per_example.LEAST if quick else MODELS
     found = {"labels": labels, "grid": grid, "search_seeds": searched_on, "best": best, "values": values}

@@ -9,7 +9,6 @@ the floor, since for networks with one training set membership is a coin, and th
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 import torch
@@ -77,7 +76,7 @@ def evidence(seeds, work, runs, bar):
     bar.reset(len(seeds))
     models = []
     for number, (seed, half) in enumerate(zip(seeds, members)):
-        make = functools.partial(_model, work.experiment, splits, seed, pool, half, runs)
+        make = lambda: _model(work.experiment, splits, seed, pool, half, runs)
         models.append(work.part(f"model-{number}", {"runs": plan, "seed": seed}, make))
         bar.update()
     by_name = {key: {n: [m[key][n] for m in models] for n in models[0][key]} for key in ("confidences", "metrics")}

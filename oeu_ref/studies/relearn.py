@@ -16,7 +16,6 @@ et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020,
 
 import copy
 import dataclasses
-import functools
 import time
 
 import numpy as np
@@ -53,7 +52,7 @@ VARIANTS = {  # of OEU at its own setting: (label, times its steps, options)
 }
 TRAINED = {"original": "original", "retrain": "Retrain", "again": "Retrain again"}
 IMAGE_METHODS = ("oeu", "oeu_no_projection", "rl", "qmul")
-POINTS = 11  # of the straight line between two networks, ends included
+POINTS, IMAGE_POINTS = 11, 5  # of the straight line between two networks, ends included
 WIDE = 8  # bits, between
 
 
@@ -69,11 +68,9 @@ def collect(seeds, config, quick, bar, work):
         run = {"seed": seed, "rows": {}}
         for name in (*TRAINED, *rows):
             bar.set_description(f"seed {seed}: {name}")
-            method, settings, steps, options = rows.get(name, (name, None, 0, ()))
-            about = {"seed": seed, "method": method, "settings": settings and vars(settings), "steps": steps}
-            about |= {"options": options, "ways": ways, "looks": looks}
-            make = functools.partial(_row, work, seed, name, rows, looks, ways)
-            run["rows"][name] = work.part(f"seed-{seed}-{name}".replace(", ", "-").replace(" ", "-"), about, make)
+            about = {"seed": seed, "network": str(rows.get(name, name)), "ways": ways, "looks": looks}
+            make = lambda: _row(work, seed, name, rows, looks, ways)
+            run["rows"][name] = work.part(f"seed-{seed}-{name}", about, make)
             bar.update()
         runs.append(run)
     labels = TRAINED | {name: VARIANTS[name][0] if name in VARIANTS else LABELS[name] for name in rows}
@@ -109,9 +106,9 @@ def _row(work, seed, name, rows, looks, ways):
     wide, back = requantized(model, case.splits.retain.inputs[: case.experiment.retain_batch])
     look, data = Look(case), {"unrelated": shuffled(case.splits.validation, stream(case.seed, "pixels"))}
     looks_of = {"unrelated": lambda network: anew(case, network, look)}
-    found = {**distances(case.original, model), "barrier": barrier(case.original, model, parts), "wide": look(wide)}
-    found["back"] = look(back)
-    found["curves"] = {}
+    points = POINTS if isinstance(case.experiment, Digits) else IMAGE_POINTS
+    found = {**distances(case.original, model), "barrier": barrier(case.original, model, parts, points)}
+    found |= {"wide": look(wide), "back": look(back), "curves": {}}
     for way, (kind, share) in ways.items():
         samples, begin = data.get(kind, case.splits.retain), back if kind == "bits" else model
         rate = share * case.experiment.training().learning_rate

@@ -6,7 +6,6 @@ a look takes longer than the steps between two: every fifth step is looked at, a
 
 import copy
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -49,13 +48,11 @@ def collect(seeds, config, quick, bar, work):
     bar.reset(len(settings) * len(seeds))
     stops, retrain = {name: {rule: [] for rule in RULES} for name in settings}, []
     for seed in seeds:
-        target = work.part(f"seed-{seed}-retrain", {"seed": seed}, lambda seed=seed: work.case(seed).target)
-        retrain.append(target)
+        retrain.append(work.part(f"seed-{seed}-retrain", {"seed": seed}, lambda: work.case(seed).target))
         for name, (setting, steps) in settings.items():
             about = {"seed": seed, "settings": vars(setting), "steps": steps, "every": every}
-            run = functools.partial(lambda seed, *run: _ends(work.case(seed), *run), seed, setting, steps, every)
-            file = f"seed-{seed}-{name}".replace(", ", "-").replace(" ", "-")
-            for rule, end in work.part(file, about, run).items():
+            make = lambda: _ends(work.case(seed), setting, steps, every)
+            for rule, end in work.part(f"seed-{seed}-{name}", about, make).items():
                 stops[name][rule].append(end)
             bar.update()
     plain = {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in settings.items()}
@@ -129,7 +126,8 @@ def figure(data):
             for end in by_rule[rule]:
                 if end is not None:
                     axes.plot(end["AG"], height, "k" + ("o" if end["status"] == "reached" else "x"), markersize=4)
-        axes.set(yticks=range(len(rules)), yticklabels=rules, xlabel="AG (points)", xlim=(0, None))
+        most = max(end["AG"] for found in by_rule.values() for end in found if end)
+        axes.set(yticks=range(len(rules)), yticklabels=rules, xlabel="AG (points)", xlim=(0, 1.05 * most))
         axes.invert_yaxis() if axes.get_subplotspec().is_first_col() else None
         figures.clean(axes, name, grid="x")
     return drawn

@@ -93,11 +93,12 @@ class Work:
     def part(self, name, about, make):
         """What make() returns, plain data: read where it is kept already, else kept, its time and memory printed.
 
-        name: the file's, without its ending; about: dict of plain data, all that it depends on besides the experiment.
+        name: the file's, without its ending; about: dict of plain data, all that it depends on but the experiment.
         Raises ValueError, naming the file, if that is of another experiment or about something else.
         """
         of = results.plain({"experiment": described(self.experiment), **about})
-        path, start = self.folder and self.folder / f"{name}.json", time.process_time()
+        name, start = name.replace(", ", "-").replace(" ", "-"), time.process_time()
+        path = self.folder and self.folder / f"{name}.json"
         if path is not None and path.is_file():
             part = results.read_json(path)
         else:
