@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import MISSING
 
+import numpy as np
 import pytest
 
 import oeu_ref
@@ -270,7 +271,12 @@ def test_check_of_a_wrong_file_exits_with_1_and_explains(wrong, capsys):
     """Each failing law comes with what happened, the smallest case and the usual cause."""
     assert main(["check", str(wrong), "--cases", "10"]) == 1
     out = capsys.readouterr().out
-    for expected in ("BREAKS LAWS", "kl to uniform is log k minus entropy  (theorem 4.1", "smallest case:", "direction"):
+    for expected in (
+        "BREAKS LAWS",
+        "kl to uniform is log k minus entropy  (theorem 4.1",
+        "smallest case:",
+        "direction",
+    ):
         assert expected in out
 
 
@@ -370,6 +376,18 @@ def test_unwritable_json_is_exit_code_2(right, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_what_numpy_is_told_to_raise_is_no_mistake_of_an_implementation(capsys):
+    """Whoever made underflow an error, a user or the file that is judged: probabilities of 0 are no failure of theirs."""
+    with np.errstate(all="raise"):
+        assert main(["check", "oeu_ref.reference", "--cases", "2"]) == 0
+
+
+def test_without_docstrings_there_are_no_laws():
+    """`python -OO` leaves out what the laws are stated in: one line, and not a verdict."""
+    code, _, err = run("-OO", "-m", "oeu_ref", "check", "oeu_ref.reference")
+    assert code == 2 and err.count("\n") == 1 and "run it with -O at most" in err
+
+
 def test_no_cases_are_refused(right, capsys):
     """--cases 0 would prove nothing."""
     assert main(["check", str(right), "--cases", "0"]) == 2
@@ -413,7 +431,9 @@ def test_demo_seeds_must_be_numbers(capsys):
 @pytest.mark.parametrize("missing", [("stdout",), ("stderr",), ("stdout", "stderr")])
 def test_a_process_without_a_console_writes_its_results(tmp_path, monkeypatch, missing):
     """Where Python has no stream at all, as under a service, files are written and the exit code is the usual one."""
-    monkeypatch.setattr("oeu_ref.lab.demo.run", lambda *_: (tmp_path / "demo.md").write_text("done") and {"table": "done"})
+    monkeypatch.setattr(
+        "oeu_ref.lab.demo.run", lambda *_: (tmp_path / "demo.md").write_text("done") and {"table": "done"}
+    )
     for name in missing:
         monkeypatch.setattr(sys, name, None)
     assert main(["demo", "--out", str(tmp_path)]) == 0 and (tmp_path / "demo.md").read_text() == "done"

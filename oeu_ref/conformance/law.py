@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import hypothesis
+import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
 from .cases import CLASSES, Cases, kind_of
@@ -95,6 +96,8 @@ def about(*needs, **group):
 
     def law(theorem, cases, weight=1.0, **when):
         def enter(check):
+            if check.__doc__ is None:
+                raise ValueError("laws are stated in docstrings, which python -OO leaves out: run it with -O at most")
             statement, _, hint = (" ".join(part.split()) for part in inspect.getdoc(check).partition("\n\n"))
             name = check.__name__.replace("_", " ")
             LAWS.append(Law(name, theorem, statement, hint, needs, check, cases, weight, {**group, **when}))
@@ -154,7 +157,7 @@ class Trial:
         if self.skipped:
             return
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
                 attempts()
         except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
