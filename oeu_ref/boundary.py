@@ -35,23 +35,20 @@ def taking(library=None):
 
     def takes(other=None, /, **rules):
         def decorate(function):
-            parameters = inspect.signature(function).parameters.values()
-            names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-            defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-            needed, starred = frozenset(names), any(p.kind is p.VAR_POSITIONAL for p in parameters)
+            signature = inspect.signature(function)
             checks = [(name, rule.check_of(name, library)) for name, rule in rules.items()]
 
             @functools.wraps(function)
             def checked(*args, **kwargs):
-                given = {**defaults, **dict(zip(names, args)), **kwargs}
-                if not needed <= given.keys() or (kwargs and not kwargs.keys().isdisjoint(names[: len(args)])):
+                try:
+                    bound = signature.bind(*args, **kwargs)
+                except TypeError:
                     return function(*args, **kwargs)  # which Python refuses, in its own words
+                bound.apply_defaults()
+                given = bound.arguments
                 for name, check in checks:
-                    if name in given:
-                        given[name] = check(given[name], given)
-                if starred or len(args) > len(names):
-                    return function(*map(given.pop, names), *args[len(names) :], **given)
-                return function(**given)
+                    given[name] = check(given[name], given)
+                return function(*bound.args, **bound.kwargs)
 
             checked.rules, checked.unchecked = {**getattr(other, "rules", {}), **rules}, function
             return checked
@@ -73,20 +70,17 @@ class Rule:
     def check_of(self, name, library):
         """The check of one argument: maps (value, all arguments by name) to the value, converted, or raises."""
         before = (library,) if "library" in inspect.signature(self.accept).parameters else ()
-        plain = not any(isinstance(s, of) for s in (*self.settings, *self.options.values()))
 
         def check(value, given):
             if self.optional and value is None:
                 return None
-            settings, options = (self.settings, self.options) if plain else self.resolved(given)
-            return self.accept(name, value, *before, *settings, **options)
+            return self.accept(name, value, *before, *self.read(given), **self.options)
 
         return check
 
-    def resolved(self, given):
-        """(settings, options) with those of other arguments read off."""
-        settings = [s.read(given) if isinstance(s, of) else s for s in self.settings]
-        return settings, {key: o.read(given) if isinstance(o, of) else o for key, o in self.options.items()}
+    def read(self, given):
+        """The settings, those of other arguments read off."""
+        return [setting.read(given) if isinstance(setting, of) else setting for setting in self.settings]
 
 
 class of:
@@ -238,8 +232,8 @@ def array(name, value, library, wanted="a tensor"):
         try:
             return library.asarray(value)
         except ValueError:
-            wanted = "an array, rows of one length"
-            raise TypeError(f"{name} must be {wanted}, got a ragged {type(value).__name__}") from None
+            found = f"a ragged {type(value).__name__}"
+            raise TypeError(f"{name} must be an array, rows of one length, got {found}") from None
     if not isinstance(value, library.Tensor):
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
     if value.layout != library.strided:

@@ -23,8 +23,7 @@ def bad_values(name, rule, good, given):
 
     good: the value that a valid call has; given: that whole call, {argument: value}.
     """
-    settings, options = rule.resolved(given)
-    for kind, bad, error, *words in KINDS[rule.accept](good, *settings, **options):
+    for kind, bad, error, *words in KINDS[rule.accept](good, *rule.read(given), **rule.options):
         if not (bad is None and rule.optional):
             yield kind, bad, error, (name, *words)
 

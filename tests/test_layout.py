@@ -37,10 +37,10 @@ THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), 
 # Lines that a room may have. A capability comes in by making another part smaller, or by a room of its own: a number
 # here may fall, and rises for the contract or the paper alone.
 CEILINGS = {
-    "boundary": 410,
+    "boundary": 402,
     "files": 100,
-    "reference": 930,
-    "core": 1611,
+    "reference": 929,
+    "core": 1597,
     "conformance": 4665,
     "beyond": 1408,
     "integer": 1300,

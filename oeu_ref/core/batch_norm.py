@@ -3,8 +3,7 @@
 import torch
 
 from ..boundary import FUNCTION_OR_NONE, Integer, Samples, taking
-from .stop_rule import MODEL
-from .undo import in_mode, undone
+from .undo import MODEL, in_mode, undone
 
 takes = taking(torch)
 
@@ -35,11 +34,10 @@ def recalibrate_batchnorm(model, retain_inputs, batch_size=256, share=None):
                     norm.momentum = 1 / i
                 batch = batch.clone()  # which a model may overwrite
                 model(batch if share is None else share(batch))
-            found = [(norm, {name: b.clone() for name, b in norm._buffers.items() if b is not None}) for norm in norms]
+            found = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
         finally:
             for norm, momentum in zip(norms, momenta):
                 norm.momentum = momentum
-    for norm, buffers in found:
-        for name, buffer in buffers.items():
-            norm._buffers[name].copy_(buffer)
+    for buffer, value in found:
+        buffer.copy_(value)
     return model

@@ -67,7 +67,7 @@ def cross_entropy(logits, labels):
     return functional.nll_loss(log_softmax.unchecked(logits), labels)
 
 
-@takes(num_classes=Integer(2), wrong_labels=Labels(classes=of("num_classes")))
+@takes(num_classes=Integer(2), wrong_labels=Labels(None, of("num_classes")))
 def label_manipulation_optimum(wrong_labels, num_classes):
     """Prediction at which fitting a wrong label ends: all probability on that label.
 

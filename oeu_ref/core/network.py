@@ -9,6 +9,7 @@ from torch import nn
 from ..boundary import FLAG, MASK, Bits, Instance, Sizes, taking
 from ..reference.network import QuantizedMLP
 from .quantizer import QuantConv2d, Quantizer, QuantLinear, owner
+from .undo import MODEL
 
 takes = taking()
 BITS = {"weight_bits": Bits(), "activation_bits": Bits(), "first_last_bits": Bits()}
@@ -32,8 +33,7 @@ class QuantMLP(nn.Module):
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
             bits = _bits(weight_bits, activation_bits, first_last_bits if i in (0, last) else None)
             self.layers.append(QuantLinear(fan_in, fan_out, **bits))
-        norms = (nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in sizes[1:-1])
-        self.norms = nn.ModuleList(norms)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in sizes[1:-1])
 
     def forward(self, inputs):
         for layer, norm in zip(self.layers, self.norms):
@@ -54,7 +54,7 @@ class QuantMLP(nn.Module):
         return self
 
 
-@takes(model=Instance(nn.Module, "torch.nn.Module"), **BITS, mask=MASK)
+@takes(model=MODEL, **BITS, mask=MASK)
 def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, mask="clip"):
     """Copy of a float classifier whose Conv2d and Linear layers are quantized; all else, shortcuts too, stays.
 
@@ -104,14 +104,9 @@ KINDS = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
 def quantizable(model, name):
     """Whether `quantize_model` quantizes the module of that name: Conv2d, Linear, or one with the forward of either."""
     module, parent = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
-    kind = next((kind for kind in KINDS if isinstance(module, kind)), None)
-    quantized = hasattr(module, "weight_quantizer")
-    return (
-        kind
-        and not quantized
-        and type(module).forward is kind.forward
-        and not isinstance(parent, nn.MultiheadAttention)
-    )
+    if hasattr(module, "weight_quantizer") or isinstance(parent, nn.MultiheadAttention):
+        return False
+    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in KINDS)
 
 
 def left_in_float(model):
@@ -131,7 +126,4 @@ def _quantized_class(kind):
 def _bits(weight_bits, activation_bits, override):
     """Bit widths of one layer; override: that of first and last layers where quantized, None for the others."""
     bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    for name, value in bits.items():
-        if value != 32 and override is not None:
-            bits[name] = override
-    return bits
+    return {name: value if value == 32 or override is None else override for name, value in bits.items()}

@@ -131,11 +131,11 @@ class Quantizer(nn.Module):
         (q_min, q_max), step = found or (self._range, self.magnitude)
         if self.decides_sign and q_min == 0:
             self._look_for_negatives(x)
-        mask, scale = "sign" if self._two_signs(q_min) else self.mask, 1.0
+        scale = 1.0
         if not torch.jit.is_tracing():  # there sizes are tensors, and gradients nothing
             count = x.shape[1:].numel() if self.per_sample else x.numel()
             scale = step_gradient_scale.unchecked(max(count, 1), q_max)
-        return _fake_quantized(x, step, q_min, q_max, scale, mask)
+        return _fake_quantized(x, step, q_min, q_max, scale, self._mask(q_min))
 
     @property
     def magnitude(self):
@@ -151,8 +151,7 @@ class Quantizer(nn.Module):
         """
         if self.range is None:
             raise ValueError("the quantizer must know its step: pass a batch first, in train mode")
-        mask = "sign" if self._two_signs(self.range[0]) else self.mask
-        return _codes(x, self.magnitude, *self.range, mask).to(torch.int16)
+        return _codes(x, self.magnitude, *self.range, self._mask(self.range[0])).to(torch.int16)
 
     def set(self, step, signed):
         """Fix step and sign of the range by hand, in place of the first batch.
@@ -189,8 +188,8 @@ class Quantizer(nn.Module):
         """(q_min, q_max) in force, the smallest and the largest code, or None before the first batch."""
         return integer_range(self.bits, bool(self.signed)) if self.initialized else None
 
-    def _two_signs(self, q_min):
-        return self.bits == "binary" and q_min < 0
+    def _mask(self, q_min):
+        return "sign" if self.bits == "binary" and q_min < 0 else self.mask
 
     @torch.no_grad()
     def _initialized(self, x):
@@ -212,7 +211,7 @@ class Quantizer(nn.Module):
 
     def first_step(self, x, q_min, q_max):
         """The step that the first batch sets, a 0-d tensor: proportional to a mean over it."""
-        return initial_binary_step(x) if self._two_signs(q_min) else initial_step(x, q_max)
+        return initial_binary_step(x) if self._mask(q_min) == "sign" else initial_step(x, q_max)
 
     def _look_for_negatives(self, x):
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._batches is None:

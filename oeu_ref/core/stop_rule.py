@@ -4,14 +4,12 @@ import math
 import warnings
 
 import torch
-from torch import nn
 
-from ..boundary import Instance, Integer, Samples, taking
+from ..boundary import Integer, Samples, taking
 from .entropy import entropy
-from .undo import class_logits, in_mode
+from .undo import MODEL, class_logits, in_mode
 
 takes = taking(torch)
-MODEL = Instance(nn.Module, "torch.nn.Module")
 
 
 class EntropyStop:

@@ -5,8 +5,10 @@ import contextlib
 import torch
 from torch import nn
 
-from ..boundary import floats
+from ..boundary import Instance, floats
 from .quantizer import Quantizer, is_quantizer
+
+MODEL = Instance(nn.Module, "torch.nn.Module")  # the rule of an argument that is one
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import inspect
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from .. import boundary
@@ -18,15 +17,13 @@ from .entropy import entropy
 from .fast import cosines_and_norms, overall_cosine, projected
 from .projection import Layers, wide
 from .quantizer import owner
-from .undo import State, in_mode, logits_of, undone
+from .undo import MODEL, State, in_mode, logits_of, undone
 
 # what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
+UNCOMPILED = "not be compiled, for a second backward pass: pass the module that torch.compile was given"
 REMEDIES = {
     "use_reentrant": "checkpoint its activations with use_reentrant=False, for torch.autograd.grad to pass",
-    **dict.fromkeys(
-        ("double backward", "donated buffers"),
-        "not be compiled, for a second backward pass: pass the module that torch.compile was given",
-    ),
+    **{"double backward": UNCOMPILED, "donated buffers": UNCOMPILED},
 }
 takes = taking(torch)
 BATCHES = {"forget_inputs": Samples(), "retain_inputs": Samples()}
@@ -103,7 +100,7 @@ class OEU:
     """
 
     @takes(
-        model=Instance(nn.Module, "torch.nn.Module"),
+        model=MODEL,
         optimizer=Instance(torch.optim.Optimizer, "torch.optim.Optimizer"),
         **STEP,
         mode=OneOf(("train", "keep")),

@@ -29,7 +29,7 @@ def for_each_parameter(name, value, library, parameters):
     return value
 
 
-INPUTS = Floats("N", of("self", "num_inputs"))
+OWN_INPUTS, INPUTS = (Floats("N", of(network, "num_inputs")) for network in ("self", "network"))
 SGD = {"learning_rate": boundary.Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
 
 
@@ -72,7 +72,7 @@ class QuantizedMLP:
         """Layer label of each parameter, in their order: "layers.i", a layer owning its weight, bias and steps."""
         return [".".join(name.split(".")[:2]) for name in self.parameters]
 
-    @takes(inputs=INPUTS)
+    @takes(inputs=OWN_INPUTS)
     def calibrate(self, inputs):
         """Set the activation steps from one batch, layer after layer, as LSQ starts them.
 
@@ -86,7 +86,7 @@ class QuantizedMLP:
             inputs = np.maximum(self._layer_forward(i, inputs)["outputs"], 0)
         return self
 
-    @takes(inputs=INPUTS)
+    @takes(inputs=OWN_INPUTS)
     def forward(self, inputs):
         """Logits of a batch, and all that the backward pass needs.
 
@@ -124,7 +124,7 @@ class QuantizedMLP:
                 grad_outputs = grad_inputs * (cache[i - 1]["outputs"] > 0)  # derivative of the ReLU in between
         return {name: grads[name] for name in self.parameters}
 
-    @takes(inputs=INPUTS)
+    @takes(inputs=OWN_INPUTS)
     def probabilities(self, inputs):
         """Predicted probabilities of a batch, (N, K).  Raises as `forward`."""
         return softmax(self.forward(inputs)[0])
@@ -195,7 +195,7 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
 
 @takes(
     network=Instance(QuantizedMLP),
-    inputs=Floats("N", of("network", "num_inputs")),
+    inputs=INPUTS,
     labels=Labels(of("inputs"), of("network", "num_classes")),
     epochs=Integer(1),
     batch_size=Integer(1),

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..boundary import ALPHA, BETA, GRANULARITY, LAYER, RESCALE, Floats, Instance, Labels, Rule, of, taking
+from ..boundary import ALPHA, BETA, GRANULARITY, LAYER, RESCALE, Instance, Labels, Rule, of, taking
 from .entropy import cross_entropy, entropy, entropy_loss, softmax
-from .network import SGD, QuantizedMLP, for_each_parameter, sgd_step
+from .network import INPUTS, SGD, QuantizedMLP, for_each_parameter, sgd_step
 from .projection import cosines, oeu_direction, project
 
 takes = taking(np)
-INPUTS = Floats("N", of("network", "num_inputs"))
 STEP = {"alpha": ALPHA, "beta": BETA, "granularity": GRANULARITY, "rescale": RESCALE, "layer": LAYER}
 
 
