@@ -8,8 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from oeu_ref.core.network import quantize_model
-from oeu_ref.core.quantizer import QuantConv2d, QuantLinear
+from oeu_ref.core.network import QuantConv2d, QuantLinear, quantize_model
 from oeu_ref.data.samples import stream
 from oeu_ref.lab import images as images_module
 from oeu_ref.lab.images import ImageClassifier, augment, channel_statistics

@@ -2,9 +2,9 @@
 
 from .batch_norm import recalibrate_batchnorm
 from .entropy import entropy_loss, kl_to_uniform
-from .network import QuantMLP, quantize_model
+from .network import QuantConv2d, QuantLinear, QuantMLP, quantize_model
 from .projection import oeu_direction, project
-from .quantizer import QuantConv2d, Quantizer, QuantLinear, fake_quantize, fake_quantize_backward
+from .quantizer import Quantizer, fake_quantize, fake_quantize_backward
 from .stop_rule import EntropyStop
 from .unlearner import OEU, NonFiniteError, StepReport
 

@@ -1,18 +1,61 @@
-"""Networks: a small quantized perceptron, and quantized layers for any classifier."""
+"""Quantized layers, a small perceptron of them, and any classifier with them in place of its own."""
 
 import copy
 import warnings
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ..boundary import FLAG, MASK, Bits, Instance, Sizes, taking
 from ..reference.network import QuantizedMLP
-from .quantizer import QuantConv2d, Quantizer, QuantLinear, owner
+from .quantizer import Quantizer, owner
 from .undo import MODEL
 
 takes = taking()
 BITS = {"weight_bits": Bits(), "activation_bits": Bits(), "first_last_bits": Bits()}
+
+
+class QuantizedLayer:
+    """What `QuantLinear` and `QuantConv2d` share: their two quantizers, either absent at 32 bits."""
+
+    @takes(weight_bits=Bits(), activation_bits=Bits(), mask=MASK)
+    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._add_quantizers(weight_bits, activation_bits, mask)
+
+    def _add_quantizers(self, weight_bits, activation_bits, mask):
+        self.weight_quantizer = self.activation_quantizer = None
+        if weight_bits != 32:
+            self.weight_quantizer = Quantizer(weight_bits, True, mask).to(self.weight)
+        if activation_bits != 32:
+            self.activation_quantizer = Quantizer(activation_bits, None, mask, per_sample=True).to(self.weight)
+
+    def quantized(self, inputs):
+        """(quantized inputs, quantized weight), the two tensors that the layer multiplies."""
+        inputs = self.activation_quantizer(inputs) if self.activation_quantizer is not None else inputs
+        weight = self.weight_quantizer(self.weight) if self.weight_quantizer is not None else self.weight
+        return inputs, weight
+
+
+class QuantLinear(QuantizedLayer, nn.Linear):
+    """`nn.Linear` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
+
+    weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `Quantizer`; all
+    else as `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
+    """
+
+    def forward(self, inputs):
+        inputs, weight = self.quantized(inputs)
+        return functional.linear(inputs, weight, self.bias)
+
+
+class QuantConv2d(QuantizedLayer, nn.Conv2d):
+    """`nn.Conv2d`, quantized as `QuantLinear` is.  forward: (N, C, H, W) float -> (N, C', H', W')."""
+
+    def forward(self, inputs):
+        inputs, weight = self.quantized(inputs)
+        return self._conv_forward(inputs, weight, self.bias)
 
 
 class QuantMLP(nn.Module):
@@ -60,7 +103,7 @@ def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, m
 
     model: any `nn.Module`; weight_bits, activation_bits: 1 to 8, "ternary", "binary", or 32 for no quantization;
     first_last_bits: the width for the first and the last of these layers, in the order of `model.modules()`, where they
-    are quantized at all; mask as in `oeu_ref.core.quantizer.Quantizer`. Subclasses are quantized where forward is that
+    are quantized at all; mask as in `Quantizer`. Subclasses are quantized where forward is that
     of Conv2d or Linear, weights of `torch.nn.utils.parametrizations` as they are computed.
     Returns a new module; weights are copied. A warning names the matrices and kernels that stay in float, if any do:
     other kinds of layers, or attention, which reads its weights past its layers. PyTorch's fast path for transformers

@@ -1,4 +1,4 @@
-"""Uniform quantizer with straight-through (STE) and learned-step (LSQ) gradients, in PyTorch, and its layers.
+"""Uniform quantizer with straight-through (STE) and learned-step (LSQ) gradients, in PyTorch, and its module.
 
 Twin of `oeu_ref/reference/quantizer.py`, which has the sources and what the masks mean. v = x / s below;
 x_hat = s * round(clip(v, Qn, Qp)), rounding halves to even. x: any shape, float, finite; step: float or 0-d tensor > 0,
@@ -11,9 +11,8 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ..boundary import FLAG, MASK, Bits, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
+from ..boundary import FLAG, MASK, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
 from ..reference.quantizer import integer_range, step_gradient_scale
 from .projection import wide
 
@@ -250,48 +249,6 @@ def owner(model, parameter_name):
     """Name of the module that a parameter belongs to; a step, or what a weight is made of, to the layer it serves."""
     module = re.split(r"(?:^|\.)parametrizations\.", parameter_name.rpartition(".")[0])[0]
     return module.rpartition(".")[0] if is_quantizer(model.get_submodule(module)) else module
-
-
-class QuantizedLayer:
-    """What `QuantLinear` and `QuantConv2d` share: their two quantizers, either absent at 32 bits."""
-
-    @takes(weight_bits=Bits(), activation_bits=Bits(), mask=MASK)
-    def __init__(self, *args, weight_bits=4, activation_bits=4, mask="clip", **kwargs):
-        super().__init__(*args, **kwargs)
-        self._add_quantizers(weight_bits, activation_bits, mask)
-
-    def _add_quantizers(self, weight_bits, activation_bits, mask):
-        self.weight_quantizer = self.activation_quantizer = None
-        if weight_bits != 32:
-            self.weight_quantizer = Quantizer(weight_bits, True, mask).to(self.weight)
-        if activation_bits != 32:
-            self.activation_quantizer = Quantizer(activation_bits, None, mask, per_sample=True).to(self.weight)
-
-    def quantized(self, inputs):
-        """(quantized inputs, quantized weight), the two tensors that the layer multiplies."""
-        inputs = self.activation_quantizer(inputs) if self.activation_quantizer is not None else inputs
-        weight = self.weight_quantizer(self.weight) if self.weight_quantizer is not None else self.weight
-        return inputs, weight
-
-
-class QuantLinear(QuantizedLayer, nn.Linear):
-    """`nn.Linear` whose weight and inputs are fake-quantized with learned steps; the bias stays as it is.
-
-    weight_bits, activation_bits: as in `Quantizer`, or 32 for no quantization; mask as in `fake_quantize_backward`; all
-    else as `nn.Linear`.  forward: (N, ..., in) float -> (N, ..., out).  Raises ValueError for unknown bits or mask.
-    """
-
-    def forward(self, inputs):
-        inputs, weight = self.quantized(inputs)
-        return functional.linear(inputs, weight, self.bias)
-
-
-class QuantConv2d(QuantizedLayer, nn.Conv2d):
-    """`nn.Conv2d`, quantized as `QuantLinear` is.  forward: (N, C, H, W) float -> (N, C', H', W')."""
-
-    def forward(self, inputs):
-        inputs, weight = self.quantized(inputs)
-        return self._conv_forward(inputs, weight, self.bias)
 
 
 class _FakeQuantize(torch.autograd.Function):

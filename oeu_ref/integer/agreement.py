@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .. import boundary
-from ..core.quantizer import QuantConv2d, QuantLinear
+from ..core.network import QuantConv2d, QuantLinear
 from .export import takes_images
 from .network import IntegerNetwork, walk
 

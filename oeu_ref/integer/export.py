@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from .. import boundary, files
-from ..core.quantizer import QuantConv2d, QuantLinear
+from ..core.network import QuantConv2d, QuantLinear
 from .file import to_arrays
 from .fixed_point import Plan, Value
 from .network import INPUT, VALUE_TYPES, Input, IntegerNetwork, sides
