@@ -428,6 +428,19 @@ def stop_on_images_quotes():
     assert len(data["seeds"]) == 2  # as the texts say
 
 
+def relearn_on_images_quotes():
+    """What comes back on photographs, of a single seed: nothing is said beyond it."""
+    data, way, notebook = stored("relearn-images"), "retain, a tenth", "notebooks/07_limits_and_studies.ipynb"
+    assert data["seeds"] == [1] and data["config"]["looks"] == [0, 4, 16, 64, 256]  # as the texts say
+    curve = {name: relearn_views.curves(data, name, way)[0][0]["FA"] for name in data["labels"]}
+    assert max(curve["retrain"]) == curve["retrain"][0]
+    ends = [f"{curve[name][0]:.1f} to {curve[name][-1]:.1f}" for name in ("oeu", "qmul", "retrain")]
+    (back,) = relearn_views.steps_to_half(data, "oeu", way)
+    for file in (STUDIES, notebook):
+        yield file, f"OEU's FA goes from {ends[0]}, Q-MUL's from {ends[1]}, Retrain's from {ends[2]}"
+        yield file, f"half-way back to the original's by step {back}"
+
+
 def share_of(values, original):
     """Mean AG over the original's, as it is printed."""
     return mean([np.mean(each(values, "AG")) / np.mean(each(original, "AG"))], 2)
@@ -506,6 +519,7 @@ QUOTES = [
     *per_example_quotes(),
     *relearn_quotes(),
     *stop_on_images_quotes(),
+    *relearn_on_images_quotes(),
     *replication_quotes(),
 ]
 
