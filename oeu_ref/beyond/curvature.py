@@ -21,7 +21,7 @@ from .. import boundary
 from ..boundary import GRANULARITY, Gradients, LayerIds
 from ..core.projection import Layers, takes, wide
 from ..core.quantizer import is_quantizer
-from ..core.undo import copies_of, logits_of, undone_on_error
+from ..core.undo import copies_of, logits_of
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport, grad_of
 from .curvature_reference import largest_learning_rate
 
@@ -124,16 +124,16 @@ class BoundedOEU(OEU):
     def take(self, plan):
         """As `OEU.take`; nothing is changed if the update's effect is not finite, or cannot be told."""
         state = {p: copy.deepcopy(values) for p, values in self.optimizer.state.items()}
-        with undone_on_error(self.model):
-            try:
-                return super().take(plan)
-            except BaseException:
-                with torch.no_grad():
-                    for name, parameter in plan.parameters.items():
-                        parameter.copy_(plan.copies[name])
-                self.optimizer.state.clear()
-                self.optimizer.state.update(state)
-                raise
+        try:
+            return super().take(plan)
+        except BaseException:
+            with torch.no_grad():
+                for name, parameter in plan.parameters.items():
+                    parameter.copy_(plan.copies[name])
+            plan.before.put_back()  # a quantizer's first step is a parameter, and the copies have it already
+            self.optimizer.state.clear()
+            self.optimizer.state.update(state)
+            raise
 
     def update(self, plan):
         """The optimizer's step, of which is taken back what lifts the retain loss above the bound."""

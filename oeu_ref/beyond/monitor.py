@@ -142,8 +142,9 @@ class Monitored:
             raise ValueError("plan must be the one made last, by this object, and not yet taken")
         (_, batches, generators), self._watched = self._watched, None
         if generators is None:
+            report = self.unlearner.take(plan)
             self.monitor.steps += 1
-            return self.unlearner.take(plan)
+            return report
         plan.after.put_back()  # a quantizer's first step is a parameter: it does not count as moved by the update
         with torch.no_grad():
             old = {name: p.detach().clone() for name, p in plan.parameters.items()}

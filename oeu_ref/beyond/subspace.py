@@ -149,5 +149,6 @@ class SubspaceOEU(OEU):
 
     def update(self, plan):
         """The optimizer's step; the plan's retain gradient is remembered from then on."""
+        report = super().update(plan)
         self.remembered.push(plan.retain_grads)
-        return super().update(plan)
+        return report

@@ -58,7 +58,8 @@ class Plan:
     projected_grads: dict  # g_perp
     direction: dict  # d = g_r + beta g_perp
     layers: Layers  # of these
-    after: State  # in which the forward passes leave the model (BatchNorm's statistics)
+    before: State  # of the model, and `after`: in which the forward passes leave it (BatchNorm's statistics)
+    after: State
 
     @property
     def residual(self):
@@ -160,18 +161,23 @@ class OEU:
                 report = _report(*self.over_all(finite, losses), angles, layers)
             after = before.now()
         g_f, g_r, g_perp, direction = (dict(zip(parameters, tensors)) for tensors in (g_f, g_r, g_perp, direction))
-        return Plan(report, parameters, g_f, g_r, g_perp, direction, layers, after)
+        return Plan(report, parameters, g_f, g_r, g_perp, direction, layers, before, after)
 
     def take(self, plan):
         """Hand a plan's direction to the optimizer, and let it step.
 
         plan: a `Plan` of this object's, made at the parameters as they are now.  Returns its `StepReport`.
+        What the optimizer raises is raised here, with the model's buffers as they were.
         """
         plan.after.put_back()
         self.optimizer.zero_grad(set_to_none=True)
         for name, parameter in plan.parameters.items():
             parameter.grad = plan.direction[name]
-        return self.update(plan)
+        try:
+            return self.update(plan)
+        except BaseException:
+            plan.before.put_back()
+            raise
 
     def update(self, plan):
         """Let the optimizer step, with the direction in the parameters' `grad`.  Returns the step's report."""

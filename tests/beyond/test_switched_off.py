@@ -94,3 +94,42 @@ def test_control_switched_on_it_is_another_run(name):
         warnings.simplefilter("ignore")
         expected, found = (run(make, "momentum", beta=20.0)[1] for make in (OEU, SWITCHED_ON[name]))
     assert any(not torch.equal(value, expected[key]) for key, value in found.items())
+
+
+class Broken(torch.optim.SGD):
+    """An optimizer that raises in its third step, before it has changed anything."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        return (
+            super().step(closure) if self.steps != 3 else torch.optim.SparseAdam(self.param_groups[0]["params"]).step()
+        )
+
+
+@pytest.mark.filterwarnings("ignore::oeu_ref.beyond.monitor.UnlearningWarning")
+@pytest.mark.parametrize("steps", [0, 2], ids=["first step", "third step"])
+@pytest.mark.parametrize("name", ["OEU", *SWITCHED_OFF])
+def test_what_the_optimizer_raises_leaves_all_as_it_was(name, steps):
+    """Weights, statistics, steps of quantizers that have seen no batch, momentum and memory."""
+    torch.manual_seed(0)
+    model = Network()
+    optimizer = Broken(model.net.parameters(), 0.3, momentum=0.9)
+    optimizer.steps = 2 - steps
+    unlearner = ({"OEU": OEU} | SWITCHED_OFF)[name](model, optimizer)
+    forget, retain, labels = torch.rand(7, 6), torch.rand(12, 6), torch.randint(0, 4, (12,))
+    for _ in range(steps):
+        unlearner.step(forget, retain, labels)
+    before, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    own = lambda: [str(vars(part)) for name, part in vars(unlearner).items() if name in ("remembered", "monitor")]
+    remembered = own()
+    with pytest.raises(RuntimeError, match="SparseAdam"):
+        unlearner.step(forget, retain, labels)
+    assert [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])] == []
+    after = optimizer.state_dict()["state"]
+    assert after.keys() == state["state"].keys()
+    assert all(
+        torch.equal(after[i]["momentum_buffer"], values["momentum_buffer"]) for i, values in state["state"].items()
+    )
+    assert own() == remembered
