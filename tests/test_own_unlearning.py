@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -65,6 +66,30 @@ def test_a_shuffled_loader_is_shuffled_anew_in_each_pass():
     repeated = sources.source("forget", loader, torch.device("cpu"), 1, None)
     first, second = next(repeated).inputs, next(repeated).inputs
     assert not torch.equal(first, second) and torch.equal(first.sort(0).values, second.sort(0).values)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_loader_that_drops_forget_samples_is_refused(shuffle):
+    """Whatever is asked to be forgotten is forgotten; of retain samples a loader may drop the last ones."""
+    data = TensorDataset(FORGET.inputs, FORGET.labels)
+    dropping = DataLoader(data, batch_size=len(data) - 3, shuffle=shuffle, drop_last=True)
+    with pytest.raises(ValueError, match="forget must give every sample, its DataLoader drops 3: .*drop_last=False"):
+        unlearn(oeu(network()), dropping, RETAIN, 1, **QUIET)
+    unlearn(oeu(network()), DataLoader(data, batch_size=len(data), drop_last=True), RETAIN, 1, **QUIET)
+    retain = DataLoader(TensorDataset(RETAIN.inputs, RETAIN.labels), batch_size=len(RETAIN) - 1, drop_last=True)
+    unlearn(oeu(network()), FORGET, retain, 1, **QUIET)
+
+
+def test_samples_to_forget_that_are_kept_too_are_counted():
+    """Who passes all training samples as retain is told so; of samples apart nothing is said."""
+    both = Samples(torch.cat([RETAIN.inputs, FORGET.inputs]), torch.cat([RETAIN.labels, FORGET.labels]))
+    with pytest.warns(UserWarning, match=f"retain holds samples that are to be forgotten, {len(FORGET)} at least"):
+        unlearn(oeu(network()), FORGET, both, 1, **QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unlearn(oeu(network()), FORGET, RETAIN, 1, **QUIET)
+        half = lambda samples: Samples(samples.inputs.bfloat16(), samples.labels)
+        unlearn(oeu(network().bfloat16()), half(FORGET), half(RETAIN), 1, **QUIET)
 
 
 @pytest.mark.parametrize("form", FORMS)

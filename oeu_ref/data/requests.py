@@ -75,11 +75,11 @@ def settle_copies(train, test, indices, forget_too):
     unseen, left out.
     Returns indices, changed if need be.  Raises ValueError where a part would be empty.
     """
-    forgotten = set(_contents(train[indices["forget"]]))
+    forgotten = set(contents(train[indices["forget"]]))
     copies = {}
     for part in ("retain", "validation", "test"):
         samples = (test if part == "test" else train)[indices[part]]
-        copies[part] = torch.tensor([content in forgotten for content in _contents(samples)], dtype=torch.bool)
+        copies[part] = torch.tensor([content in forgotten for content in contents(samples)], dtype=torch.bool)
     if not any(int(found.sum()) for found in copies.values()):
         return indices
     if not forget_too:
@@ -120,9 +120,10 @@ def like(labels, unseen):
     return torch.cat([at[: max(1, round(share * count))] for at, count in zip(there, counts.tolist())]).sort().values
 
 
-def _contents(samples):
+def contents(samples):
     """What tells inputs apart, one by one: a digest of each one's bytes."""
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in samples.inputs.flatten(1).contiguous().numpy()]
+    rows = samples.inputs.detach().cpu().reshape(len(samples), -1).contiguous().view(torch.uint8)
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows.numpy()]
 
 
 def forgotten(labels, total, names):

@@ -174,7 +174,7 @@ def batch(name, part):
 def labelled(name, samples):
     """Return `Samples` in which every sample has a label; raise TypeError otherwise."""
     if (samples.labels == UNKNOWN).any():
-        raise TypeError(f"{name} must come with labels: pairs (inputs, labels), got inputs alone")
+        raise TypeError(f"{name} must come with labels: pairs (inputs, labels), got inputs alone, or a label -1")
     return samples
 
 
@@ -185,6 +185,9 @@ def _iterable(name, data, **options):
         return DataLoader(data, shuffle=shuffled, drop_last=shuffled and len(data) >= options["batch_size"], **options)
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
         raise TypeError(f"{name} must be {WANTED}, got {type(data).__name__}")
+    sized = name == "forget" and getattr(data, "drop_last", False) and hasattr(data.dataset, "__len__")
+    if sized and (dropped := len(data.sampler) % data.batch_size):
+        raise ValueError(f"forget must give every sample, its DataLoader drops {dropped}: make it with drop_last=False")
     return data
 
 

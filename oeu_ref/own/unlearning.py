@@ -8,13 +8,14 @@ import pathlib
 import signal
 import sys
 import threading
+import warnings
 
 import torch
 
 from .. import boundary
 from ..beyond import distributed
 from ..core.unlearner import OEU, StepReport
-from ..data.requests import whole_classes
+from ..data.requests import contents, whole_classes
 from ..data.samples import stream
 from ..lab import figures, results, training
 from ..lab.checkpoints import Checkpoint
@@ -132,6 +133,8 @@ def unlearn(
     forget, parts["forget"] = split_off("forget", forget, device, STOP_SAMPLES)
     retain, parts["retain"] = split_off("retain", retain, device, STOP_SAMPLES)
     labelled("retain", parts["retain"])
+    if kept := len({*contents(parts["forget"])} & {*contents(parts["retain"])}):
+        warnings.warn(f"retain holds samples that are to be forgotten, {kept} at least: leave them out", stacklevel=2)
     if unseen is not None:
         parts["unseen"] = some("unseen", unseen, device, STOP_SAMPLES)
     if method.teaches:  # one that teaches labels may have its own for each sample, in this order
