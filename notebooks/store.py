@@ -25,6 +25,13 @@ KEEP = {
         "tuning/grid",
         "tuning/rules/*/*/best|median_AG|worst_AG",
     ),
+    "cifar10-10-cpu-projection": (
+        "ablation/seeds|versions",
+        "ablation/original|retrain/values",
+        "ablation/rows/*/method|label|settings|values|curve",
+        "tuning/grid",
+        "tuning/rules/true/*/best|best_at_end_of|median_AG",
+    ),
     "any-model": ("runs",),
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),

@@ -921,6 +921,7 @@ def test_gap_and_time_are_against_retrain_of_the_same_seed(made):
         found = document["rows"][0]["values"][i]
         assert found["AG"] == metrics.average_gap(cell["metrics"], retrain["metrics"])
         assert found["time"] == cell["seconds"] / retrain["seconds"]
+        assert found["retain_loss"] == cell["retain_loss"]
 
 
 def test_a_method_without_settings_leaves_no_folder(tmp_path, source):

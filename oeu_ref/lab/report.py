@@ -98,8 +98,7 @@ def _read(path, keys, command):
 def digest(document):
     """The document in short: every figure of every seed, and means over the seeds of curves, histograms and cosines."""
     short = {key: document[key] for key in ("kind", "name", "experiment", "seeds", "settings")}
-    first = document["retrain"][0]
-    short.update({key: first[key] for key in ("attack", "device", "versions", "data")})
+    short.update({key: document["retrain"][0][key] for key in ("attack", "device", "versions", "data")})
     for name in ("original", "retrain"):
         short[name] = {
             "values": [values(cell, retrain) for cell, retrain in zip(document[name], document["retrain"])],
@@ -130,11 +129,12 @@ def _histograms(cells):
 
 
 def values(cell, retrain):
-    """The figures of one cell against Retrain of its seed, None if it diverged."""
+    """The figures of one cell against Retrain of its seed, None if it diverged; older cells have no "retain_loss"."""
     if cell.get("diverged"):
         return None
     gap = metrics.average_gap(cell["metrics"], retrain["metrics"])
-    return {**cell["metrics"], "AG": gap, "time": cell["seconds"] / retrain["seconds"]}
+    loss = {key: cell[key] for key in ("retain_loss",) if key in cell}
+    return {**cell["metrics"], **loss, "AG": gap, "time": cell["seconds"] / retrain["seconds"]}
 
 
 def table(document, rows):
