@@ -48,7 +48,7 @@ CEILINGS = {
     "lab": 5312,
     "studies": 5064,
     "commands": 704,
-    "own": 1117,
+    "own": 1118,
     "__main__": 353,
     "__init__": 30,
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from .. import boundary
 from ..data.samples import Samples
@@ -185,8 +185,9 @@ def _iterable(name, data, **options):
         return DataLoader(data, shuffle=shuffled, drop_last=shuffled and len(data) >= options["batch_size"], **options)
     if not isinstance(data, Iterable) or isinstance(data, (str, bytes, dict)):
         raise TypeError(f"{name} must be {WANTED}, got {type(data).__name__}")
-    sized = name == "forget" and getattr(data, "drop_last", False) and hasattr(data.dataset, "__len__")
-    if sized and (dropped := len(data.sampler) % data.batch_size):
+    # in an order drawn anew each time others are left out, and all have their turn
+    fixed = isinstance(data, DataLoader) and data.drop_last and isinstance(data.sampler, SequentialSampler)
+    if name == "forget" and fixed and (dropped := len(data.sampler) % data.batch_size):
         raise ValueError(f"forget must give every sample, its DataLoader drops {dropped}: make it with drop_last=False")
     return data
 
