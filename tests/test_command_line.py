@@ -319,6 +319,24 @@ def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(name, message, capsys
     assert message in err and err.count("\n") == 1 and err.startswith("oeu_ref check: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["demo", "--out="], "--out"),
+        (["demo", "--out", " "], "--out"),
+        (["check", "oeu_ref.reference", "--json", ""], "--json"),
+        (["table", "--data-root="], "--data-root"),
+        (["export", "", "--out", "a.npz"], "FILE"),
+        (["beyond", "stop", "--out="], "--out"),
+    ],
+)
+def test_an_empty_word_is_no_path(words, flag, tmp_path, monkeypatch, capsys):
+    """It would be the current folder: a script whose variable is not set would write there."""
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert f"{flag} must be a word or a path, got an empty one" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_file_that_raises_on_import_is_explained(tmp_path, capsys):
     """The error of a stranger's file is named, in one line, without a traceback."""
     (tmp_path / "broken.py").write_text("import no_such_package_here")
