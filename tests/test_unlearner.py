@@ -521,15 +521,16 @@ def test_a_plan_holds_what_the_step_is_made_of():
     assert abs(inner) < 1e-12 < abs(sum((plan.forget_grads[name] * g).sum() for name, g in plan.retain_grads.items()))
 
 
-def test_the_last_direction_is_gone_before_the_passes_of_the_next_step():
-    """So that a step needs one copy of the gradients less while the passes hold activations; a plan drops none."""
-    model, data, held = small_net(), batches(), []
+def test_a_step_that_is_refused_leaves_the_gradients_of_before():
+    """Whatever lies in `.grad`, it is replaced by a step that succeeds alone."""
+    model, (forget, retain, labels) = small_net(), batches()
     unlearner = OEU(model, sgd(model))
-    unlearner.step(*data)
-    model.register_forward_pre_hook(lambda *_: held.append(any(p.grad is not None for p in model.parameters())))
-    unlearner.plan(*data)
-    unlearner.step(*data)
-    assert held == [True, True, False, False]
+    unlearner.step(forget, retain, labels)
+    before = [p.grad.clone() for p in model.parameters()]
+    for wrong in (forget.tolist(), forget * float("nan")):
+        with pytest.raises((TypeError, ValueError), match="forget_inputs"):
+            unlearner.step(wrong, retain, labels)
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before))
 
 
 def test_a_plans_direction_can_be_clipped_before_it_is_taken():

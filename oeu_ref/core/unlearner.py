@@ -132,9 +132,8 @@ class OEU:
     def step(self, forget_inputs, retain_inputs, retain_labels):
         """Take one step: `plan` and `take`. Forget labels are not needed.
 
-        Arguments, errors: as `plan`; what the parameters have for `grad` is dropped first.  Returns a `StepReport`.
+        Arguments, errors: as `plan`.  Returns a `StepReport`.
         """
-        self.optimizer.zero_grad(set_to_none=True)  # the memory of the last step's direction serves this one's passes
         return self.take(self.plan(forget_inputs, retain_inputs, retain_labels))
 
     @takes(**BATCHES)
