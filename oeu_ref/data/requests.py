@@ -122,8 +122,8 @@ def like(labels, unseen):
 
 def contents(samples):
     """What tells inputs apart, one by one: a digest of each one's bytes."""
-    rows = samples.inputs.detach().cpu().reshape(len(samples), -1).contiguous().view(torch.uint8)
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows.numpy()]
+    rows = samples.inputs.detach().cpu().contiguous()  # one by one: there may be none, and of any dtype
+    return [hashlib.blake2b(row.reshape(-1).view(torch.uint8).numpy(), digest_size=16).digest() for row in rows]
 
 
 def forgotten(labels, total, names):
