@@ -121,21 +121,20 @@ class BoundedOEU(OEU):
                 buffers[name].copy_(copy_of_it)
         return loss.detach(), grad_of(loss, list(self._copies.values()), create_graph=True)
 
-    def take(self, plan):
-        """As `OEU.take`; nothing is changed if the update's effect is not finite, or cannot be told."""
+    def update(self, plan):
+        """The bounded update; nothing is changed if its effect is not finite, or cannot be told."""
         state = {p: copy.deepcopy(values) for p, values in self.optimizer.state.items()}
         try:
-            return super().take(plan)
+            return self._bounded(plan)
         except BaseException:
             with torch.no_grad():
                 for name, parameter in plan.parameters.items():
                     parameter.copy_(plan.copies[name])
-            plan.before.put_back()  # a quantizer's first step is a parameter, and the copies have it already
             self.optimizer.state.clear()
             self.optimizer.state.update(state)
             raise
 
-    def update(self, plan):
+    def _bounded(self, plan):
         """The optimizer's step, of which is taken back what lifts the retain loss above the bound."""
         super().update(plan)
         before = [plan.copies[name] for name in plan.parameters]
