@@ -565,7 +565,7 @@ def test_steps_of_another_experiment_are_scaled_to_as_many_passes(tmp_path, sour
     """6 steps of 64 for 22 forget images are 17.5 passes; with batches of 16 that takes 24 steps."""
     found = json.loads(settings_file(tmp_path).read_text())
     found["experiment"]["forget_batch"] = 64
-    assert round(6 * tables._scale(found, TINY, source)) == 24
+    assert round(6 * tables.steps_scale(found, TINY, source)) == 24
 
 
 def test_settings_that_were_chosen_on_a_reported_seed_are_refused(tmp_path, source):

@@ -46,7 +46,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1073,
     "lab": 5312,
-    "studies": 5064,
+    "studies": 5063,
     "commands": 706,
     "own": 1118,
     "__main__": 353,

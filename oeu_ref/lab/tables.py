@@ -77,7 +77,7 @@ def make(
         rows, origin = [], {"source": "none needed", "transferred": False}
     else:
         tuning, origin = _tuning(settings, experiment)
-        scale = _scale(tuning, experiment, runner.source) if origin["transferred"] else 1.0
+        scale = steps_scale(tuning, experiment, runner.source) if origin["transferred"] else 1.0
         rows = []
         for rule in rules:
             for method in methods:
@@ -147,7 +147,7 @@ def _tuning(settings, experiment):
     }
 
 
-def _scale(tuning, experiment, source):
-    """Steps here for each step there: as many passes over the forget set."""
+def steps_scale(tuning, experiment, source):
+    """Steps here for each step of the search that a tuning.json holds: as many passes over the forget set, a float > 0."""
     here = len(experiment.split(experiment.load(source), 0).forget) / experiment.forget_batch
     return here / (tuning["forget_size"] / tuning["experiment"]["forget_batch"])

@@ -85,9 +85,8 @@ class Work:
         most: steps, None: as many as there are.
         """
         tuning = results.read_json(tables.SETTINGS_FILE)
-        passes = len(self.splits(0).forget) / self.experiment.forget_batch
-        passes /= tuning["forget_size"] / tuning["experiment"]["forget_batch"]
-        cut = lambda steps: max(1, min(round(steps * passes), most or math.inf))
+        scale = tables.steps_scale(tuning, self.experiment, self.runner and self.runner.source)
+        cut = lambda steps: max(1, min(round(steps * scale), most or math.inf))
         return {name: (best, cut(steps)) for name in methods for best, steps in [chosen(tuning, "true", name)]}
 
     def part(self, name, about, make):
