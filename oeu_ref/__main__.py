@@ -7,7 +7,7 @@ import sys
 
 from . import __version__, boundary, files, studies
 from .commands import experiments
-from .commands.command import Command, Parser, flag_of, in_words_of, meant, one_of, read, say
+from .commands.command import Command, Parser, in_words_of, meant, one_of, read, say
 from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune
 from .commands.own import Unlearn
 from .lab import options
@@ -189,7 +189,7 @@ class Vectors(Command):
     out_dir: str = option(NEEDED, "folder for the files, made if it is missing", flag="OUT_DIR")
 
     def run(self):
-        from .conformance.vectors import write_vectors
+        from .vectors.make import write_vectors
 
         say(*write_vectors(self.out_dir))
         return 0
@@ -205,7 +205,7 @@ class CheckVectors(Command):
     json: str | None = option(None, "also write the report there, as JSON", "FILE", "report.json", "not written")
 
     def run(self):
-        from .conformance.vectors import check_results
+        from .vectors.judge import check_results
 
         report = check_results(self.results_dir)
         say(report.table())

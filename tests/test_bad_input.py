@@ -169,7 +169,7 @@ VALID = {
     **{f"{library}.entropy": {"f": abs, "kl": abs} for library in ("torch", "jax")},
     **{f"{library}.projection": {"f": abs, "takes": "vectors"} for library in ("torch", "jax")},
     "torch.module": {"cls": nn.BatchNorm1d(2), "step": "bias", "bits": 4, "signed": True, "scale": None},
-    "observe.observe": lambda: (lambda net: {"model": net, "optimizer": optimizer(net)})(model()),
+    "observer.observe": lambda: (lambda net: {"model": net, "optimizer": optimizer(net)})(model()),
     "attacks.SupportVectorAttack.__call__": lambda: {
         "self": importlib.import_module("oeu_ref.lab.attacks").SupportVectorAttack(),
         **{"members": [0.5, 0.75], "non_members": [0.25], "targets": [0.5, 0.75]},

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from oeu_ref import files
-from oeu_ref.conformance.vectors import write_vectors
 from oeu_ref.lab import results
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.vectors.make import write_vectors
 
 
 @pytest.fixture

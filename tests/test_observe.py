@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from oeu_ref.conformance.observe import observe
 from oeu_ref.core import OEU, QuantMLP, entropy_loss, project
+from oeu_ref.observe import observe
 
 
 def network(dropout=0.0, dtype=torch.float32):

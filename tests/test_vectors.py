@@ -13,11 +13,11 @@ import pytest
 
 from oeu_ref import reference
 from oeu_ref.__main__ import main
-from oeu_ref.conformance import exact, vectors
 from oeu_ref.conformance.cases import CLASSES, GRADIENT_KINDS, LOGIT_KINDS, QUANTIZER_KINDS
 from oeu_ref.conformance.implementation import load
 from oeu_ref.reference.entropy import log_softmax
 from oeu_ref.reference.quantizer import fake_quantize_backward
+from oeu_ref.vectors import exact, judge, make
 
 HERE = pathlib.Path(__file__).parent
 COMMITTED = HERE / "vectors"
@@ -58,7 +58,7 @@ def answer(operation, inputs, implementation):
 def write_answers(folder, implementation=reference, operations=None, dtype="float64"):
     """Answer the committed vectors; returns the folder."""
     folder.mkdir(exist_ok=True)
-    for operation in operations or vectors.operations():
+    for operation in operations or make.operations():
         cases = json.loads((COMMITTED / f"{operation}.json").read_text())["cases"]
         results = {case["name"]: answer(operation, case["inputs"], implementation) for case in cases}
         content = {"operation": operation, "dtype": dtype, "results": results}
@@ -115,7 +115,7 @@ def test_vectors_and_answers_conform_to_the_published_schema(tmp_path):
     schema = json.loads((COMMITTED / "schema.json").read_text())
     vectors_rule, answers_rule = ({"$ref": f"#/$defs/{name}"} for name in ("vectors", "answers"))
     folder = write_answers(tmp_path / "a")
-    for operation in vectors.operations():
+    for operation in make.operations():
         content = json.loads((COMMITTED / f"{operation}.json").read_text())
         assert conforms(content, vectors_rule, schema) and not conforms(content, answers_rule, schema)
         assert conforms(json.loads((folder / f"{operation}.json").read_text()), answers_rule, schema)
@@ -129,7 +129,7 @@ def test_vectors_and_answers_conform_to_the_published_schema(tmp_path):
 def test_flags_are_kinds_of_input_in_the_words_of_the_laws():
     """A case's flags name kinds that the laws know, so that a failure has a class."""
     known = {*CLASSES, *GRADIENT_KINDS, *LOGIT_KINDS, *QUANTIZER_KINDS, "large"}
-    flags = {flag for operation in vectors.operations() for flag in itertools.chain(*vectors.flags(operation).values())}
+    flags = {flag for operation in make.operations() for flag in itertools.chain(*make.flags(operation).values())}
     assert flags <= known and {"zero_retain", "one_hot", "just_outside", "nearly_parallel", "typical"} <= flags
 
 
@@ -146,10 +146,10 @@ def test_exact_values_have_60_digits_whatever_the_callers_arithmetic():
 def test_every_case_says_what_it_probes_and_has_its_own_name():
     """Names are unique in a file, comments and tolerances there; the probes that the contract names exist."""
     probed = ""
-    for operation in vectors.operations():
+    for operation in make.operations():
         content = json.loads((COMMITTED / f"{operation}.json").read_text())
         names = [case["name"] for case in content["cases"]]
-        assert content["schema"] == vectors.SCHEMA and len(set(names)) == len(names) >= 13
+        assert content["schema"] == make.SCHEMA and len(set(names)) == len(names) >= 13
         assert all(case["comment"] and case["tolerance"] for case in content["cases"])
         for case in content["cases"]:
             assert "0-d array" not in case["comment"] or case["inputs"]["x"]["shape"] == []
@@ -168,8 +168,8 @@ def test_every_case_says_what_it_probes_and_has_its_own_name():
 )
 def test_our_own_answers_hold(name, dtype, tmp_path):
     """Reference and core meet values that were computed in 60-digit arithmetic, independently of both."""
-    operations = [operation for operation in vectors.operations() if "round" not in operation]
-    report = vectors.check_results(write_answers(tmp_path / "a", load(name).target, operations, dtype))
+    operations = [operation for operation in make.operations() if "round" not in operation]
+    report = judge.check_results(write_answers(tmp_path / "a", load(name).target, operations, dtype))
     assert report.ok, report.table()
     assert {r.operation: r.status for r in report.results}["fake_quantize_backward_round"] == "skipped"
     assert sum(r.cases for r in report.results) > (140 if dtype == "float64" else 100)
@@ -179,7 +179,7 @@ def test_our_own_answers_hold(name, dtype, tmp_path):
 def test_answers_are_read_as_windows_saves_them(tmp_path, encoding):
     folder = write_answers(tmp_path / "a", operations=["project"])
     (path := folder / "project.json").write_text(path.read_text(), encoding=encoding)
-    assert vectors.check_results(folder).ok
+    assert judge.check_results(folder).ok
 
 
 def test_a_javascript_program_answers_them(tmp_path, capsys):
@@ -209,7 +209,7 @@ def test_a_javascript_program_with_a_mistake_is_found_wrong(tmp_path, capsys):
 
 def test_missing_operations_are_skipped_by_name(tmp_path):
     """Answers to one operation alone are judged; the others are skipped with the name of the missing file."""
-    report = vectors.check_results(write_answers(tmp_path / "a", operations=["project"]))
+    report = judge.check_results(write_answers(tmp_path / "a", operations=["project"]))
     assert report.ok
     assert "entropy_loss.json is missing" in report.table()
 
@@ -268,7 +268,7 @@ def set_output(name, output, value):
 )
 def test_wrong_answers_fail_with_the_reason(operation, change, message, tmp_path):
     """Each wrong answer fails its operation, named, with what was expected and what the case probes."""
-    report = vectors.check_results(changed(write_answers(tmp_path / "a", operations=[operation]), operation, change))
+    report = judge.check_results(changed(write_answers(tmp_path / "a", operations=[operation]), operation, change))
     if not message:
         assert report.ok  # an answer to a case that does not exist does no harm
     else:
@@ -291,7 +291,7 @@ def test_files_that_are_no_answers_are_explained(text, message, tmp_path):
     """A file of another form fails its operation with what is right; others are still judged."""
     folder = write_answers(tmp_path / "a", operations=["project", "kl_to_uniform"])
     (folder / "project.json").write_text(text)
-    report = vectors.check_results(folder)
+    report = judge.check_results(folder)
     assert {r.operation: r.status for r in report.results}["kl_to_uniform"] == "holds"
     assert not report.ok and message in report.table()
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from oeu_ref.conformance import LAWS, Implementation
 from oeu_ref.conformance.law import Trial
-from oeu_ref.conformance.observe import gradients
 from oeu_ref.conformance.whole_step_laws import FIXED, StepCase, _directions
 from oeu_ref.core import OEU, fast
+from oeu_ref.observe.explain import gradients
 from oeu_ref.reference.network import QuantizedMLP
 from oeu_ref.reference.unlearner import oeu_step
 

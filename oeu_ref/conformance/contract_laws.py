@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 from hypothesis import strategies as st
 
+from ..vectors.contract import SIGNATURES
 from .cases import LARGE_LAYERS, LAYERS, LOGITS_SHAPES, X_SHAPES, Cases, GradientCase, LogitsCase, QuantizerCase
-from .implementation import SIGNATURES
 from .law import about, require
 
 CONTRACT = "contract"

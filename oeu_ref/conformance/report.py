@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 
 from .. import boundary
 from ..boundary import GRANULARITIES, RESCALES
+from ..vectors.contract import SIGNATURES
+from ..vectors.judge import MISTAKE
 from .cases import CLASSES, dimensions
-from .implementation import EVERY, OPTIONAL, SIGNATURES, STEP, Implementation
+from .implementation import EVERY, OPTIONAL, STEP, Implementation
 from .law import LAWS, SEVERITIES, LawResult, Trial
-from .vectors import MISTAKE
 
 WIDTH = 118
 EXPLAINED = 3  # failures with case and usual cause; of the others, which follow from these as a rule, what fails

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from . import vectors
+from ..vectors import judge, make
+from ..vectors.contract import SIGNATURES
+from ..vectors.mistakes import NAN
 from .cases import Cases
-from .implementation import OPTIONS, SIGNATURES, Violation
+from .implementation import OPTIONS, Violation
 from .law import about, assume
-from .mistakes import NAN
 
 PLAIN = {"NORMALIZATION": "exact", "PROJECT_WHEN": "always"}
 WHEN = {"project": PLAIN, "oeu_direction": PLAIN, "fake_quantize": {"TIES": "even"}}
@@ -24,7 +25,7 @@ class VectorCase:
 
 
 def _answer(implementation, operation, inputs):
-    """Outputs of an implementation for the inputs of a vector, both as `vectors.parsed` gives them."""
+    """Outputs of an implementation for the inputs of a vector, both as `judge.parsed` gives them."""
     result = getattr(implementation, operation)
     if "logits" in inputs:
         result = result(inputs["logits"])
@@ -40,9 +41,9 @@ def _answer(implementation, operation, inputs):
 def _check(implementation, operation, case):
     declared, float32 = implementation.declared, str(implementation.dtype) == "float32"
     file = f"{operation}_{declared['QUANTIZER_MASK']}" if operation == "fake_quantize_backward" else operation
-    vector = vectors.by_name(file)[case.name]
-    inputs = vectors.parsed(vector["inputs"])
-    assume(not float32 or vectors.fits_float32(vector["inputs"]))
+    vector = make.by_name(file)[case.name]
+    inputs = judge.parsed(vector["inputs"])
+    assume(not float32 or judge.fits_float32(vector["inputs"]))
     given = {**inputs, "range": (inputs["q_min"], inputs["q_max"])} if "q_min" in inputs else inputs
     for option, names in {**OPTIONS, "range": "RANGES"}.items():
         assume(option not in given or declared[names] is None or given[option] in declared[names])
@@ -51,11 +52,11 @@ def _check(implementation, operation, case):
         answer = _answer(implementation, operation, inputs)
         if answer.get("grad_step", 0) is None:
             expected = {"grad_x": expected["grad_x"]}
-        vectors.check_case(
-            operation, {**vector, "expected": expected}, answer, vectors.DTYPES[str(implementation.dtype)]
+        judge.check_case(
+            operation, {**vector, "expected": expected}, answer, judge.DTYPES[str(implementation.dtype)]
         )
     except (Violation, ValueError) as error:
-        known = f"; {vectors.MISTAKE}{NAN[operation]}" if "nan" in str(error) and operation in NAN else ""
+        known = f"; {judge.MISTAKE}{NAN[operation]}" if "nan" in str(error) and operation in NAN else ""
         raise Violation(f"{case.name} ({vector['comment']}): {error}{known}") from None
 
 
@@ -69,7 +70,7 @@ def _enter(operation):
         "The vector's name and what it probes say where to look: inputs and expected values are those of "
         f"tests/vectors/{operation}*.json."
     )
-    fixed = [VectorCase(flags[0], name) for name, flags in vectors.flags(operation).items()]
+    fixed = [VectorCase(flags[0], name) for name, flags in make.flags(operation).items()]
     about(operation)("exact", Cases(st.nothing(), fixed), weight=0.0, **WHEN.get(operation, {}))(gives_exact_values)
 
 

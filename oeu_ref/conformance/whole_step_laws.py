@@ -178,7 +178,7 @@ def whole_steps_compute_the_references(implementation, case):
     means), projection, then one step of the optimizer along g_r + beta g_perp."""
     import torch
 
-    from .observe import explain, gradients
+    from ..observe.explain import explain, gradients
 
     model, batches = case.model_and_batches()
     unlearner, optimizer = case.made(implementation, model)
@@ -241,7 +241,7 @@ def a_steps_forget_part_is_orthogonal_when_gradients_are_nearly_parallel(impleme
     One pass leaves rounding noise of g_f along g_r, which "match" stretches: project a second time."""
     import torch
 
-    from .observe import gradients
+    from ..observe.explain import gradients
 
     rng = np.random.default_rng(case.seed)
     model = torch.nn.Sequential(torch.nn.Linear(6, 2, dtype=torch.float64))

@@ -111,7 +111,8 @@ GENERATORS = {
     "studies/likelihood_ratio.py": "its argument seed: which blocks of models an interval draws",
     "studies/relearn_views.py": "fixed: which seeds an interval draws",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
-    "conformance/": "cases of the laws, from Hypothesis' seeds, and fixed test vectors",
+    "conformance/": "cases of the laws, from Hypothesis' seeds",
+    "vectors/": "fixed seeds: the cases are the same for everybody",
 }
 MADE = re.compile(
     r"(np|numpy)\.random\.(default_rng|RandomState|Generator)|random\.Random|torch\.(Generator|manual_seed)"

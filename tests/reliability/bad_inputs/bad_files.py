@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oeu_ref.conformance import vectors
 from oeu_ref.lab import checkpoints, results, tables, tuning
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.vectors import make
 
 
 def write_files(files, checkpoint, model):
@@ -59,7 +59,7 @@ def write_files(files, checkpoint, model):
         (files / folder / "table.json").write_text(content)
     (files / "tuned").mkdir()
     (files / "tuned" / "tuning.json").write_text('{"grid": {}}')
-    case = vectors.build("kl_to_uniform")["cases"][0]["name"]
+    case = make.build("kl_to_uniform")["cases"][0]["name"]
     for name, content in _ANSWERS.items():
         (files / f"answers-{name}").mkdir()
         (files / f"answers-{name}" / "kl_to_uniform.json").write_bytes(content.replace(b"CASE", case.encode()))

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from unittest import mock
 
 from oeu_ref import conformance
-from oeu_ref.conformance import vectors
 from oeu_ref.data.image_sets import load_images
 from oeu_ref.files import write_text
 from oeu_ref.integer import file as integer_file
 from oeu_ref.lab import checkpoints, results
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.vectors import judge, make
 
 from .row import Refusal, Row, rows
 
@@ -95,7 +95,7 @@ def _restore(w, path):
 
 def _answers(w, folder):
     """The first failure in a folder of answers; "CASE" stands for the name of a case."""
-    report = vectors.check_results(w.files / folder)
+    report = judge.check_results(w.files / folder)
     result = next(r for r in report.results if r.operation == "kl_to_uniform")
     if result.status == "fails":
         raise Refusal(" ".join([*(result.failures or {}).values()]))
@@ -236,7 +236,7 @@ FILES = [
     ),
     *rows(
         "check_results",
-        lambda w, RESULTS_DIR: vectors.check_results(RESULTS_DIR),
+        lambda w, RESULTS_DIR: judge.check_results(RESULTS_DIR),
         ("RESULTS_DIR", "absent", lambda w: w.files / "nowhere", ValueError, "nowhere", "a folder with answers"),
         ("RESULTS_DIR", "a file", lambda w: w.files / "notes.txt", ValueError, "notes.txt", "a folder with answers"),
         ("RESULTS_DIR", "without answers", lambda w: w.files / "folder", ValueError, "folder", "project.json"),
@@ -244,7 +244,7 @@ FILES = [
     ),
     *rows(
         "write_vectors",
-        lambda w, out_dir: vectors.write_vectors(out_dir),
+        lambda w, out_dir: make.write_vectors(out_dir),
         ("out_dir", "a file", lambda w: w.files / "notes.txt", ValueError, "notes.txt", "a directory"),
         ("out_dir", "a number", 3, TypeError, "int", "a path"),
     ),
@@ -252,7 +252,7 @@ FILES = [
         "write_vectors",
         "out_dir",
         "read-only",
-        under("open", READ_ONLY, lambda w: vectors.write_vectors(w.files / "folder")),
+        under("open", READ_ONLY, lambda w: make.write_vectors(w.files / "folder")),
         ValueError,
         "Read-only",
         "can be written to",

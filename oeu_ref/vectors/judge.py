@@ -1,36 +1,21 @@
-"""Test vectors: the contract's cases as JSON for programs in any language, and the judgement of their answers.
+"""What a program in another language answered to the test vectors, judged case by case."""
 
-A file for each operation. Numbers are decimal text that round-trips float64 (JSON itself promises no precision); arrays
-are {"shape": [...], "data": [...]} in row-major order. The answers are files of the same names: see vectors.md.
-"""
-
-import functools
 import json
 import math
 import numbers
 import os
 import pathlib
-import re
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 
 import numpy as np
 
 from .. import boundary
-from ..files import write_text
-from . import exact, mistakes, vector_cases
-from .implementation import SIGNATURES
+from . import mistakes
+from .cases import COLLINEAR, EPS
+from .make import by_name, operations
 
-SCHEMA = "oeu_ref test vectors, version 2"
-SOURCE = "arXiv 2602.00567 (OEU); quantizer: Esser et al., ICLR 2020 (LSQ)"
 MISTAKE = "this is what comes of a known mistake: "
 DTYPES = {"float64": 1.0, "float32": 2.0**29}  # how much wider the tolerances are
-TOLERANCE = (
-    "largest absolute error of any element in float64 arithmetic, from the size and conditioning of the case; answers "
-    "that say dtype float32 are allowed 2^29 times as much, and cases whose inputs float32 cannot hold are skipped"
-)
-# what goes with the files: how to answer, and a JSON Schema of vectors and answers
-BESIDE = {"README.md": "vectors.md", "schema.json": "vectors.schema.json"}
 
 
 @dataclass(frozen=True)
@@ -73,60 +58,13 @@ class VectorReport:
         return "\n".join([*lines, "", f"{self.folder} {verdict}"])
 
 
-def flags(operation):
-    """{name: flags} of an operation's test vectors."""
-    return {name: vector_cases.flags(name) for name, *_ in vector_cases.of(operation)}
-
-
-def operations():
-    """Names of the operations that have test vectors, in the order of the contract."""
-    names = [name for name in SIGNATURES if name != "fake_quantize_backward"]
-    names[3:3] = [f"fake_quantize_backward_{mask}" for mask in boundary.MASKS]
-    return names
-
-
-def build(operation):
-    """All test vectors of an operation, as the content of its file: a dict of plain values."""
-    signature = SIGNATURES[operation.removesuffix("_clip").removesuffix("_round")]
-    cases = []
-    for name, comment, inputs, (expected, tolerance) in _cases(operation):
-        if operation == "fake_quantize":
-            inputs = {key: value for key, value in inputs.items() if not key.startswith("grad")}
-        parts = {"inputs": _text(inputs), "expected": _text(expected), "tolerance": _text(tolerance)}
-        cases.append({"name": name, "comment": comment, "flags": vector_cases.flags(name), **parts})
-    header = {"schema": SCHEMA, "operation": operation, "signature": signature, "source": SOURCE}
-    return {**header, "tolerance": TOLERANCE, "cases": cases}
-
-
-@functools.cache
-def by_name(operation):
-    """{name: test vector} of an operation, as `build` gives them; not to be changed."""
-    return {case["name"]: case for case in build(operation)["cases"]}
-
-
-def write_vectors(out_dir):
-    """Write the test vectors of all operations, a README and a schema to a folder that is made if it is missing.
-
-    Returns the paths written.  Raises TypeError for what is no path, ValueError for a folder that cannot be written to.
-    """
-    out_dir = _path("out_dir", out_dir)
-    here = pathlib.Path(__file__)
-    contents = {name: here.with_name(source).read_text(encoding="utf-8") for name, source in BESIDE.items()}
-    contents |= {f"{name}.json": _lines(build(name)) for name in operations()}
-    try:
-        return [write_text(out_dir / name, text) for name, text in contents.items()]
-    except OSError as error:
-        reason = error.strerror
-        raise ValueError(f"out_dir must be a directory that can be written to, got {out_dir}: {reason}") from None
-
-
 def check_results(results_dir):
     """Compare answers with the test vectors.
 
     results_dir: folder with <operation>.json for at least one operation.  Returns a `VectorReport`.
     Raises TypeError for what is no path, ValueError for a folder that is missing or holds no answers.
     """
-    results_dir = _path("RESULTS_DIR", results_dir)
+    results_dir = pathlib.Path(boundary.instance("RESULTS_DIR", results_dir, (str, os.PathLike), "path"))
     if not results_dir.is_dir():
         raise ValueError(f"RESULTS_DIR must be a folder with answers such as project.json, got {str(results_dir)!r}")
     present = {name: results_dir / f"{name}.json" for name in operations()}
@@ -134,18 +72,6 @@ def check_results(results_dir):
         names = ", ".join(path.name for path in present.values())
         raise ValueError(f"RESULTS_DIR must hold at least one of {names}, {results_dir} holds none")
     return VectorReport(str(results_dir), [_check_operation(name, path) for name, path in present.items()])
-
-
-def _path(name, value):
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a path, got {type(value).__name__}")
-    return pathlib.Path(value)
-
-
-def _lines(content):
-    """JSON text, indented, with the elements of an array on one line."""
-    text = json.dumps(content, indent=1)
-    return re.sub(r"\[[^][{}]*\]", lambda match: " ".join(match.group().split()), text) + "\n"
 
 
 def _check_operation(operation, path):
@@ -246,94 +172,14 @@ def _check_orthogonality(inputs, answer, widening):
     if inputs["granularity"] == "global":
         lists = [[np.concatenate(grads)] for grads in lists]
     for g_perp, g_r, g_f in zip(*lists):
-        if np.linalg.norm(g_perp) <= vector_cases.COLLINEAR * widening * np.linalg.norm(g_f):
+        if np.linalg.norm(g_perp) <= COLLINEAR * widening * np.linalg.norm(g_f):
             continue  # collinear: what is left is rounding
         cosine = abs(math.fsum(g_perp * g_r)) / ((np.linalg.norm(g_perp) * np.linalg.norm(g_r)) or 1.0)
-        allowed = (16 + math.sqrt(g_perp.size)) * vector_cases.EPS * widening
+        allowed = (16 + math.sqrt(g_perp.size)) * EPS * widening
         if cosine > allowed:
             raise ValueError(
                 f"cosine {cosine:.2g} with the retain gradient, rounding allows {allowed:.2g}: project twice"
             )
-
-
-def _cases(operation):
-    """(name, comment, inputs, (expected outputs, tolerances)) of each case: outputs as floats and arrays of floats."""
-    if operation in ("entropy_loss", "kl_to_uniform"):
-        expected = _expected_of_logits
-    else:
-        expected = _expected_of_quantizer if "quantize" in operation else _expected_of_gradients
-    return (
-        (name, comment, inputs, expected(operation, inputs)) for name, comment, inputs in vector_cases.of(operation)
-    )
-
-
-def _expected_of_logits(operation, inputs):
-    logits = inputs["logits"]
-    n, k = logits["shape"]
-    rows = [_decimals(logits["data"][i * k : (i + 1) * k]) for i in range(n)]
-    # rounding of logits of this size moves log p by that much, and entropy by log K + 1 times it
-    moved = (8 + math.sqrt(k)) * vector_cases.EPS * (1 + max(map(abs, logits["data"])))
-    if operation == "kl_to_uniform":
-        return {"kl": vector_cases.array((n,), exact.kl_to_uniform(rows))}, {"kl": moved * (3 + math.log(k))}
-    loss, grad = exact.entropy_loss(rows)
-    tolerances = {"loss": moved * (3 + math.log(k)), "grad": moved * (3 + math.log(k)) / n}
-    return {"loss": float(loss), "grad": vector_cases.array((n, k), grad)}, tolerances
-
-
-def _expected_of_quantizer(operation, inputs):
-    x, step, shape = inputs["x"]["data"], inputs["step"], inputs["x"]["shape"]
-    arguments = _decimals(x), Decimal(step), inputs["q_min"], inputs["q_max"]
-    if operation == "fake_quantize":
-        x_hat = exact.fake_quantize(*arguments)
-        tolerance = 4 * vector_cases.EPS * (max(float(abs(v)) for v in x_hat) + step)
-        return {"x_hat": vector_cases.array(shape, x_hat)}, {"x_hat": tolerance}
-    grad_out, grad_scale = inputs["grad_out"]["data"], inputs["grad_scale"]
-    mask = operation.rpartition("_")[2]
-    grad_x, grad_step = exact.fake_quantize_backward(_decimals(grad_out), *arguments, Decimal(grad_scale), mask)
-    largest = max(abs(inputs["q_min"]), inputs["q_max"]) + max(abs(v) for v in x) / step
-    roundings = (8 + math.sqrt(len(x))) * vector_cases.EPS
-    return (
-        {"grad_x": vector_cases.array(shape, grad_x), "grad_step": float(grad_step)},
-        {
-            "grad_x": 2 * vector_cases.EPS * max(map(abs, grad_out)),
-            "grad_step": roundings * grad_scale * math.fsum(map(abs, grad_out)) * largest,
-        },
-    )
-
-
-def _expected_of_gradients(operation, inputs):
-    forget, retain = ([_decimals(g["data"]) for g in inputs[key]] for key in ("forget_grads", "retain_grads"))
-    options = Decimal(inputs["alpha"]), inputs["granularity"], inputs["rescale"]
-    g_perp = exact.project(forget, retain, *options)
-    plain = exact.project(forget, retain, options[0], options[1], "undo")
-    beta, result = inputs.get("beta"), list(g_perp)
-    if operation == "oeu_direction":
-        result = exact.oeu_direction(forget, retain, options[0], Decimal(beta), *options[1:])
-    tolerances = []
-    for i, layer in enumerate(zip(forget, retain, g_perp, plain)):
-        if options[1] == "global":
-            layer = [[v for g in grads for v in g] for grads in (forget, retain, g_perp, plain)]
-        size_f, size_r, size_p, size_plain = (float(exact.norm(g)) for g in layer)
-        stretch = size_p / size_plain if size_plain else 1.0  # match stretches rounding errors too
-        scale = size_f * stretch if beta is None else size_r + beta * size_f * stretch
-        allowed = (16 + math.sqrt(len(layer[0]))) * vector_cases.EPS * scale
-        # zero, or what is really left of collinear gradients
-        tolerances.append(allowed if size_plain else max(allowed, vector_cases.COLLINEAR * size_f))
-        result[i] = vector_cases.array(inputs["forget_grads"][i]["shape"], result[i])
-    return {"result": result}, {"result": tolerances}
-
-
-def _decimals(values):
-    return [Decimal(v) for v in values]
-
-
-def _text(value):
-    """Floats as decimal text, in nested dicts and lists; integers and words as they are."""
-    if isinstance(value, dict):
-        return {key: _text(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_text(item) for item in value]
-    return repr(value) if isinstance(value, float) else value
 
 
 def fits_float32(value):
