@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.adapters import torch as adapters
+from oeu_ref.conformance import torch as adapters
 from oeu_ref.conformance import Implementation, check
 from oeu_ref.core import projection as core
 from oeu_ref.reference.quantizer import step_gradient_scale
@@ -215,7 +215,7 @@ def test_bad_declarations_and_steps_are_named():
 def test_check_takes_an_adapter_by_name(tmp_path):
     """`python -m oeu_ref check my_check.py:weights`, the form that the adapters' docstring prints."""
     (tmp_path / "my_check.py").write_text(
-        "import torch\nfrom oeu_ref.adapters.torch import entropy\n"
+        "import torch\nfrom oeu_ref.conformance.torch import entropy\n"
         "loss = entropy(lambda z: -torch.distributions.Categorical(logits=z).entropy().mean(), DTYPE='float32')\n"
         "wrong = entropy(lambda z: torch.distributions.Categorical(logits=z).entropy().mean(), DTYPE='float32')\n"
     )
@@ -227,7 +227,7 @@ def test_check_takes_an_adapter_by_name(tmp_path):
 def test_jax_code_is_judged_as_it_is():
     """Right JAX functions hold, a wrong one fails, and 64-bit mode is off again afterwards."""
     jax = pytest.importorskip("jax")
-    from oeu_ref.adapters import jax as adapters
+    from oeu_ref.conformance import jax as adapters
 
     def quantize(x, s, low, high):
         v = x / s

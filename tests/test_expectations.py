@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from oeu_ref.adapters.torch import entropy
+from oeu_ref.conformance.torch import entropy
 from oeu_ref.conformance import Implementation, check, expecting, read_expected
 
 LAWS = ("entropy gradient is the derivative by hand", "entropy gradient sums to zero over classes")
@@ -54,7 +54,7 @@ def test_the_file_is_read_strictly(tmp_path):
 def test_the_command_line_takes_it(report, tmp_path):
     """`check --expected-failures FILE` ends with 0, and with 2 for a file that is none."""
     (tmp_path / "entr.py").write_text(
-        "import torch\nfrom oeu_ref.adapters.torch import entropy\n"
+        "import torch\nfrom oeu_ref.conformance.torch import entropy\n"
         "loss = entropy(lambda z: -torch.special.entr(z.softmax(1)).sum(1).mean())\n"
     )
     path = tmp_path / "known.txt"

@@ -35,7 +35,7 @@ def peer(*packages, note="right"):
 def torch_fake_quantize():
     import torch
 
-    from oeu_ref.adapters.torch import quantizer
+    from oeu_ref.conformance.torch import quantizer
 
     fake = lambda x, s, low, high: torch.fake_quantize_per_tensor_affine(x, s.item(), 0, low, high)
     return quantizer(fake, DTYPE="float32", QUANTIZER_MASK="round", RANGES=WITH_ZERO)
@@ -45,7 +45,7 @@ def torch_fake_quantize():
 def torch_fake_quantize_learnable():
     import torch
 
-    from oeu_ref.adapters.torch import quantizer
+    from oeu_ref.conformance.torch import quantizer
 
     def fake(x, s, low, high, grad_scale):
         return torch._fake_quantize_learnable_per_tensor_affine(x, s.view(1), torch.zeros(1), low, high, grad_scale)
@@ -57,7 +57,7 @@ def torch_fake_quantize_learnable():
 def torch_categorical_entropy():
     import torch
 
-    from oeu_ref.adapters.torch import entropy
+    from oeu_ref.conformance.torch import entropy
 
     def kl(z):
         uniform = torch.full_like(z, 1 / z.shape[1])
@@ -72,7 +72,7 @@ def torch_categorical_entropy():
 def torch_special_entr():
     import torch
 
-    from oeu_ref.adapters.torch import entropy
+    from oeu_ref.conformance.torch import entropy
 
     return entropy(lambda z: -torch.special.entr(z.softmax(1)).sum(1).mean())
 
@@ -94,7 +94,7 @@ def torchao_fake_quantize_affine():
     import torch
     from torchao.quantization.quant_primitives import _fake_quantize_affine
 
-    from oeu_ref.adapters.torch import quantizer
+    from oeu_ref.conformance.torch import quantizer
 
     def fake(x, s, low, high):
         zero = torch.zeros_like(s, dtype=torch.int32)
@@ -122,7 +122,7 @@ def _brevitas(clamp, mask):
     from brevitas.core import function_wrapper
     from brevitas.core.quant import IntQuant
 
-    from oeu_ref.adapters.torch import quantizer
+    from oeu_ref.conformance.torch import quantizer
 
     def fake(x, s, low, high):
         quant = IntQuant(False, low < 0, torch.nn.Identity(), tensor_clamp_impl=getattr(function_wrapper, clamp)())
@@ -140,7 +140,7 @@ def _brevitas(clamp, mask):
 def nncf_symmetric():
     from nncf.torch.quantization.quantize_functions import QuantizeSymmetricTorch
 
-    from oeu_ref.adapters.torch import quantizer
+    from oeu_ref.conformance.torch import quantizer
 
     fake = lambda x, s, low, high: QuantizeSymmetricTorch.apply(x, x.shape, s * -low, low, high, high - low + 1)
     return quantizer(fake, DTYPE="float32", RANGES=SIGNED)
@@ -151,7 +151,7 @@ def quanto_activation():
     from optimum.quanto import qint8
     from optimum.quanto.tensor import ActivationQBytesTensor
 
-    from oeu_ref.adapters.torch import quantizer
+    from oeu_ref.conformance.torch import quantizer
 
     fake = lambda x, s, low, high: ActivationQBytesTensor.quantize(x, qint8, s).dequantize()
     return quantizer(fake, DTYPE="float32", QUANTIZER_MASK="none", RANGES=((-128, 127),))
@@ -162,7 +162,7 @@ def aqt_int_symmetric():
     import jax
     from aqt.jax.v2.numerics.int_numerics import IntSymmetric
 
-    from oeu_ref.adapters.jax import quantizer
+    from oeu_ref.conformance.jax import quantizer
 
     options = {"preserve_zero": True, "preserve_max_val": True, "clip": True, "clip_gradient": True, "round": True}
 
@@ -180,7 +180,7 @@ def optax_losses():
     import jax
     import optax
 
-    from oeu_ref.adapters.jax import entropy
+    from oeu_ref.conformance.jax import entropy
 
     def loss(z):
         return -optax.losses.softmax_cross_entropy(z, jax.nn.softmax(z)).mean()
@@ -206,7 +206,7 @@ def scipy_stats_entropy():
 def tfp_categorical_entropy():
     from tensorflow_probability.substrates import jax as tfp
 
-    from oeu_ref.adapters.jax import entropy
+    from oeu_ref.conformance.jax import entropy
 
     try:
         getattr(tfp, "distributions")  # noqa: B009
@@ -228,7 +228,7 @@ def fairlearn_adversarial():
     import torch
     from fairlearn.adversarial import _pytorch_engine
 
-    from oeu_ref.adapters.torch import projection
+    from oeu_ref.conformance.torch import projection
 
     _pytorch_engine.torch = torch  # as the engine's own constructor does, which wants data and models that learn
 
@@ -262,7 +262,7 @@ def torchjd_pcgrad():
     import torch
     from torchjd.aggregation import PCGradWeighting
 
-    from oeu_ref.adapters.torch import projection
+    from oeu_ref.conformance.torch import projection
 
     def project(forget, retain):
         # of unit length, since a weight near 1 has no digits left for what is much smaller
@@ -292,7 +292,7 @@ def _orthograd(foreach):
     import torch
     from pytorch_optimizer import OrthoGrad
 
-    from oeu_ref.adapters.torch import projection
+    from oeu_ref.conformance.torch import projection
 
     def project(forget, retain):
         weights = [torch.nn.Parameter(r) for r in retain]

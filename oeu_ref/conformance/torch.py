@@ -1,12 +1,12 @@
 """PyTorch code as it is, turned into an implementation of the contract: gradients by autograd, NumPy in and out.
 
     # my_check.py; then `python -m oeu_ref check my_check.py:weights` or `pytest -k theorems --impl=my_check.py:weights`
-    from oeu_ref.adapters.torch import entropy, module, projection, quantizer
+    from oeu_ref.conformance.torch import entropy, module, projection, quantizer
 
     weights = quantizer(lambda x, s, low, high: MyFunction.apply(x, s, low, high), QUANTIZER_MASK="open")
     loss = entropy(lambda z: -torch.distributions.Categorical(logits=z).entropy().mean(), DTYPE="float32")
 
-What you know of your code you declare, by the names in the README of conformance/; DTYPE is what the tensors will be.
+What you know of your code you declare, by the names in this room's README; DTYPE is what the tensors will be.
 """
 
 import copy
@@ -17,8 +17,8 @@ from torch import nn
 
 from ..boundary import FLAG, Instance, Integer, instance
 from ..reference.quantizer import integer_range
-from . import shared
-from .shared import FUNCTION, OR_NONE, TAKES, takes
+from . import adapters
+from .adapters import FUNCTION, OR_NONE, TAKES, takes
 
 
 @takes(f=FUNCTION)
@@ -31,7 +31,7 @@ def quantizer(f, **declared):
     declared: what a module under test would declare, QUANTIZER_MASK="open" for instance.
     Returns an object for `check`.  Raises TypeError for no function, or what is no declaration.
     """
-    return shared.quantizer(_Torch(declared), _called(f), declared)
+    return adapters.quantizer(_Torch(declared), _called(f), declared)
 
 
 @takes(f=FUNCTION, kl=OR_NONE)
@@ -40,7 +40,7 @@ def entropy(f, kl=None, **declared):
 
     f: f(logits) -> 0-d loss, minus the mean entropy in nats; kl: kl(logits) -> (N,).  All else as in `quantizer`.
     """
-    return shared.entropy(_Torch(declared), _called(f), kl, declared)
+    return adapters.entropy(_Torch(declared), _called(f), kl, declared)
 
 
 @takes(f=FUNCTION, takes=TAKES)
@@ -52,7 +52,7 @@ def projection(f, takes="lists", **declared):
     takes: "lists" of tensors, one for each layer; "tensors", called for each layer; "vectors", each layer flattened.
     All else as in `quantizer`.
     """
-    return shared.projection(_Torch(declared), _called(f), takes, declared)
+    return adapters.projection(_Torch(declared), _called(f), takes, declared)
 
 
 @takes(cls=FUNCTION, step=Instance(str), bits=Integer(1, 8), signed=FLAG, scale=OR_NONE)
@@ -90,7 +90,7 @@ def module(cls, step="s", bits=4, signed=True, scale=None, **declared):
 def _made(cls, bits):
     if isinstance(cls, nn.Module):
         return copy.deepcopy(cls)
-    made = cls(**{name: bits for name in shared.names(cls) if "bit" in name})
+    made = cls(**{name: bits for name in adapters.names(cls) if "bit" in name})
     return instance("what cls makes", made, nn.Module, "torch.nn.Module")
 
 
@@ -103,17 +103,17 @@ def _called(f):
 
 
 class _Torch:
-    """PyTorch as a library of `shared.py`."""
+    """PyTorch as a library of `adapters.py`."""
 
     def __init__(self, declared):
-        self.dtype = getattr(torch, shared.dtype_of(declared))
+        self.dtype = getattr(torch, adapters.dtype_of(declared))
 
     def value(self, f, *arrays):
         return _arrays(f(*(self._tensors(a) for a in arrays)))
 
     def gradients(self, f, arrays, cotangent):
         inputs = [self._tensors(a).requires_grad_() for a in arrays]
-        result = shared.shaped(f(*inputs), cotangent)
+        result = adapters.shaped(f(*inputs), cotangent)
         if not result.requires_grad:
             raise ValueError("f must return a tensor with a gradient, got one that is detached from its inputs")
         grads = torch.autograd.grad(result, inputs, torch.tensor(cotangent, dtype=result.dtype), allow_unused=True)

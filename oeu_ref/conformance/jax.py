@@ -5,33 +5,33 @@ Functions are called in JAX's 64-bit mode, which is off again outside, unless DT
 
 import numpy as np
 
-from . import shared
-from .shared import FUNCTION, OR_NONE, TAKES, takes
+from . import adapters
+from .adapters import FUNCTION, OR_NONE, TAKES, takes
 
 
 @takes(f=FUNCTION)
 def quantizer(f, **declared):
-    """fake_quantize and its backward pass, of f(x, step, q_min, q_max): as `oeu_ref.adapters.torch.quantizer`."""
-    return shared.quantizer(_Jax(declared), f, declared)
+    """fake_quantize and its backward pass, of f(x, step, q_min, q_max): as `oeu_ref.conformance.torch.quantizer`."""
+    return adapters.quantizer(_Jax(declared), f, declared)
 
 
 @takes(f=FUNCTION, kl=OR_NONE)
 def entropy(f, kl=None, **declared):
-    """entropy_loss and kl_to_uniform of f(logits) and kl(logits), as `oeu_ref.adapters.torch.entropy`."""
-    return shared.entropy(_Jax(declared), f, kl, declared)
+    """entropy_loss and kl_to_uniform of f(logits) and kl(logits), as `oeu_ref.conformance.torch.entropy`."""
+    return adapters.entropy(_Jax(declared), f, kl, declared)
 
 
 @takes(f=FUNCTION, takes=TAKES)
 def projection(f, takes="lists", **declared):
-    """project of a function of forget and retain gradients, as `oeu_ref.adapters.torch.projection`."""
-    return shared.projection(_Jax(declared), f, takes, declared)
+    """project of a function of forget and retain gradients, as `oeu_ref.conformance.torch.projection`."""
+    return adapters.projection(_Jax(declared), f, takes, declared)
 
 
 class _Jax:
-    """JAX as a library of `shared.py`."""
+    """JAX as a library of `adapters.py`."""
 
     def __init__(self, declared):
-        self.dtype = shared.dtype_of(declared)
+        self.dtype = adapters.dtype_of(declared)
 
     def value(self, f, *arrays):
         return self._run(lambda jax: f(*(self._tensors(a) for a in arrays)))
@@ -39,7 +39,7 @@ class _Jax:
     def gradients(self, f, arrays, cotangent):
         def vjp(jax):
             result, back = jax.vjp(f, *(self._tensors(a) for a in arrays))
-            return result, list(back(np.asarray(cotangent, shared.shaped(result, cotangent).dtype)))
+            return result, list(back(np.asarray(cotangent, adapters.shaped(result, cotangent).dtype)))
 
         return self._run(vjp)
 
