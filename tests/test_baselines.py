@@ -363,6 +363,15 @@ def test_every_method_runs_in_the_one_loop_and_repeats_to_the_bit(name):
     assert not all(torch.equal(a, b) for a, b in zip(weights[0], original.parameters()))
 
 
+@pytest.mark.parametrize("what", ["step", "masks"])
+def test_inference_mode_is_refused_with_what_to_do(tiny, what):
+    """Where PyTorch has no gradients at all a method says so, and changes nothing."""
+    method, before = make(SalUn, tiny), tiny.model.weight.detach().clone()
+    with torch.inference_mode(), pytest.raises(ValueError, match="outside torch.inference_mode"):
+        stepped(method, tiny) if what == "step" else method.saliency_masks(tiny.forget, 0.5)
+    assert torch.equal(tiny.model.weight, before)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_loss_that_is_not_finite_raises_before_the_weights_move(name, tiny):
     with torch.no_grad():

@@ -386,6 +386,24 @@ def test_complex_parameters_are_refused_by_name():
     OEU(model, torch.optim.SGD(model[1].parameters(), 0.1))  # what the optimizer does not hold is no matter
 
 
+@pytest.mark.parametrize("what", ["step", "plan", "take", "built"])
+def test_inference_mode_is_refused_with_what_to_do(what):
+    """Where PyTorch has no gradients at all a step says so, and changes nothing; `torch.no_grad` it does not mind."""
+    with torch.inference_mode(what == "built"):
+        model = small_net()
+    unlearner, (forget, retain, labels) = OEU(model, sgd(model, momentum=0.9)), batches()
+    plan = None if what == "built" else unlearner.plan(forget, retain, labels)
+    before = snapshot(model)
+    with torch.inference_mode(what != "built"):
+        with pytest.raises(ValueError, match="^model must be built and unlearned outside torch.inference_mode"):
+            unlearner.take(plan) if what == "take" else getattr(unlearner, what, unlearner.step)(forget, retain, labels)
+    assert same(snapshot(model), before)
+    if what != "built":
+        with torch.no_grad():
+            unlearner.step(forget, retain, labels)
+        assert not same(snapshot(model), before)
+
+
 def test_a_model_with_one_class_or_wrong_rank_is_refused():
     """Logits of one class, or of another rank than 2, raise a ValueError that says whose they are."""
     for model, message in ((nn.Linear(6, 1), "K >= 2 classes"), (nn.Unflatten(1, (2, 3)), r"shape \(N, K\)")):

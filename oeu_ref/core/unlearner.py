@@ -17,7 +17,7 @@ from .entropy import entropy
 from .fast import cosines_and_norms, overall_cosine, projected
 from .projection import Layers, wide
 from .quantizer import owner
-from .undo import MODEL, State, in_mode, logits_of, undone
+from .undo import MODEL, State, check_differentiable, in_mode, logits_of, undone
 
 # what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
 UNCOMPILED = "not be compiled, for a second backward pass: pass the module that torch.compile was given"
@@ -142,9 +142,10 @@ class OEU:
 
         forget_inputs: (N_f, ...), retain_inputs: (N_r, ...), what the model takes; retain_labels: (N_r,) integers.
         Returns a `Plan`, good for the parameters as they are now.
-        Raises TypeError or ValueError for empty or mismatched batches and bad labels, `NonFiniteError` (a ValueError)
-        for a non-finite loss or gradient.
+        Raises TypeError or ValueError for empty or mismatched batches, bad labels, and in inference mode,
+        `NonFiniteError` (a ValueError) for a non-finite loss or gradient.
         """
+        check_differentiable(self.model)
         parameters = self._trainable()
         with undone(self.model) as before:
             with in_mode(self.model, True if self.mode == "train" else None), torch.enable_grad():
@@ -168,6 +169,7 @@ class OEU:
         plan: a `Plan` of this object's, made at the parameters as they are now.  Returns its `StepReport`.
         What the optimizer raises is raised here, with the model's buffers as they were.
         """
+        check_differentiable(self.model)  # the optimizer would remember tensors that it could not change afterwards
         plan.after.put_back()
         self.optimizer.zero_grad(set_to_none=True)
         for name, parameter in plan.parameters.items():
@@ -319,10 +321,4 @@ def _report(finite, losses, angles, layers):
                 f"{kind} gradient must be finite, got a norm of {layer_norms[worst]:g} "
                 f"in layer {layers.names[worst]!r}: lower the learning rate or the loss scale; nothing was changed"
             )
-    return StepReport(
-        forget_loss=losses[0].item(),
-        retain_loss=losses[1].item(),
-        forget_entropy=losses[2].item(),
-        cosine=overall_cosine(*angles),
-        layer_cosines=dict(zip(layers.names, angles[0].tolist())),
-    )
+    return StepReport(*losses.tolist(), overall_cosine(*angles), dict(zip(layers.names, angles[0].tolist())))

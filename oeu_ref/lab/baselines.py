@@ -18,7 +18,7 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
-from ..core.undo import class_logits, in_mode, undone_on_error
+from ..core.undo import check_differentiable, class_logits, in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from ..data.samples import Samples, other_labels
 
@@ -105,6 +105,7 @@ class Method:
 
     def gradient(self, loss):
         """Gradient of a loss, one tensor a parameter, zeros where the loss does not depend on it."""
+        check_differentiable(self.model)
         grads = distributed.gradients(loss, self.parameters)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, grads)]
 
