@@ -25,6 +25,8 @@ OURS = (
     "oeu_ref.core.contract:fast_float64",
     "oeu_ref.core.contract:fast_float32",
 )
+# the same code in another dtype, where the laws about inputs, memory and repeats look at the same lines once more
+AGAIN = ("oeu_ref.core.contract:float32", "oeu_ref.core.contract:fast_float32")
 
 
 def pytest_addoption(parser):
@@ -40,6 +42,14 @@ def pytest_addoption(parser):
     parser.addoption(
         "--cases", type=int, metavar="N", help="cases drawn for each law (default: 15, and 50 with --impl)"
     )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A folder of tests that are left out is not imported either, unless it is named."""
+    kind = collection_path.name
+    if collection_path.parent.name == "tests" and kind in ("reliability", "studies", "peers"):
+        if f"not {kind}" in config.option.markexpr and not any(kind in word for word in config.args):
+            return True
 
 
 def pytest_configure(config):
@@ -60,7 +70,12 @@ def pytest_generate_tests(metafunc):
         outsiders = metafunc.config.implementations
         # an outsider sees by name what is skipped; ours are views, each of which has what differs from the others
         pairs = [
-            pytest.param(implementation, law, id=f"{implementation.name}-{law.theorem} {law.name}")
+            pytest.param(
+                implementation,
+                law,
+                id=f"{implementation.name}-{law.theorem} {law.name}",
+                marks=pytest.mark.reliability if law.theorem == "contract" and implementation.name in AGAIN else (),
+            )
             for implementation in outsiders or map(load, OURS)
             for law in LAWS
             if outsiders or not law.passes_over(implementation)

@@ -21,7 +21,7 @@ from oeu_ref import reference
 from oeu_ref.__main__ import main
 from oeu_ref.conformance import LAWS, SIGNATURES, Implementation, LoadError, Violation, check, load, try_law
 from oeu_ref.conformance.cases import DIMENSIONS, Cases, LogitsCase
-from oeu_ref.conformance.law import Law
+from oeu_ref.conformance.law import Law, Trial
 
 from .mutants.edits import MUTANTS, SOURCE, build
 
@@ -537,14 +537,25 @@ def law_named(name):
 
 @functools.cache
 def one_report():
-    """What `check` finds for the reference with one drawn case."""
-    return check(load("oeu_ref.reference"), cases=1)
+    """The reference as an implementation, what `check` finds for it with one drawn case, and the shapes asked for."""
+    shapes = {operation: set() for operation in SIGNATURES}
+
+    def watched(operation):
+        def called(*args, **options):
+            arrays = args[0] if isinstance(args[0], list) else [args[0]]
+            shapes[operation].add(tuple(np.shape(a) for a in arrays))
+            return getattr(reference, operation)(*args, **options)
+
+        return functools.wraps(getattr(reference, operation))(called)
+
+    implementation = variant(**{operation: watched(operation) for operation in SIGNATURES})
+    return implementation, check(implementation, cases=1), shapes
 
 
 @pytest.mark.parametrize("operation", DIMENSIONS)
 def test_every_dimension_of_the_domain_is_tried_whatever_is_drawn(operation):
     """Sizes, ranks, ranges, scales and options that the table of dimensions names are seen by the reference."""
-    report = one_report()
+    _, report, _ = one_report()
     for dimension, values in DIMENSIONS[operation].items():
         assert set(values) <= set(report.tried[operation][dimension]), dimension
     assert f"{operation}, {next(iter(DIMENSIONS[operation]))}:" in report.table(verbose=True)
@@ -553,14 +564,10 @@ def test_every_dimension_of_the_domain_is_tried_whatever_is_drawn(operation):
 
 def test_few_shapes_are_asked_for():
     """A compiler that works shape by shape is asked a dozen times for each operation, not hundreds of times."""
-    shapes = {}
-
-    def watch(operation, args, options):
-        arrays = args[0] if isinstance(args[0], list) else [args[0]]
-        shapes.setdefault(operation, set()).add(tuple(a.shape for a in arrays))
-
+    implementation, report, shapes = one_report()
     for law in LAWS:
-        try_law(law, load("oeu_ref.reference").declaring(watch), 5)
+        Trial(law, implementation).try_drawn(5)
+    assert report.ok and all(shapes.values())
     assert {operation: len(found) for operation, found in shapes.items() if len(found) > 16} == {}
 
 

@@ -52,7 +52,7 @@ def tried(step_class, drawn=0):
     """Results of the step's laws on a class: fixed cases, and drawn ones times the law's weight."""
     trials = [Trial(law, Implementation(step_class)) for law in STEP_LAWS]
     for trial in trials:
-        trial.try_fixed()
+        all(map(trial.try_case, trial.law.cases.fixed))
         trial.try_drawn(drawn)
     return [trial.result() for trial in trials]
 

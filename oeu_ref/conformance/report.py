@@ -215,9 +215,10 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
 
     watched = implementation if stop_at_first else implementation.declaring(watch)
     trials = [Trial(law, watched, "" if stop_at_first else None) for law in LAWS]
-    for trial in trials:
-        trial.try_fixed(keep_on=not stop_at_first)
-        if stop_at_first and trial.failures:
+    fixed = [(i, trial, case) for trial in trials for i, case in enumerate(trial.law.cases.fixed)]
+    # who stops at the first failure tries one case of each law before the others: many mistakes show in any case
+    for _, trial, case in sorted(fixed, key=lambda row: row[0] > 0) if stop_at_first else fixed:
+        if not trial.try_case(case) and stop_at_first:
             break
     else:
         for trial in trials:
@@ -256,17 +257,18 @@ def _conventions(operations):
 
 
 def _proposals(implementation, failed):
-    """For each group of operations that fails, the first declaration with which all its laws' fixed cases hold."""
-    proposals, names = [], {r.law for r in failed}
+    """For each group that fails, the first declaration with which what failed holds, and all its laws' fixed cases."""
+    proposals, seen = [], {r.law: r.case for r in failed}
     for group in ({"fake_quantize", "fake_quantize_backward"}, {"project", "oeu_direction"}):
         mine = [r for r in failed if group & set(r.operations)]
         if all(r.theorem == "contract" for r in mine):  # none, or what no convention mends
             continue
         laws = [law for law in LAWS if group & set(law.needs)]
-        laws.sort(key=lambda law: law.name not in names)  # what failed first: it decides soonest
         for convention in _conventions(group):
             trials = [Trial(law, implementation.declaring(**convention)) for law in laws]
-            if all(trial.try_fixed() for trial in trials) and any(trial.held for trial in trials):
+            attempts = [(trial, seen[trial.law.name]) for trial in trials if trial.law.name in seen]
+            attempts += [(trial, case) for trial in trials for case in trial.law.cases.fixed]
+            if all(trial.try_case(case) for trial, case in attempts) and any(trial.held for trial in trials):
                 proposals.append(" and ".join(f"{name} = {value!r}" for name, value in convention.items()))
                 break
     return proposals

@@ -21,10 +21,8 @@ from .undo import MODEL, State, check_differentiable, in_mode, logits_of, undone
 
 # what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
 UNCOMPILED = "not be compiled, for a second backward pass: pass the module that torch.compile was given"
-REMEDIES = {
-    "use_reentrant": "checkpoint its activations with use_reentrant=False, for torch.autograd.grad to pass",
-    **{"double backward": UNCOMPILED, "donated buffers": UNCOMPILED},
-}
+CHECKPOINTED = "checkpoint its activations with use_reentrant=False, for torch.autograd.grad to pass"
+REMEDIES = {"use_reentrant": CHECKPOINTED, "double backward": UNCOMPILED, "donated buffers": UNCOMPILED}
 takes = taking(torch)
 BATCHES = {"forget_inputs": Samples(), "retain_inputs": Samples()}
 

@@ -70,9 +70,8 @@ class Method:
         if not self.parameters:
             raise ValueError("model must have at least one parameter that requires a gradient")
         self.generator = boundary.instance("generator", generator, torch.Generator, "torch.Generator")
-        self.optimizer = torch.optim.SGD(
-            self.parameters, settings.learning_rate, settings.momentum, weight_decay=self.weight_decay()
-        )
+        options = {"momentum": settings.momentum, "weight_decay": self.weight_decay()}
+        self.optimizer = torch.optim.SGD(self.parameters, settings.learning_rate, **options)
 
     def weight_decay(self):
         """Weight decay of the optimizer."""
