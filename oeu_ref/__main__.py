@@ -1,15 +1,14 @@
 """The command line: `python -m oeu_ref COMMAND`. Each command imports what it needs, so that --help is instant."""
 
-import dataclasses
 import os
 import pathlib
 import sys
 
-from . import __version__, boundary, files, studies
-from .commands import experiments
-from .commands.command import Command, Parser, in_words_of, meant, one_of, read, say
-from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune
+from . import __version__, boundary, files
+from .commands.command import QUICK, Command, Folder, Parser, in_words_of, meant, read, say
+from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune, checked_device
 from .commands.own import Unlearn
+from .commands.studies import Beyond, Bits
 from .lab import options
 from .lab.options import NEEDED, option, record
 
@@ -18,7 +17,6 @@ PROGRAM = "oeu-ref" if pathlib.Path(sys.argv[0]).stem == "oeu-ref" else "python 
 DESCRIPTION = (
     "OEU, Orthogonal Entropy Unlearning for quantized networks (arXiv 2602.00567): a reference that proves itself."
 )
-QUICK = "tiny sizes and a few steps only, to see that everything works: the figures mean nothing"
 
 
 def main(argv=None):
@@ -83,21 +81,6 @@ def overview():
 
 
 @record
-class Folder(Command):
-    """Long work with a folder for its results."""
-
-    called = {"out_dir": "--out"}
-
-    def where(self):
-        return self.out
-
-    def show(self, written):
-        """Print what a run wrote: its table, then where everything is.  Returns the exit code."""
-        say(written["table"], "", *(written[kind] for kind in ("json", "markdown", "picture") if written.get(kind)))
-        return 0
-
-
-@record
 class Demo(Folder):
     """Trains a 4-bit network on scikit-learn's handwritten digits with 20 % label noise, retrains it without 10 % of
     the samples, and lets OEU and its rivals forget them. Under a minute on two cores."""
@@ -158,7 +141,9 @@ class Check(Command):
     strict: bool = option(False, "exit code 1 for every failure, not 3 or 4 for some")
     verbose: bool = option(False, "a row for each law, and the values tried in each dimension of the input")
     dump_case: int | None = option(None, "write failure N: its arrays, and a script", "N", "1", "not written")
-    expected_failures: str | None = option(None, "known failures, a line each: LAW | REASON", "FILE", "known.txt", "none")
+    expected_failures: str | None = option(
+        None, "known failures, a line each: LAW | REASON", "FILE", "known.txt", "none"
+    )
     json: str | None = option(None, "also write the report there, as JSON", "FILE", "report.json", "not written")
 
     def run(self):
@@ -214,81 +199,6 @@ class CheckVectors(Command):
 
 
 @record
-class Bits(experiments.Rows):
-    __doc__ = f"""Makes the table of an experiment at several widths of weights and activations, in OUT/bits-WIDTH, and
-    bits.json, bits.md and bits.png in OUT. {experiments.RESTART}"""
-
-    line = "a table at each of several bit widths, and one picture of them all"
-    example = "cifar10-10 --preset cpu --widths 2,4,8 --data-root data"
-    without = ("bits", "weight_bits", "activation_bits")  # --widths says them all
-    widths: tuple[int | str, ...] = options.bits((2, 4, 8), "of weights and activations, each")
-    methods: tuple[str, ...] = experiments.methods(("oeu", "qmul", "rl"))
-    rules: tuple[str, ...] = option(("true",), experiments.RULES, words=options.RULES)
-
-    def where(self):
-        return self.out or f"{super().where()}-bits"
-
-    def run(self):
-        from .studies import bits
-
-        with self.started() as (experiment, runner, _):
-            written = bits.images(runner, experiment, self.widths, self.methods, **self.asked())
-        return 0 if written is None else Folder.show(self, written)
-
-
-@record
-class Study(Command):
-    """Which study."""
-
-    study: str = option(NEEDED, "one of those above", flag="STUDY")
-
-
-@record
-class Beyond(experiments.Images, Study):
-    __doc__ = """One study on the demo's digits; those with a * also on images, of an experiment NAME. Writes a table, a
-picture and JSON. Those with a * keep in OUT what is finished: the same command goes on where it was.
-
-""" + "\n".join(f"  {n + ' *' * (n in studies.ON_IMAGES):14} {what}" for n, what in studies.STUDIES.items())
-
-    line = f"{len(studies.STUDIES)} studies of what the paper leaves open, on digits and some on images: see its --help"
-    example = "stop cifar10-10 --preset cpu --data-root data"
-    without, called = ("jobs", "deterministic"), experiments.Images.called | {"out_dir": "--out"}
-    name: str | None = option(
-        None, "the data set and the percentage to forget", unset="the digits", flag="NAME", words=tuple(options.TABLES)
-    )
-    out: str | None = option(
-        None, "folder, made if it is missing", "DIR", "results/mine", "results/beyond; with NAME results/NAME-PRESET"
-    )
-    seeds: tuple[int, ...] | None = option(
-        None, "whole numbers >= 0, a run each", example="1,2", unset="the study's own"
-    )
-    device: str = option("cpu", "there is no other for studies", words=("cpu",))
-    quick: bool = option(False, QUICK)
-
-    def where(self):
-        return self.out or (f"{super().where()}{'-quick' * self.quick}" if self.name else "results/beyond")
-
-    def run(self):
-        from .lab.engine import checked_seeds
-        from .studies.study import run
-
-        one_of("STUDY", self.study, studies.STUDIES)
-        how = {"seeds": None if self.seeds is None else checked_seeds(self.seeds), "quick": self.quick}
-        own = {name: getattr(self, name) for name in ("out", "seeds", "quick")}
-        if self.name is None and self != dataclasses.replace(read(Beyond, [self.study], PROGRAM), **own):
-            raise ValueError("NAME must be given where options of images are: the digits have none of them")
-        if self.name is not None:
-            if self.study not in studies.ON_IMAGES:
-                raise ValueError(f"STUDY must be one of {', '.join(studies.ON_IMAGES)} with NAME, got {self.study!r}")
-            with self.started() as (experiment, runner, _):
-                experiment.split(experiment.load(runner.source), 0)  # before there is any folder
-            how |= {"experiment": experiment, "runner": dataclasses.replace(runner, jobs=1, determinism="warn")}
-        # studies share a folder, each with files of its own name
-        with files.alone(self.where(), "out_dir", work=self.study):
-            return Folder.show(self, run(self.study, self.where(), **how))
-
-
-@record
 class Variants(Folder):
     """On the demo's digits, gives each variant of OEU the same search for its settings (seeds 101 to 105) and reports
     the average gap to Retrain on ten other seeds. About a quarter of an hour."""
@@ -324,7 +234,7 @@ class Bench(Folder):
     def run(self):
         from .lab.bench import bench
 
-        return self.show(bench(self.out, experiments.checked_device(self.device), self.only, self.quick))
+        return self.show(bench(self.out, checked_device(self.device), self.only, self.quick))
 
 
 def _dot(result):

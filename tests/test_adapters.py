@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.conformance import torch as adapters
 from oeu_ref.conformance import Implementation, check
+from oeu_ref.conformance import torch as adapters
 from oeu_ref.core import projection as core
 from oeu_ref.reference.quantizer import step_gradient_scale
 

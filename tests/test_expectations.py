@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from oeu_ref.conformance.torch import entropy
 from oeu_ref.conformance import Implementation, check, expecting, read_expected
+from oeu_ref.conformance.torch import entropy
 
 LAWS = ("entropy gradient is the derivative by hand", "entropy gradient sums to zero over classes")
 

@@ -29,8 +29,8 @@ BELOW = {
     "lab": ("boundary", "files", "reference", "core", "beyond", "integer", "data"),
     "studies": ("boundary", "files", "reference", "core", "beyond", "integer", "data", "lab", "own"),
     "own": ("boundary", "files", "reference", "core", "beyond", "data", "lab"),
-    "commands": ("boundary", "files", "core", "beyond", "data", "lab", "own"),
-    "__main__": ("boundary", "files", "vectors", "conformance", "lab", "studies", "commands"),
+    "commands": ("boundary", "files", "core", "beyond", "data", "lab", "own", "studies"),
+    "__main__": ("boundary", "files", "vectors", "conformance", "lab", "commands"),
     "__init__": (),
 }
 THIRD_PARTY = {"boundary": (), "files": ("filelock",), "reference": ("numpy",), "__main__": ()}
@@ -51,9 +51,9 @@ CEILINGS = {
     "data": 1073,
     "lab": 5312,
     "studies": 5063,
-    "commands": 706,
+    "commands": 814,
     "own": 1118,
-    "__main__": 353,
+    "__main__": 263,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md

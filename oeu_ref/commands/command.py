@@ -11,9 +11,11 @@ import sys
 import types
 import typing
 
-from ..lab.options import NEEDED, Setup
+from ..lab.options import NEEDED, Setup, record
 
 EXPERIMENT = "experiment (default: that of NAME and --preset)"
+RESTART = "Whatever stops it, the same command goes on where it was; what is finished is never made again."
+QUICK = "tiny sizes and a few steps only, to see that everything works: the figures mean nothing"
 SHOWN = {int: "N", float: "X", str: "WORD"}  # what --help calls a value of a type
 
 
@@ -22,10 +24,10 @@ class Command:
 
     line: what the list of all commands says; example: words after the name; title: heading of the options that a class
     brings, None: none; without: names of fields that are no options here, and None; called: {what the code calls an
-    argument: the option that its user knows}, where the names differ.
+    argument: the option that its user knows}, where the names differ; resumes: whether it goes on where it was.
     """
 
-    line, example, title, without, called = "", "", None, (), {}
+    line, example, title, without, called, resumes = "", "", None, (), {}, False
 
     @classmethod
     def word(cls):
@@ -42,12 +44,32 @@ class Command:
             if field.metadata["flag"] != "" and field.name not in cls.without
         }
 
+    @classmethod
+    def about(cls):
+        """What its --help says before the options."""
+        return " ".join(cls.__doc__.split()) + f" {RESTART}" * cls.resumes
+
     def where(self):
         """The folder for results of long work, None for other work."""
 
     def run(self):
         """Do it.  Returns the exit code."""
         raise NotImplementedError
+
+
+@record
+class Folder(Command):
+    """Long work with a folder for its results."""
+
+    called = {"out_dir": "--out"}
+
+    def where(self):
+        return self.out
+
+    def show(self, written):
+        """Print what a run wrote: its table, then where everything is.  Returns the exit code."""
+        say(written["table"], "", *(written[kind] for kind in ("json", "markdown", "picture") if written.get(kind)))
+        return 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,9 +122,10 @@ def one_of(flag, word, known):
 
 def _parser(command, program):
     program = f"{program} {command.word()}"
-    raw = argparse.RawDescriptionHelpFormatter if "\n\n" in command.__doc__ else argparse.HelpFormatter
+    about = command.about()
+    raw = argparse.RawDescriptionHelpFormatter if "\n\n" in about else argparse.HelpFormatter
     example = f"example: {program} {command.example}"
-    parser = Parser(program, "", command.__doc__, example, formatter_class=raw)
+    parser = Parser(program, "", about, example, formatter_class=raw)
     usage, groups = [program], {None: parser}
     for field, owner in command.options().items():
         title = EXPERIMENT if owner is Setup else vars(owner).get("title")

@@ -12,8 +12,6 @@ from ..lab.options import NEEDED, option
 from . import own
 from .command import EXPERIMENT, Command, say
 
-RESTART = "Whatever stops it, the same command goes on where it was; what is finished is never made again."
-
 FOUND = "what tune found"
 RULES = "rules by which settings were chosen, rows for each: true is by AG, proxy does without Retrain"
 
@@ -85,7 +83,7 @@ class Named(Command):
 class Images(How, options.Setup, Files, Named):
     """What all image commands share."""
 
-    title, called = EXPERIMENT, {"name": "--dataset", "classes": "--forget-classes"}
+    title, resumes, called = EXPERIMENT, True, {"name": "--dataset", "classes": "--forget-classes"}
     bits: int | str | None = options.bits(
         None, "of weights and activations", example=2, unset="that of NAME and --preset"
     )
@@ -156,9 +154,8 @@ class Rows(Images):
 
 @options.record
 class Table(Rows):
-    __doc__ = f"""Trains, retrains and unlearns on real images and compares all methods. {RESTART} On four CPU cores
-    --preset cpu takes ten minutes or so; full size wants a GPU. Results are one JSON file for each cell, table.json,
-    report.md and pictures."""
+    """Trains, retrains and unlearns on real images and compares all methods. On four CPU cores --preset cpu takes ten
+    minutes or so; full size wants a GPU. Results are one JSON file for each cell, table.json, report.md and pictures."""
 
     line = "one of the paper's tables: original, Retrain and seven methods, on several seeds"
     example = "cifar10-10 --preset cpu --data-root data"
@@ -170,7 +167,7 @@ class Table(Rows):
 
 @options.record
 class Ablation(Rows):
-    __doc__ = f"Compares OEU with itself without one of its parts. {RESTART}"
+    """Compares OEU with itself without one of its parts."""
 
     line = "OEU without projection, with global projection, with random labels, with the stop rule"
     example = "cifar10-10 --preset cpu --data-root data"
@@ -182,7 +179,7 @@ class Ablation(Rows):
 
 @options.record
 class Sweep(Rows):
-    __doc__ = f"Runs OEU with several values of alpha, all else being equal. {RESTART}"
+    """Runs OEU with several values of alpha, all else being equal."""
 
     line = "OEU with several values of alpha, the share of the retain direction that is removed"
     example = "cifar10-10 --alpha 0,0.5,0.75,1 --preset cpu"
@@ -198,7 +195,7 @@ class Sweep(Rows):
 
 @options.record
 class Run(Rows):
-    __doc__ = f"Runs one method, with the original model and Retrain that it is measured against. {RESTART}"
+    """Runs one method, with the original model and Retrain that it is measured against."""
 
     line = "one method, with the settings that the tables use or your own"
     example = "--method oeu --preset cpu --seeds 1 --learning-rate 0.03 --weight 0.3 --steps 40"
@@ -230,9 +227,9 @@ class Run(Rows):
 
 @options.record
 class Tune(Images):
-    __doc__ = f"""Tries the same learning rates, weights and steps with every method, on seeds that no table reports;
-    writes OUT/tuning.json, which the other commands take as --settings. The grid is widened for all where a method's
-    best lies on an end. {RESTART} With --preset cpu an hour and a half on four cores."""
+    """Tries the same learning rates, weights and steps with every method, on seeds that no table reports; writes
+    OUT/tuning.json, which the other commands take as --settings. The grid is widened for all where a method's best lies
+    on an end. With --preset cpu an hour and a half on four cores."""
 
     line = "search every method's settings on one grid, by true AG and by a proxy that needs no Retrain"
     example = "cifar10-10 --preset cpu --out results/tuning"
@@ -250,9 +247,9 @@ class Tune(Images):
 
 @options.record
 class Replicate(Images):
-    __doc__ = f"""Tests the paper's claims by the protocol of the field's own code: 10 epochs of unlearning, settings
-    searched on a seed that is not reported, a second Retrain as the floor. Makes complete rows in order of worth for as
-    long as --minutes says; writes replicate.json after each. {RESTART} Wants a GPU, on which several processes pay."""
+    """Tests the paper's claims by the protocol of the field's own code: 10 epochs of unlearning, settings searched on a
+    seed that is not reported, a second Retrain as the floor. Makes complete rows in order of worth for as long as
+    --minutes says; writes replicate.json after each. Wants a GPU, on which several processes pay."""
 
     line = "the paper's claims at full size within a budget of minutes, by the protocol of the field's own code"
     example = "cifar10-10 --minutes 9 --jobs 6 --data-root data --out results/replicate"
