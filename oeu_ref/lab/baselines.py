@@ -5,7 +5,8 @@ Notation: theta parameters, theta_o the original model's, eta learning rate, w `
 (x_f, y_f), retain batch (x_r, y_r); CE mean cross-entropy, L_r = CE(x_r, y_r) with gradient g_r; "SGD along d" is
 theta <- theta - eta d, with momentum and weight decay. Both batches are forwarded in train mode, one after the other. A
 method whose direction is a sum of one part for each batch also takes one batch alone, None in the other's place: the
-protocol of `oeu_ref.lab.protocol` alternates them.
+protocol of `oeu_ref.lab.protocol` alternates them. And it takes the two as parts of one batch (`Method.together`): they
+are forwarded as one, and the sum's parts count by their shares, n_f / (n_f + n_r) and n_r / (n_f + n_r).
 Retrain, which all are measured against, is `oeu_ref.lab.training.train` on the retain set.
 """
 
@@ -60,6 +61,10 @@ class Method:
     """
 
     Report = Losses  # what `step` returns
+    # whether a step's batches are parts of one, of both sets shuffled together: the loop says so
+    together, shares = False, (1.0, 1.0)
+    # (logits of this process's part, whole batch) -> their mean loss, which descent lowers; None: batches are not read
+    loss_of_forget = None
 
     def __init__(self, model, forget, settings, generator):
         boundary.instance("model", model, nn.Module, "torch.nn.Module")
@@ -92,14 +97,29 @@ class Method:
         """Forget samples with the labels that this method teaches; asked for once, before the first step."""
         return forget
 
+    def loss_of_retain(self, logits, batch):
+        """Mean cross-entropy with the labels, in nats."""
+        return functional.cross_entropy(
+            logits, boundary.labels("labels", distributed.shard(batch.labels), torch, logits)
+        )
+
     def losses(self, forget, retain):
         """(forget loss, retain loss), scalars of which descent lowers both; None for one that the method ignores."""
-        raise NotImplementedError
+        losses_of = (self.loss_of_forget, self.loss_of_retain)
+        read = [None if of is None else batch for of, batch in zip(losses_of, (forget, retain))]
+        logits = iter(self.logits([distributed.shard(batch).inputs for batch in read if batch is not None]))
+        return tuple(None if b is None else _mean(of, next(logits), b) for of, b in zip(losses_of, read))
+
+    def logits(self, inputs):
+        """Logits of each of a list of inputs, which the model gets one after the other, or as one."""
+        if not self.together or len(inputs) < 2:
+            return [class_logits(self.model, part) for part in inputs]
+        return class_logits(self.model, torch.cat(inputs)).split([len(part) for part in inputs])
 
     def direction(self, forget_loss, retain_loss):
         """Gradient that the optimizer follows downhill, one tensor a parameter: that of L_r + w L_f by default."""
-        parts = [] if retain_loss is None else [retain_loss]
-        parts += [] if forget_loss is None else [self.settings.weight * forget_loss]
+        parts = [] if retain_loss is None else [self.shares[1] * retain_loss]
+        parts += [] if forget_loss is None else [self.shares[0] * self.settings.weight * forget_loss]
         return self.gradient(sum(parts))
 
     def gradient(self, loss):
@@ -117,6 +137,9 @@ class Method:
         before.
         """
         _check_batches(forget, retain)
+        if self.together:
+            counts = [0 if batch is None else len(batch) for batch in (forget, retain)]
+            self.shares = tuple(count / max(1, sum(counts)) for count in counts)
         with undone_on_error(self.model, self.generator), in_mode(self.model, True), torch.enable_grad():
             forget_loss, retain_loss = self.losses(forget, retain)
             losses = (forget_loss, retain_loss)
@@ -137,14 +160,10 @@ class Method:
         self.optimizer.step()
         return Losses(*values)
 
-    def cross_entropy(self, batch):
-        """Mean cross-entropy of a batch, in nats, None without one; over several processes, this one's part of it."""
-        if batch is None:
-            return None
-        mine = distributed.shard(batch)
-        logits = class_logits(self.model, mine.inputs)
-        loss = functional.cross_entropy(logits, boundary.labels("labels", mine.labels, torch, logits))
-        return distributed.part(loss, len(mine), len(batch))
+
+def _mean(loss_of, logits, batch):
+    """What this process contributes to the mean loss of a whole batch; logits: of its own part."""
+    return distributed.part(loss_of(logits, batch), len(logits), len(batch))
 
 
 def _check_batches(forget, retain):
@@ -166,9 +185,6 @@ class FineTuning(Method):
 
     def weight_decay(self):
         return self.settings.weight * self.settings.weight_decay
-
-    def losses(self, forget, retain):
-        return None, self.cross_entropy(retain)
 
 
 class L1Sparse(FineTuning):
@@ -214,8 +230,10 @@ class GradientAscent(Method):
     Source: Thudi et al., "Unrolling SGD", EuroS&P 2022; Graves et al., AAAI 2021.
     """
 
-    def losses(self, forget, retain):
-        return None if forget is None else -self.cross_entropy(forget), None
+    loss_of_retain = None
+
+    def loss_of_forget(self, logits, batch):
+        return -super().loss_of_retain(logits, batch)
 
 
 class RandomLabels(Method):
@@ -238,15 +256,9 @@ class RandomLabels(Method):
         drawn = torch.randint(num_classes, labels.shape, generator=generator, device=generator.device)
         return drawn.to(labels.device)
 
-    def losses(self, forget, retain):
-        if forget is None:
-            return None, self.cross_entropy(retain)
-        mine = distributed.shard(forget)
-        logits = class_logits(self.model, mine.inputs)
+    def loss_of_forget(self, logits, batch):
         # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
-        wrong = distributed.shard(self.drawn(forget.labels, logits.shape[1]))
-        loss = distributed.part(functional.cross_entropy(logits, wrong), len(mine), len(forget))
-        return loss, self.cross_entropy(retain)
+        return functional.cross_entropy(logits, distributed.shard(self.drawn(batch.labels, logits.shape[1])))
 
 
 class SalUn(RandomLabels):
@@ -272,8 +284,10 @@ class SalUn(RandomLabels):
         # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
         with in_mode(self.model), torch.enable_grad():
             for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
-                part = self.gradient(self.cross_entropy(forget[chunk]))
-                torch._foreach_add_(gradient, part, alpha=len(chunk) / len(forget))
+                batch = forget[chunk]
+                logits = class_logits(self.model, distributed.shard(batch).inputs)
+                part = self.gradient(_mean(self.loss_of_retain, logits, batch))
+                torch._foreach_add_(gradient, part, alpha=len(batch) / len(forget))
         sizes = [p.numel() for p in self.parameters]
         saliency = torch.cat([g.flatten().abs() for g in gradient])
         # ranked, not thresholded: of equal gradients (zeros, at dead units) some may be in and some out
@@ -311,8 +325,8 @@ class SimilarLabels(Method):
     def relabel(self, forget):
         return Samples(forget.inputs, self.similar)
 
-    def losses(self, forget, retain):
-        return self.cross_entropy(forget), self.cross_entropy(retain)
+    def loss_of_forget(self, logits, batch):
+        return self.loss_of_retain(logits, batch)  # with the labels that `relabel` gave it
 
     def direction(self, forget_loss, retain_loss):
         g_f, g_r = self.gradient(forget_loss), self.gradient(retain_loss)
@@ -330,8 +344,8 @@ class SimilarLabelsByEpoch(SimilarLabels):
     Update: SGD along w_r g_r + w_f g_f, w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r), G the mean, over the batches
     of the epoch before, of the sum of the tensors' gradient norms; the first epoch takes its first batch for it. An
     epoch is as many steps as it takes to draw as many samples as there are to forget, or, where a step has one batch,
-    the forget batches and the retain batches after them; the first such epoch has no norms to go by: 1/2 and 1/2.
-    `Settings.weight` is not used.
+    the forget batches and the retain batches after them; the first such epoch has no norms to go by: 1/2 and 1/2. Of
+    parts of one batch, each part's own mean gradient counts. `Settings.weight` is not used.
     Source: as `SimilarLabels`.
     """
 
@@ -350,16 +364,18 @@ class SimilarLabelsByEpoch(SimilarLabels):
         grads = [None if loss is None else self.gradient(loss) for loss in (forget_loss, retain_loss)]
         self._norms = [0.0 if g is None else torch.stack(torch._foreach_norm(g)).sum().item() for g in grads]
         weights = self.epoch["weights"] or ((0.5, 0.5) if None in grads else _crosswise(self._norms))
-        weighted = [torch._foreach_mul(g, w) for g, w in zip(grads, weights) if g is not None]
+        scales = [w * share for w, share in zip(weights, self.shares)]
+        weighted = [torch._foreach_mul(g, scale) for g, scale in zip(grads, scales) if g is not None]
         return weighted[0] if len(weighted) == 1 else torch._foreach_add(*weighted[::-1])
 
     def step(self, forget, retain):
-        if retain is None and self.epoch["counts"][1]:
-            self._end_epoch()  # of batches one at a time: the retain batches come last
+        turns, alone = not self.together and None in (forget, retain), None in (forget, retain)
+        if turns and retain is None and self.epoch["counts"][1]:
+            self._end_epoch()  # the retain batches come last
         losses = super().step(forget, retain)
-        now, alone = self.epoch, None in (forget, retain)
+        now = self.epoch
         self.epoch = {
-            "samples": now["samples"] + (0 if alone else len(forget)),
+            "samples": now["samples"] + (0 if turns or forget is None else len(forget)),
             "sums": [total + norm for total, norm in zip(now["sums"], self._norms)],
             "counts": [count + (batch is not None) for count, batch in zip(now["counts"], (forget, retain))],
             "weights": now["weights"] or (None if alone else _crosswise(self._norms)),

@@ -25,9 +25,8 @@ class NegGradPlus(Method):
     among the methods that arXiv 2410.01276 compares.
     """
 
-    def losses(self, forget, retain):
-        ascent = self.cross_entropy(forget)
-        return None if ascent is None else -ascent, self.cross_entropy(retain)
+    def loss_of_forget(self, logits, batch):
+        return -self.loss_of_retain(logits, batch)
 
 
 class UniformTarget(Method):
@@ -40,12 +39,8 @@ class UniformTarget(Method):
     Source: Zhao et al., "Pseudo-Probability Unlearning", arXiv 2411.02622.
     """
 
-    def losses(self, forget, retain):
-        if forget is None:
-            return None, self.cross_entropy(retain)
-        mine = distributed.shard(forget)
-        loss = -functional.log_softmax(class_logits(self.model, mine.inputs), dim=1).mean()
-        return distributed.part(loss, len(mine), len(forget)), self.cross_entropy(retain)
+    def loss_of_forget(self, logits, batch):
+        return -functional.log_softmax(logits, dim=1).mean()
 
 
 class Taught(Method):
@@ -60,12 +55,10 @@ class Taught(Method):
         """The teacher's logits, (N, K)."""
         return class_logits(self.teacher, inputs)
 
-    def divergence(self, inputs):
-        """(mean KL(p_o || p) in nats, logits (N, K)) of inputs (N, ...)."""
-        logits = class_logits(self.model, inputs)
-        target, found = (log_softmax.unchecked(z) for z in (self.teach(inputs), logits))
-        loss = functional.kl_div(found, target, reduction="batchmean", log_target=True)
-        return loss, logits
+    def divergence(self, logits, batch):
+        """Mean KL(p_o || p) in nats of this process's part of a batch, whose logits (N, K) are given."""
+        target, found = (log_softmax.unchecked(z) for z in (self.teach(distributed.shard(batch).inputs), logits))
+        return functional.kl_div(found, target, reduction="batchmean", log_target=True)
 
 
 class Scrub(Taught):
@@ -81,18 +74,11 @@ class Scrub(Taught):
         super().__init__(model, forget, settings, generator)
         self.alpha = boundary.number("alpha", alpha, 0)
 
-    def losses(self, forget, retain):
-        losses = [None, None]
-        if forget is not None:
-            mine = distributed.shard(forget)
-            losses[0] = -distributed.part(self.divergence(mine.inputs)[0], len(mine), len(forget))
-        if retain is not None:
-            mine = distributed.shard(retain)
-            divergence, logits = self.divergence(mine.inputs)
-            labels = boundary.labels("labels", mine.labels, torch, logits)
-            loss = functional.cross_entropy(logits, labels) + self.alpha * divergence
-            losses[1] = distributed.part(loss, len(mine), len(retain))
-        return tuple(losses)
+    def loss_of_forget(self, logits, batch):
+        return -self.divergence(logits, batch)
+
+    def loss_of_retain(self, logits, batch):
+        return super().loss_of_retain(logits, batch) + self.alpha * self.divergence(logits, batch)
 
 
 class Lotus(Taught):
@@ -143,17 +129,14 @@ class Lotus(Taught):
         tiny = torch.finfo(uniform.dtype).tiny
         return logits - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log().to(logits)
 
-    def losses(self, forget, retain):
-        losses = [None, None]
-        for side, batch in enumerate((forget, retain)):
-            if batch is not None:
-                # drawn for the whole batch, also by a process that needs only its part
-                target = self.noisy(batch.inputs)
-                target = target.argmax(dim=1) if side else (target / self.temperature).softmax(dim=1)
-                mine = distributed.shard(batch)
-                loss = functional.cross_entropy(class_logits(self.model, mine.inputs), distributed.shard(target))
-                losses[side] = distributed.part(loss, len(mine), len(batch))
-        return tuple(losses)
+    # drawn for the whole batch, also by a process that needs only its part
+
+    def loss_of_forget(self, logits, batch):
+        target = (self.noisy(batch.inputs) / self.temperature).softmax(dim=1)
+        return functional.cross_entropy(logits, distributed.shard(target))
+
+    def loss_of_retain(self, logits, batch):
+        return functional.cross_entropy(logits, distributed.shard(self.noisy(batch.inputs).argmax(dim=1)))
 
     def step(self, forget, retain):
         losses = super().step(forget, retain)

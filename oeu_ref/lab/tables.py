@@ -148,6 +148,6 @@ def _tuning(settings, experiment):
 
 
 def steps_scale(tuning, experiment, source):
-    """Steps here for each step of the search that a tuning.json holds: as many passes over the forget set, a float > 0."""
+    """Steps here for each step of a tuning.json's search: as many passes over the forget set, a float > 0."""
     here = len(experiment.split(experiment.load(source), 0).forget) / experiment.forget_batch
     return here / (tuning["forget_size"] / tuning["experiment"]["forget_batch"])

@@ -52,8 +52,8 @@ class OrthogonalEntropyWithMemory(baselines.Method):
         self.layers = layers_of(model, self.named)
         self.size, self.memory = size, RetainMemory(max(size, keep))
 
-    def losses(self, forget, retain):
-        return entropy_loss(self.model(forget.inputs)), self.cross_entropy(retain)
+    def loss_of_forget(self, logits, batch):
+        return entropy_loss(logits)
 
     def direction(self, forget_loss, retain_loss):
         g_f, g_r = self.gradient(forget_loss), self.gradient(retain_loss)
