@@ -305,6 +305,60 @@ def test_with_one_batch_a_step_follows_its_part_alone(tiny, kind):
         assert_equal(tiny.model.weight.detach(), before - RATE * g_r)
 
 
+@pytest.mark.parametrize("kind", [RandomLabels, SalUn])
+def test_in_one_batch_of_both_sets_each_sample_counts_the_same(tiny, kind):
+    """theta - eta (5/13 w g_f + 8/13 g_r) with 5 and 8 samples, g means over each part; theta - eta g_r with none to
+    forget, as of any retain batch."""
+    method, twin = make(kind, tiny, decay=0.0, **({"share": 1.0} if kind is SalUn else {})), stream(0, "method")
+    method.together, before = True, tiny.model.weight.detach().clone()
+    g_f = gradient(tiny.model, tiny.forget, other_labels(tiny.forget.labels, CLASSES, twin))
+    expected = before - RATE * (5 / 13 * WEIGHT * g_f + 8 / 13 * gradient(tiny.model, tiny.retain))
+    assert_equal(stepped(method, tiny), expected)
+    expected = tiny.model.weight.detach() - RATE * gradient(tiny.model, tiny.retain)
+    assert method.step(None, tiny.retain).forget_loss is None
+    assert_equal(tiny.model.weight.detach(), expected)
+
+
+def test_one_batch_of_both_sets_is_forwarded_as_one():
+    """BatchNorm has the whole batch's statistics: the step is SGD on the mean cross-entropy of all samples."""
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(FEATURES, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), torch.nn.Linear(6, CLASSES)
+    model, inputs = torch.nn.Sequential(*layers), torch.randn(9, FEATURES)
+    labels, twin = torch.arange(9) % CLASSES, copy.deepcopy(model)
+    forget, retain = Samples(inputs[:1], labels[:1]), Samples(inputs[1:], labels[1:])
+    method = RandomLabels(model, forget, Settings(RATE, 1.0, 0.0, 0.0), stream(0, "method"))
+    method.together = True
+    method.step(forget, retain)
+    taught = torch.cat([other_labels(labels[:1], CLASSES, stream(0, "method")), labels[1:]])
+    torch.nn.functional.cross_entropy(twin(inputs), taught).backward()
+    torch.optim.SGD(twin.parameters(), RATE).step()
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+
+
+def test_similar_labels_in_one_batch_of_both_sets_weigh_each_samples_loss(tiny):
+    """theta - eta (n_f w_f g_f + n_r w_r g_r) / (n_f + n_r), g and G of each part's mean; a batch without forget
+    samples has w_r, 1/2 before there are norms to go by; an epoch ends with as many as there are to forget."""
+    method, weights, norms = make(SimilarLabelsByEpoch, tiny, decay=0.0), None, ([], [])
+    method.together, labels, drawn = True, similar_labels(tiny.model, tiny.forget), 0
+    for step, count in enumerate((0, 2, 1, 0, 2, 2, 1, 2, 0)):
+        part, before = torch.arange(step, step + count) % 5, tiny.model.weight.detach().clone()
+        batch = Samples(tiny.forget.inputs[part], labels[part]) if count else None
+        g = (gradient(tiny.model, batch) if count else torch.zeros_like(before)), gradient(tiny.model, tiny.retain)
+        of_step = [part.norm().item() for part in g]
+        if weights is None and count:
+            weights = of_step[1] / sum(of_step), of_step[0] / sum(of_step)
+        w_f, w_r = weights or (0.5, 0.5)
+        method.step(batch, tiny.retain)
+        expected = before - RATE * (count * w_f * g[0] + 8 * w_r * g[1]) / (count + 8)
+        torch.testing.assert_close(tiny.model.weight.detach(), expected, rtol=1e-6, atol=1e-7)
+        norms[1].append(of_step[1]), norms[0].extend(of_step[:1] * (count > 0))
+        if (drawn := drawn + count) >= 5:
+            f, r = (sum(of_set) / len(of_set) for of_set in norms)
+            weights, norms, drawn = (r / (f + r), f / (f + r)), ([], []), 0
+    assert abs(weights[0] - 0.5) > 0.01
+
+
 def test_random_labels_over_all_classes_hit_the_true_one_as_often_as_any(tiny):
     """12,000 draws over four classes, 3,000 expected for each, five standard deviations allowed; the mask's labels too."""
     for kind in (RandomLabels, SalUn):

@@ -4,17 +4,18 @@ import dataclasses
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from oeu_ref.__main__ import main
-from oeu_ref.data.samples import stream
+from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import attacks, engine, jobs, options, protocol, replicate, report_figures
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.protocol import ROWS, Replication
-from oeu_ref.lab.training import UnlearnConfig, unlearn
+from oeu_ref.lab.training import Mixed, UnlearnConfig, unlearn
 from oeu_ref.reference import metrics
 
 from .test_experiments import tiny_arrays
@@ -23,6 +24,8 @@ from .test_training import Recorder, numbered
 TINY = Replication(
     dataset="tiny", validation_size=40, width=4, epochs=2, batch_size=64, forget_batch=8, retain_batch=64
 )
+SHUFFLED = dataclasses.replace(TINY, dataset="cifar100")
+PASSES = (17, 158, 175)
 FEW = ("oeu", "rl")
 
 
@@ -68,12 +71,26 @@ def without_times(data):
 )
 def test_steps_are_epochs_of_what_a_row_reads(name, steps):
     """With CIFAR-10's 17 forget and 158 retain batches of 256."""
-    assert protocol.run_of(name, (0.01, 1.0), (17, 158))[1] == steps
+    assert TINY.row(name).steps(*PASSES) == steps
 
 
 def test_the_joint_protocol_has_pairs_in_place_of_turns():
-    assert protocol.run_of("rl", (0.01, 1.0), (17, 158), "joint")[1] == 1580
-    assert protocol.run_of("ga", (0.01, 1.0), (17, 158), "joint")[1] == 85
+    for experiment in (TINY, SHUFFLED):
+        joint = dataclasses.replace(experiment, protocol="joint")
+        assert (joint.row("rl").reads, joint.row("rl").steps(*PASSES)) == ("pairs", 1580)
+        assert (joint.row("ga").reads, joint.row("ga").steps(*PASSES)) == ("forget", 85)
+
+
+@pytest.mark.parametrize("dataset", ["cifar100", "tinyimagenet"])
+def test_where_the_field_shuffles_both_sets_an_epoch_is_one_pass_over_them(dataset):
+    """Of 13,500 and 31,500 images: 52 and 123 batches of 256, and 175 of both; a rest of each can make one more."""
+    experiment = dataclasses.replace(TINY, dataset=dataset, forget_batch=256, retain_batch=256)
+    shuffled = [name for name in ROWS if experiment.row(name).reads == "shuffled"]
+    assert shuffled == ["qmul", "rl", "salun", "uniform", "scrub", "lotus"]
+    assert not any(experiment.row(name) != ROWS[name] for name in set(ROWS) - set(shuffled))
+    sets = SimpleNamespace(forget=range(13500), retain=range(31500))
+    assert experiment.passes(sets) == (52, 123, 175) and experiment.row("rl").steps(52, 123, 175) == 1750
+    assert experiment.passes(SimpleNamespace(forget=range(500), retain=range(300))) == (1, 1, 3)
 
 
 def order_of(method, experiment=TINY, forget=17, retain=130):
@@ -96,6 +113,50 @@ def test_in_turns_all_forget_batches_come_before_all_retain_batches():
     assert order_of("ga") == "f" * 8
     assert order_of("oeu") == order_of("oeu_global") == order_of("oeu_no_projection") == "b" * 8
     assert order_of("rl", dataclasses.replace(TINY, protocol="joint")) == "b" * 8
+    for method in ("ft", "ga", "oeu", "ng_plus"):
+        assert order_of(method, SHUFFLED) == order_of(method)
+
+
+def mixed(forget, retain, size, steps, recorder=None):
+    """The pairs that a method gets, of `numbered` samples shuffled together; those to forget are taught 100 more."""
+    recorder, order = recorder or Recorder(), SHUFFLED.order("rl", None)
+    kept = Samples(numbered(retain).inputs + 1000, numbered(retain).labels)
+    config, generators = UnlearnConfig(3, size), (stream(0, "f"), stream(0, "r"))
+    unlearn(recorder, numbered(forget), kept, steps, config, generators, order=order)
+    return recorder.seen
+
+
+def test_shuffled_together_each_pass_shows_each_sample_of_both_sets_once():
+    """Batches of 5 of 6 and 14 samples, four to a pass: each sample with its own set's part and label."""
+    pairs, none = mixed(6, 14, 5, 8), torch.zeros(0, dtype=torch.int64)
+    for pass_ in (pairs[:4], pairs[4:]):
+        seen = [torch.cat([none if pair[side] is None else pair[side].labels for pair in pass_]) for side in (0, 1)]
+        assert [sorted(part.tolist()) for part in seen] == [list(range(100, 106)), list(range(14))]
+    for pair in pairs:
+        assert sum(len(part) for part in pair if part is not None) == 5
+        for part, shift in zip(pair, (100, -1000)):
+            assert part is None or torch.equal(part.inputs[:, 0].long() + shift, part.labels)
+    assert any(a[1].labels.tolist() != b[1].labels.tolist() for a, b in zip(pairs[:4], pairs[4:]))  # anew each pass
+
+
+def test_a_shuffled_batch_without_forget_samples_has_none():
+    assert {pair[0] is None for pair in mixed(1, 11, 3, 4)} == {True, False}
+    assert mixed(1, 11, 3, 1, recorder := Recorder()) and recorder.together
+
+
+def test_shuffled_batches_go_on_where_they_were():
+    """What a checkpoint keeps of them gives the same batches."""
+    first, again = (Mixed(numbered(6), numbered(14), 5, stream(seed, "r")) for seed in (0, 1))
+    next(first)
+    again.load_state_dict(first.state_dict())
+    for _ in range(5):
+        for ours, theirs in zip(next(first), next(again)):
+            assert (ours is None and theirs is None) or torch.equal(ours.labels, theirs.labels)
+
+
+def test_no_other_word_is_an_order():
+    with pytest.raises(ValueError, match="order must be one of"):
+        unlearn(Recorder(), numbered(6), numbered(6), 1, UnlearnConfig(), (stream(0, "f"),) * 2, order="sorted")
 
 
 def test_an_epoch_in_turns_shows_each_sample_once():
@@ -132,7 +193,7 @@ def a_cell(gap, original=10.0):
 
 
 def test_what_is_worth_most_comes_first_and_a_row_waits_for_its_search():
-    plan = replicate.Plan(TINY, (17, 158), (1, 2), ("oeu", "ga"))
+    plan = replicate.Plan(TINY, PASSES, (1, 2), ("oeu", "ga"))
     first = plan({})
     assert [(c.seed, c.name) for c in first[:5]] == [
         (1, "original"),
@@ -155,13 +216,19 @@ def test_what_is_worth_most_comes_first_and_a_row_waits_for_its_search():
 
 
 def test_a_point_that_diverged_is_not_chosen_and_a_row_of_such_points_is_left_out():
-    plan = replicate.Plan(TINY, (17, 158), (1,), ("ga",))
+    plan = replicate.Plan(TINY, PASSES, (1,), ("ga",))
     lost = {"diverged": True, "curve": [], "seconds": 1.0}
     done = {Cell(101, name, folder="tuning"): a_cell(0.0) for name in ("original", "retrain")}
     done |= {cell: lost for cell in plan.search("ga")[2:]}
     assert plan.chosen("ga", done) == {} and plan.gaps("ga", done)["true"] == [math.inf] * 4
     done[plan.search("ga")[3]] = a_cell(5.0)
     assert plan.chosen("ga", done) == dict.fromkeys(("true", "proxy"), ROWS["ga"].points[1])
+
+
+def test_runs_of_sets_shuffled_together_have_files_of_their_own():
+    """Those of before, which took turns, are not taken for them."""
+    names = [replicate.Plan(e, PASSES, (1,)).cell("rl", (0.01, 1.0), 1).path("out") for e in (TINY, SHUFFLED)]
+    assert [path.name for path in names] == ["rl_lr0.01_w1_s1750.json", "rl_lr0.01_w1_s1750_shuffled.json"]
 
 
 # The command
@@ -268,12 +335,14 @@ def test_bad_options_are_named(words, message, source, tmp_path, capsys):
 @pytest.mark.studies
 def test_an_estimate_counts_every_image_that_is_read(made, source, data_sizes, monkeypatch):
     """Two epochs of five networks, and an epoch of 2 forget and 3 retain batches for three runs a row: by hand."""
-    runner, plan = Runner(made[0], source, jobs=3, progress=False), replicate.Plan(TINY, (2, 3), (1,), FEW)
+    runner, plan = Runner(made[0], source, jobs=3, progress=False), replicate.Plan(TINY, (2, 3, 6), (1,), FEW)
     train, forget, retain = data_sizes
     networks = 2 * (train + retain + retain) + 2 * (train + train)
     pairs, turns = 3 * 3 * (8 + 64), 3 * (2 * 8 + 3 * 64)
     splits = TINY.split(TINY.load(source), 1)
     assert plan.images(splits) == networks + pairs + turns
+    together = replicate.Plan(SHUFFLED, (2, 3, 6), (1,), FEW)
+    assert together.images(splits) == networks + pairs + 3 * 6 * 64
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(replicate.time, "perf_counter", lambda: next(clock))
     said = replicate.estimate(runner, TINY, (1,), FEW)

@@ -167,6 +167,16 @@ def test_in_turns_each_batch_has_its_part_alone(net, kind):
     assert [report.retain_loss is None for report in alone] == [True, False]
 
 
+def test_in_one_batch_of_both_sets_each_sample_counts_the_same(net):
+    """theta - eta (5/13 w g_u + 8/13 g_r), with 5 samples to forget and 8 to retain."""
+    before, method = weights(net.model), make(UniformTarget, net)
+    g_u = gradient(net.model, net.forget.inputs, lambda p: p - 1 / CLASSES)
+    g_r = gradient(net.model, net.retain.inputs, lambda p: p - one_hot(net.retain.labels))
+    method.together = True
+    method.step(net.forget, net.retain)
+    assert_equal(net.model, moved(before, (8 / 13, g_r), (5 / 13 * WEIGHT, g_u)))
+
+
 @pytest.mark.parametrize("kind", [Scrub, Lotus])
 def test_a_bad_option_of_a_taught_method_is_named(net, kind):
     with pytest.raises(ValueError, match="alpha must be finite and at least 0"):

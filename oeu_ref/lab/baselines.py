@@ -122,10 +122,10 @@ class Method:
         parts += [] if forget_loss is None else [self.shares[0] * self.settings.weight * forget_loss]
         return self.gradient(sum(parts))
 
-    def gradient(self, loss):
+    def gradient(self, loss, keep_graph=False):
         """Gradient of a loss, one tensor a parameter, zeros where the loss does not depend on it."""
         check_differentiable(self.model)
-        grads = distributed.gradients(loss, self.parameters)
+        grads = distributed.gradients(loss, self.parameters, keep_graph)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(self.parameters, grads)]
 
     def step(self, forget, retain):
@@ -361,7 +361,8 @@ class SimilarLabelsByEpoch(SimilarLabels):
         self.epoch = {**state["epoch"]}
 
     def direction(self, forget_loss, retain_loss):
-        grads = [None if loss is None else self.gradient(loss) for loss in (forget_loss, retain_loss)]
+        # what was forwarded as one has one graph
+        grads = [None if loss is None else self.gradient(loss, self.together) for loss in (forget_loss, retain_loss)]
         self._norms = [0.0 if g is None else torch.stack(torch._foreach_norm(g)).sum().item() for g in grads]
         weights = self.epoch["weights"] or ((0.5, 0.5) if None in grads else _crosswise(self._norms))
         scales = [w * share for w, share in zip(weights, self.shares)]

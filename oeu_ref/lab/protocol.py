@@ -4,20 +4,25 @@ In each of 10 epochs (GA: 5) a method passes all forget batches and then all ret
 learning rate, momentum 0.9 and weight decay 5e-4; FT and l1-sparse read the retain set alone, GA the forget set alone.
 Random labels are drawn over all classes. OEU takes its joint step on pairs of batches, for as many steps as 10 passes
 over the retain set have, with the forget set cycling; as a second reading, for 10 passes over the forget set.
+On CIFAR-100 and Tiny-ImageNet an epoch is one pass over both sets shuffled together, in batches of 256: a batch is
+forwarded as one, each sample counts the same, the forget samples in it get the method's target (random labels drawn
+anew each epoch, Q-MUL's weights on each sample's loss), the others their own label, and without forget samples it is a
+retain batch like any other; FT, l1-sparse and GA read one set there too.
 What is ours: the schedule of original and Retrain (one cycle, made for accuracy per minute, where theirs is 182
-epochs), the learning rates that are tried, and beta, which is tried on as many points in all. On CIFAR-100 and
-Tiny-ImageNet that code shuffles both sets together, with labels drawn anew each epoch; here they take turns there too.
+epochs), the learning rates that are tried, and beta, which is tried on as many points in all; SCRUB, LoTUS and the
+uniform target, which that code has not, take turns or are shuffled as its methods are.
 Source: the public code of SalUn (Fan et al., ICLR 2024), Classification/unlearn, whose loops the code of the paper's
-peers shares.
+peers shares; for the weights that of Q-MUL (arXiv 2503.13917), RL_min.py there.
 """
 
 import dataclasses
 
 from .. import boundary
-from . import baselines
 from .experiment import METHODS, Experiment
 from .options import PROTOCOLS
+from .training import SHUFFLED
 
+MIXED = ("cifar100", "tinyimagenet")  # data sets on which that code shuffles both sets together
 SEARCH_SEED = 101  # never reported
 SCHEDULE = {"epochs": 18, "batch_size": 512, "learning_rate": 0.2, "forget_batch": 256, "retain_batch": 256}
 
@@ -27,8 +32,9 @@ class Row:
     """How one row of the table is made.
 
     method: a key of METHODS; reads: in each epoch, "pairs" (as many pairs of batches as the retain set has), "forget
-    pairs" (as the forget set has), "turns" (forget batches, then retain batches), "forget" or "retain" (these alone);
-    epochs >= 1; points: pairs (learning rate, weight) that the search tries; options: further arguments of the method.
+    pairs" (as the forget set has), "turns" (forget batches, then retain batches), "shuffled" (both sets together),
+    "forget" or "retain" (these alone); epochs >= 1; points: pairs (learning rate, weight) that the search tries;
+    options: further arguments of the method.
     """
 
     method: str
@@ -38,9 +44,11 @@ class Row:
     options: tuple = ()
     label: str = ""
 
-    def counts(self, forget, retain):
-        """(forget batches, retain batches) of an epoch, given those of a pass over each set; pairs: as many of both."""
+    def counts(self, forget, retain, both):
+        """(forget batches, retain batches) of an epoch, given those of a pass over each set and over both together;
+        pairs: as many of both; shuffled: of the retain batches' size."""
         return {
+            SHUFFLED: (0, both),
             "pairs": (retain, retain),
             "forget pairs": (forget, forget),
             "turns": (forget, retain),
@@ -48,10 +56,14 @@ class Row:
             "retain": (0, retain),
         }[self.reads]
 
-    def steps(self, forget, retain):
-        """Steps in all; forget, retain: batches in a pass over each set."""
-        first, second = self.counts(forget, retain)
+    def steps(self, *passes):
+        """Steps in all; passes: as `Replication.passes` gives them."""
+        first, second = self.counts(*passes)
         return self.epochs * (first if "pairs" in self.reads else first + second)
+
+    def suffix(self, point, steps):
+        """What tells the files of a row's runs apart."""
+        return f"_lr{point[0]:g}_w{point[1]:g}_s{steps}" + f"_{SHUFFLED}" * (self.reads == SHUFFLED)
 
 
 RATES = tuple((rate, 1.0) for rate in (0.003, 0.01, 0.03, 0.1))
@@ -81,7 +93,8 @@ ROWS = {
 
 @dataclasses.dataclass(frozen=True)
 class Replication(Experiment):
-    """An experiment whose methods unlearn for epochs, by the "authors" protocol; "joint": pairs in place of turns."""
+    """An experiment whose methods unlearn for epochs, by the "authors" protocol; "joint": pairs in place of turns, and
+    of sets that are shuffled."""
 
     protocol: str = "authors"
 
@@ -93,32 +106,30 @@ class Replication(Experiment):
         boundary.one_of("protocol", self.protocol, PROTOCOLS)
 
     def passes(self, splits):
-        """Batches in a pass over forget and over retain set: (int, int)."""
-        sets, sizes = (splits.forget, splits.retain), (self.forget_batch, self.retain_batch)
-        return tuple(max(1, len(part) // size) for part, size in zip(sets, sizes))
+        """Batches in a pass over forget set, over retain set, and over both together: three integers."""
+        forget, retain = len(splits.forget), len(splits.retain)
+        counts = (forget // self.forget_batch, retain // self.retain_batch, (forget + retain) // self.retain_batch)
+        return tuple(max(1, count) for count in counts)
+
+    def row(self, name):
+        """A row as this experiment makes it.  name: a key of ROWS."""
+        row, instead = ROWS[name], SHUFFLED if self.dataset in MIXED else "turns"
+        instead = "pairs" if self.protocol == "joint" else instead
+        return dataclasses.replace(row, reads=instead) if row.reads == "turns" else row
 
     def order(self, method, splits):
-        reads = {row.method: row.reads for row in ROWS.values()}.get(method, "pairs")
-        if "pairs" in reads or (reads, self.protocol) == ("turns", "joint"):
+        row = next((self.row(name) for name, row in ROWS.items() if row.method == method), None)
+        if row is None or "pairs" in row.reads:
             return None
-        forget, retain = Row(method, reads, ()).counts(*self.passes(splits))
+        if row.reads == SHUFFLED:
+            return SHUFFLED
+        forget, retain = row.counts(*self.passes(splits))
 
         def drawn(step):
             of_forget = step % (forget + retain) < forget
             return of_forget, not of_forget
 
         return drawn
-
-
-def run_of(name, point, passes, protocol="authors"):
-    """(`Settings`, steps, options) of a row.
-
-    name: key of ROWS; point: (learning rate, weight); passes: as `Replication.passes` gives them; protocol: its word.
-    """
-    row = ROWS[name]
-    if (row.reads, protocol) == ("turns", "joint"):
-        row = dataclasses.replace(row, reads="pairs")
-    return baselines.Settings(*point), row.steps(*passes), row.options
 
 
 def label(name):

@@ -12,11 +12,12 @@ import time
 from .. import boundary
 from ..data.samples import stream
 from . import engine, results, tuning
+from .baselines import Settings
 from .cells import Cell
 from .experiment import described
 from .jobs import run_planned
 from .options import RULES
-from .protocol import ROWS, SEARCH_SEED, Replication, label, run_of
+from .protocol import ROWS, SEARCH_SEED, Replication, label
 from .report import values
 from .training import train
 
@@ -51,16 +52,17 @@ class Plan:
 
     def cell(self, name, point, seed, folder=""):
         """The cell of a row's run."""
-        settings, steps, options = run_of(name, point, self.passes, self.experiment.protocol)
-        suffix = f"_lr{point[0]:g}_w{point[1]:g}_s{steps}"
-        return Cell(seed, ROWS[name].method, settings, steps, (), options, folder=folder, suffix=suffix)
+        row = self.experiment.row(name)
+        steps, settings = row.steps(*self.passes), Settings(*point)
+        suffix = row.suffix(point, steps)
+        return Cell(seed, row.method, settings, steps, (), row.options, folder=folder, suffix=suffix)
 
     def images(self, splits):
         """Images that all cells read, with one run a row and seed; splits: of one of the seeds."""
         trained = self.experiment.training().epochs * sum(map(len, (splits.train, splits.retain, splits.retain)))
         total = len(self.seeds) * trained + self.experiment.training().epochs * len(splits.train) * 2
         for name in self.rows:
-            row = ROWS[name]
+            row = self.experiment.row(name)
             forget, retain = row.counts(*self.passes)
             read = row.epochs * (forget * self.experiment.forget_batch + retain * self.experiment.retain_batch)
             total += read * (len(row.points) + len(self.seeds))

@@ -18,6 +18,8 @@ from ..data.samples import Batches, Samples
 from .checkpoints import Checkpoint
 from .options import SCHEDULES
 
+SHUFFLED = "shuffled"  # the order of batches of both sets together
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -185,7 +187,8 @@ def unlearn(
     `oeu_ref.data.samples.Batches`, for both batches; checkpoint: a `Checkpoint` to which the state is saved after each
     `save_every` steps, and from which an interrupted run goes on; the method must then be a `Method`, newly made from
     the original model; order: function of the number of steps taken that says which batches the next step has, (forget,
-    retain), True or False each, as `Replication.order` gives it; None: both, at every step.
+    retain), True or False each, as `Replication.order` gives it; None: both, at every step; "shuffled": what is in the
+    next `Mixed` batch of retain_batch samples, drawn by the retain generator, and the method is told (`together`).
     Returns the reports, one for each step taken.  The model is left in eval mode.
     Raises what the method raises; TypeError or ValueError, naming the argument, for others, or a foreign checkpoint.
     """
@@ -201,17 +204,21 @@ def unlearn(
         raise ValueError(f"generators must be two, of forget and of retain samples, got {len(generators)}")
     for generator in generators:
         boundary.instance("generators", generator, torch.Generator, "pair of torch.Generator")
-    _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step, order=order)
+    shuffled = isinstance(order, str) and boundary.one_of("order", order, (SHUFFLED,)) == SHUFFLED
+    _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step, order=None if shuffled else order)
     if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
         raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
     steps, save_every = boundary.integer("steps", steps, 0), boundary.integer("save_every", save_every, 1)
-    forget_source = _source(method.relabel(forget), config.forget_batch, generators[0], augment)
-    retain_source = _source(retain, config.retain_batch, generators[1], augment)
-    reports, parts = [], {}
+    forget, reports, parts = method.relabel(forget), [], {}
+    if shuffled:
+        method.together, sources = True, {"batches": Mixed(forget, retain, config.retain_batch, generators[1], augment)}
+    else:
+        how = ((forget, config.forget_batch, generators[0]), (retain, config.retain_batch, generators[1]))
+        sources = dict(zip(("forget_batches", "retain_batches"), (_source(*one, augment) for one in how)))
     # before a checkpoint is read, which has those of its last step, and groups of its own
     rates = [group["lr"] for group in method.optimizer.param_groups] if falls else []
     if checkpoint is not None:
-        parts = {"method": method, "forget_batches": forget_source, "retain_batches": retain_source}
+        parts = {"method": method, **sources}
         if stop is not None:
             parts["stop"] = stop.__self__  # of the bound method `EntropyStop.reached`
         if (saved := checkpoint.restore(**parts)) is not None:
@@ -220,8 +227,11 @@ def unlearn(
     while len(reports) < steps and not (stop is not None and stop()):
         if rates:
             _set_rates(method, [rate * config.rate(len(reports), steps) for rate in rates])
-        which = (True, True) if order is None else order(len(reports))
-        batches = [next(source) if drawn else None for source, drawn in zip((forget_source, retain_source), which)]
+        if shuffled:
+            batches = next(sources["batches"])
+        else:
+            which = (True, True) if order is None else order(len(reports))
+            batches = [next(source) if drawn else None for source, drawn in zip(sources.values(), which)]
         reports.append(method.step(*batches))
         if on_step is not None:
             on_step(len(reports), reports[-1])
@@ -233,6 +243,24 @@ def unlearn(
         recalibrate_batchnorm(method.model, retain.inputs, share=distributed.shard)
     method.model.eval()
     return reports
+
+
+class Mixed(Batches):
+    """Endless batches of forget and retain samples shuffled together, each as a pair, (what is to be forgotten in it,
+    what is to be kept), None for a part that is empty.
+
+    forget, retain: `Samples` of inputs of one shape; the rest as in `Batches`, both sets being passed over together.
+    """
+
+    def __init__(self, forget, retain, batch_size, generator, augment=None):
+        both = (torch.cat([getattr(part, name) for part in (forget, retain)]) for name in ("inputs", "labels"))
+        super().__init__(Samples(*both), batch_size, generator, augment)
+        self.forget_size = len(forget)
+
+    def __next__(self):
+        batch = super().__next__()
+        forgotten = self.order[self.position - len(batch) : self.position] < self.forget_size
+        return tuple(batch[part] if part.any() else None for part in (forgotten, ~forgotten))
 
 
 def _source(data, *how):
