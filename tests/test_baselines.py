@@ -341,18 +341,20 @@ def test_similar_labels_in_one_batch_of_both_sets_weigh_each_samples_loss(tiny):
     samples has w_r, 1/2 before there are norms to go by; an epoch ends with as many as there are to forget."""
     method, weights, norms = make(SimilarLabelsByEpoch, tiny, decay=0.0), None, ([], [])
     method.together, labels, drawn = True, similar_labels(tiny.model, tiny.forget), 0
-    for step, count in enumerate((0, 2, 1, 0, 2, 2, 1, 2, 0)):
+    for step, (count, kept) in enumerate([(0, 8), (2, 8), (1, 8), (1, 0), (0, 8), (2, 8), (2, 8), (1, 0), (2, 8), (0, 8)]):
         part, before = torch.arange(step, step + count) % 5, tiny.model.weight.detach().clone()
         batch = Samples(tiny.forget.inputs[part], labels[part]) if count else None
-        g = (gradient(tiny.model, batch) if count else torch.zeros_like(before)), gradient(tiny.model, tiny.retain)
+        retain = tiny.retain if kept else None
+        g = [torch.zeros_like(before) if b is None else gradient(tiny.model, b) for b in (batch, retain)]
         of_step = [part.norm().item() for part in g]
         if weights is None and count:
             weights = of_step[1] / sum(of_step), of_step[0] / sum(of_step)
         w_f, w_r = weights or (0.5, 0.5)
-        method.step(batch, tiny.retain)
-        expected = before - RATE * (count * w_f * g[0] + 8 * w_r * g[1]) / (count + 8)
+        method.step(batch, retain)
+        expected = before - RATE * (count * w_f * g[0] + kept * w_r * g[1]) / (count + kept)
         torch.testing.assert_close(tiny.model.weight.detach(), expected, rtol=1e-6, atol=1e-7)
-        norms[1].append(of_step[1]), norms[0].extend(of_step[:1] * (count > 0))
+        for of_set, norm, there in zip(norms, of_step, (count, kept)):
+            of_set.extend([norm] * (there > 0))
         if (drawn := drawn + count) >= 5:
             f, r = (sum(of_set) / len(of_set) for of_set in norms)
             weights, norms, drawn = (r / (f + r), f / (f + r)), ([], []), 0

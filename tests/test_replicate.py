@@ -91,6 +91,7 @@ def test_where_the_field_shuffles_both_sets_an_epoch_is_one_pass_over_them(datas
     sets = SimpleNamespace(forget=range(13500), retain=range(31500))
     assert experiment.passes(sets) == (52, 123, 175) and experiment.row("rl").steps(52, 123, 175) == 1750
     assert experiment.passes(SimpleNamespace(forget=range(500), retain=range(300))) == (1, 1, 3)
+    assert experiment.row("rl").steps(1, 1, 3) == 30
 
 
 def order_of(method, experiment=TINY, forget=17, retain=130):
