@@ -341,7 +341,8 @@ def test_similar_labels_in_one_batch_of_both_sets_weigh_each_samples_loss(tiny):
     samples has w_r, 1/2 before there are norms to go by; an epoch ends with as many as there are to forget."""
     method, weights, norms = make(SimilarLabelsByEpoch, tiny, decay=0.0), None, ([], [])
     method.together, labels, drawn = True, similar_labels(tiny.model, tiny.forget), 0
-    for step, (count, kept) in enumerate([(0, 8), (2, 8), (1, 8), (1, 0), (0, 8), (2, 8), (2, 8), (1, 0), (2, 8), (0, 8)]):
+    sizes = [(0, 8), (2, 8), (1, 8), (1, 0), (0, 8), (2, 8), (2, 8), (1, 0), (2, 8), (0, 8)]  # of both parts
+    for step, (count, kept) in enumerate(sizes):
         part, before = torch.arange(step, step + count) % 5, tiny.model.weight.detach().clone()
         batch = Samples(tiny.forget.inputs[part], labels[part]) if count else None
         retain = tiny.retain if kept else None

@@ -49,7 +49,7 @@ CEILINGS = {
     "beyond": 1410,
     "integer": 1300,
     "data": 1073,
-    "lab": 5312,
+    "lab": 5309,
     "studies": 5063,
     "commands": 814,
     "own": 1118,

@@ -22,6 +22,7 @@ from ..beyond.distributed import ParallelOEU
 from ..core.undo import check_differentiable, class_logits, in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError, StepReport
 from ..data.samples import Samples, other_labels
+from .training import all_logits
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,6 @@ class Method:
     Report = Losses  # what `step` returns
     # whether a step's batches are parts of one, of both sets shuffled together: the loop says so
     together, shares = False, (1.0, 1.0)
-    # (logits of this process's part, whole batch) -> their mean loss, which descent lowers; None: batches are not read
-    loss_of_forget = None
 
     def __init__(self, model, forget, settings, generator):
         boundary.instance("model", model, nn.Module, "torch.nn.Module")
@@ -97,11 +96,17 @@ class Method:
         """Forget samples with the labels that this method teaches; asked for once, before the first step."""
         return forget
 
+    def loss_of_forget(self, logits, batch):
+        """What descent lowers of a batch to be forgotten, a mean; logits: of this process's part of it.
+
+        None in the place of this function or the next: such batches are not read.
+        """
+        raise NotImplementedError
+
     def loss_of_retain(self, logits, batch):
-        """Mean cross-entropy with the labels, in nats."""
-        return functional.cross_entropy(
-            logits, boundary.labels("labels", distributed.shard(batch.labels), torch, logits)
-        )
+        """The same of a retain batch: by default cross-entropy with its labels, in nats."""
+        labels = boundary.labels("labels", distributed.shard(batch.labels), torch, logits)
+        return functional.cross_entropy(logits, labels)
 
     def losses(self, forget, retain):
         """(forget loss, retain loss), scalars of which descent lowers both; None for one that the method ignores."""
@@ -182,6 +187,8 @@ class FineTuning(Method):
     Update: SGD along g_r, with w times the weight decay: the decay is what forgets, so the weight goes there.
     Source: the fine-tuning baseline of Golatkar et al., CVPR 2020, and of Warnecke et al., NDSS 2023.
     """
+
+    loss_of_forget = None
 
     def weight_decay(self):
         return self.settings.weight * self.settings.weight_decay
@@ -396,15 +403,13 @@ def _crosswise(norms):
     return (norms[1] / total, norms[0] / total) if total > 0 else (0.5, 0.5)
 
 
-@torch.no_grad()
 def similar_labels(model, samples, batch_size=1024):
     """The most likely class other than each sample's own label, in eval mode; modules' modes are put back.
 
     model: maps (N, ...) to logits (N, K); samples: `Samples`.  Returns (N,) int64, never equal to `samples.labels`.
     Source: the similar labels of Q-MUL, arXiv 2503.13917.
     """
-    with in_mode(model):
-        logits = torch.cat([class_logits(model, batch) for batch in samples.inputs.split(batch_size)])
+    logits = all_logits(model, samples.inputs, batch_size)
     return logits.scatter(1, samples.labels[:, None], -torch.inf).argmax(dim=1)
 
 

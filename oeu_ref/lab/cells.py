@@ -49,9 +49,8 @@ class Cell:
 
     def path(self, out):
         """The cell's JSON file."""
-        return (
-            pathlib.Path(out) / self.folder / f"seed-{self.seed}" / f"{self.name.replace(' ', '_')}{self.suffix}.json"
-        )
+        name = f"{self.name.replace(' ', '_')}{self.suffix}.json"
+        return pathlib.Path(out) / self.folder / f"seed-{self.seed}" / name
 
     @property
     def trains(self):

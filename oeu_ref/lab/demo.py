@@ -24,9 +24,7 @@ __all__ = ["REPORTED_SEEDS", "markdown", "redraw", "run", "search"]
 REPORTED_SEEDS = (1, 2, 3)
 
 
-def run(
-    out_dir, seeds=REPORTED_SEEDS, quick=False, schedule="constant", recalibrated=False, anew=False, progress=True
-):
+def run(out_dir, seeds=REPORTED_SEEDS, quick=False, schedule="constant", recalibrated=False, anew=False, progress=True):
     """The demo: every method on every seed; writes demo.json, demo.md and demo.png.
 
     out_dir: directory for the three files, made if need be; seeds: distinct integers >= 0; quick: a few epochs and

@@ -174,7 +174,7 @@ class Digits:
     schedule: str = "constant"
     recalibrated: bool = False
 
-    stop_every, all_features, kept = 1, False, Experiment.kept
+    stop_every, all_features, kept, augmented = 1, False, Experiment.kept, False
     forget_file, is_request = None, False
 
     @property
@@ -186,13 +186,7 @@ class Digits:
         """How original and Retrain are trained: a `TrainConfig`."""
         return self.train
 
-    unlearning = Experiment.unlearning
-
-    def augment(self):
-        """Nothing is done to the inputs of a batch."""
-
-    def order(self, method, splits):
-        """One batch of each at every step: None."""
+    unlearning, augment, order = Experiment.unlearning, Experiment.augment, Experiment.order
 
     def load(self, source=None):
         """Where the data is from, for a cell's file; the digits themselves come with scikit-learn."""
@@ -311,8 +305,3 @@ VARIANTS = {
     "only under conflict": {"form": "under conflict"},
     "forget-only steps": {"form": "forget only"},
 }
-
-
-def checked_method(name):
-    """Return a method's name if there is such a method; raise ValueError that lists them otherwise."""
-    return boundary.one_of("method", name, tuple(METHODS))

@@ -130,7 +130,7 @@ def draw_entropies(figure, data):
         ax.set_xlabel("entropy of a prediction (nats)")
         ax.set_xlim(0, edges[-1])
         ax.set_xticks([0, 0.5, 1, 1.5, edges[-1]], ["0", "0.5", "1", "1.5", "log 10"])
-        ax.yaxis.set_minor_locator(_no_ticks())
+        ax.set_yticks([], minor=True)
     axes[0].set_ylabel("share of samples (%)")
     handles, names = axes[0].get_legend_handles_labels()
     axes[0].legend(handles[::-1], names[::-1], frameon=False, fontsize=9, handlelength=2.6, loc="upper right")
@@ -176,6 +176,8 @@ def draw_gaps(ax, data):
 
 def draw_cosines(ax, data):
     """Cosine between forget and retain gradient of each layer along OEU's steps, mean over seeds.  data: as above."""
+    from matplotlib.ticker import MaxNLocator
+
     runs = [run for run in data["runs"] if run["cosines"]]  # not those on which OEU diverged
     layers = list(runs[0]["cosines"]) if runs else []
     linear, norms = ([name for name in layers if name.startswith(kind)] for kind in ("layers", "norms"))
@@ -190,7 +192,7 @@ def draw_cosines(ax, data):
         ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
     ax.axhline(0, color=TEXT, linewidth=0.7)
     ax.set_xlim(1, max([2, *(len(curve) for run in runs for curve in run["cosines"].values())]))
-    ax.xaxis.set_major_locator(_whole_numbers())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=2))
     ax.set_xlabel("step of OEU")
     ax.set_ylabel("cosine of forget and retain gradient")
     clean(ax, "Conflict, layer by layer (below 0)")
@@ -222,15 +224,3 @@ def clean(ax, title, color=TEXT, grid=None):
     ax.tick_params(labelsize=8.5, color=FAINT, labelcolor=TEXT)
     ax.xaxis.label.set(size=9, color=TEXT)
     ax.yaxis.label.set(size=9, color=TEXT)
-
-
-def _no_ticks():
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
-
-
-def _whole_numbers():
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True, nbins=6, min_n_ticks=2)

@@ -41,8 +41,11 @@ def run_cells(runner, experiment, cells):
     runners = {cell: runner if cell in wanted else as_it_is for cell in needed}
     with _at_work(runner, {cell.path(runner.out).parent for cell in needed}):
         # before any process is started: what is wrong with the data or the splits is said once, and at once
-        with _first_alone():
-            data = experiment.load(runner.source)
+        if distributed.rank() > 0:
+            distributed.barrier()  # the first goes ahead: it may have to fetch what the others then find
+        data = experiment.load(runner.source)
+        if distributed.rank() == 0:
+            distributed.barrier()
         sizes = experiment.split(data, wanted[0].seed)
         if progress and experiment.is_request:  # what it comes to is said before hours are spent
             print(forgotten(sizes.forget.labels, len(sizes.train), sizes.classes), flush=True)
@@ -51,14 +54,14 @@ def run_cells(runner, experiment, cells):
         with progress_bar(sum(work.values()), progress, "images") as bar:
             if jobs == 1:
                 for cell in needed:
-                    bar.set_description(_name(cell))
+                    bar.set_description(f"seed {cell.seed}: {cell.name}")
                     before = bar.n
                     done[cell] = run_cell(runners[cell], experiment, cell, bar.update)
                     bar.update(work[cell] - (bar.n - before))
             else:
                 for cell, found in _side_by_side(runners.get, experiment, jobs, lambda done: needed):
                     done[cell] = found
-                    bar.set_description(_name(cell))
+                    bar.set_description(f"seed {cell.seed}: {cell.name}")
                     bar.update(work[cell])
     return done
 
@@ -92,8 +95,10 @@ def run_planned(runner, experiment, plan, on_cell, minutes=math.inf):
 def _at_work(runner, folders):
     """The output folder for this run alone, without halves of files that a killed run was writing in these folders."""
     one = one_thread() if str(runner.device) == "cpu" and runner.jobs == 1 else contextlib.nullcontext()
-    with _alone(runner.out), deterministic(runner.device, runner.determinism), one:
-        if distributed.rank() == 0:
+    first = distributed.rank() == 0  # under `torchrun` it holds the lock for all
+    alone = files.alone(runner.out) if first else contextlib.nullcontext()
+    with alone, deterministic(runner.device, runner.determinism), one:
+        if first:
             for folder in {pathlib.Path(runner.out), *folders}:
                 files.clear_halves(folder)
         yield
@@ -217,27 +222,8 @@ def deterministic(device, determinism="warn"):
         torch.backends.cudnn.benchmark = benchmark
 
 
-@contextlib.contextmanager
-def _first_alone():
-    """Of several processes the first goes ahead: it may have to fetch what the others then find."""
-    if distributed.rank() > 0:
-        distributed.barrier()
-    yield
-    if distributed.rank() == 0:
-        distributed.barrier()
-
-
-def _alone(out):
-    """The output folder's lock; under `torchrun` the first process holds it for all."""
-    return files.alone(out) if distributed.rank() == 0 else contextlib.nullcontext()
-
-
 def _images_of(cell, experiment, splits):
     """Images that the cell reads in training steps, for the progress bar."""
     if cell.trains:
         return experiment.training().epochs * len(splits.train if cell.name == "original" else splits.retain)
     return cell.steps * (experiment.forget_batch + experiment.retain_batch)
-
-
-def _name(cell):
-    return f"seed {cell.seed}: {cell.name}"

@@ -61,10 +61,6 @@ class Row:
         first, second = self.counts(*passes)
         return self.epochs * (first if "pairs" in self.reads else first + second)
 
-    def suffix(self, point, steps):
-        """What tells the files of a row's runs apart."""
-        return f"_lr{point[0]:g}_w{point[1]:g}_s{steps}" + f"_{SHUFFLED}" * (self.reads == SHUFFLED)
-
 
 RATES = tuple((rate, 1.0) for rate in (0.003, 0.01, 0.03, 0.1))
 SMALL_RATES = tuple((rate, 1.0) for rate in (1e-4, 3e-4, 1e-3, 3e-3))  # nothing holds GA back

@@ -19,7 +19,7 @@ from .jobs import run_planned
 from .options import RULES
 from .protocol import ROWS, SEARCH_SEED, Replication, label
 from .report import values
-from .training import train
+from .training import SHUFFLED, train
 
 
 class Plan:
@@ -53,9 +53,9 @@ class Plan:
     def cell(self, name, point, seed, folder=""):
         """The cell of a row's run."""
         row = self.experiment.row(name)
-        steps, settings = row.steps(*self.passes), Settings(*point)
-        suffix = row.suffix(point, steps)
-        return Cell(seed, row.method, settings, steps, (), row.options, folder=folder, suffix=suffix)
+        steps = row.steps(*self.passes)
+        suffix = f"_lr{point[0]:g}_w{point[1]:g}_s{steps}" + f"_{SHUFFLED}" * (row.reads == SHUFFLED)
+        return Cell(seed, row.method, Settings(*point), steps, (), row.options, folder=folder, suffix=suffix)
 
     def images(self, splits):
         """Images that all cells read, with one run a row and seed; splits: of one of the seeds."""

@@ -152,7 +152,8 @@ def cosines_figure(document):
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
     limit = max(0.1, np.abs(values).max())
     picture = left.imshow(values, aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
-    left.set_xticks(*_ticks(steps))
+    at = range(0, steps, max(1, round(steps / 8)))
+    left.set_xticks(at, [str(i + 1) for i in at])
     left.set_yticks(range(len(layers)), [name.removeprefix("network.") for name in layers])
     left.set_xlabel("step of OEU")
     clean(left, "Cosine of forget and retain gradient, mean over seeds")
@@ -166,11 +167,6 @@ def cosines_figure(document):
     clean(right, "Conflict is left of 0")
     right.tick_params(axis="y", length=0)
     return figure
-
-
-def _ticks(steps):
-    every = max(1, round(steps / 8))
-    return list(range(0, steps, every)), [str(i + 1) for i in range(0, steps, every)]
 
 
 def sweep_figure(document):

@@ -11,9 +11,10 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..core.entropy import log_softmax
-from ..core.undo import class_logits, in_mode
+from ..core.undo import class_logits
 from ..data.samples import Samples
 from .baselines import Method
+from .training import all_logits
 
 
 class NegGradPlus(Method):
@@ -110,12 +111,9 @@ class Lotus(Taught):
         super().load_state_dict(state)
         self.drawn, self.temperature = state["drawn"], state["temperature"]
 
-    @torch.no_grad()
-    def accuracy(self, samples, batch_size=1024):
+    def accuracy(self, samples):
         """Share of samples that the model classifies right in eval mode, in [0, 1]."""
-        with in_mode(self.model):
-            parts = samples.inputs.split(batch_size)
-            predicted = torch.cat([class_logits(self.model, part).argmax(dim=1) for part in parts])
+        predicted = all_logits(self.model, samples.inputs).argmax(dim=1)
         return (predicted == samples.labels).sum().item() / len(samples)
 
     def tempered(self):

@@ -213,8 +213,10 @@ def unlearn(
     if shuffled:
         method.together, sources = True, {"batches": Mixed(forget, retain, config.retain_batch, generators[1], augment)}
     else:
-        how = ((forget, config.forget_batch, generators[0]), (retain, config.retain_batch, generators[1]))
-        sources = dict(zip(("forget_batches", "retain_batches"), (_source(*one, augment) for one in how)))
+        sources = {"forget_batches": forget, "retain_batches": retain}
+        for name, size, generator in zip(sources, (config.forget_batch, config.retain_batch), generators):
+            if isinstance(sources[name], Samples):  # else it is endless batches already
+                sources[name] = Batches(sources[name], size, generator, augment)
     # before a checkpoint is read, which has those of its last step, and groups of its own
     rates = [group["lr"] for group in method.optimizer.param_groups] if falls else []
     if checkpoint is not None:
@@ -263,11 +265,6 @@ class Mixed(Batches):
         return tuple(batch[part] if part.any() else None for part in (forgotten, ~forgotten))
 
 
-def _source(data, *how):
-    """Endless batches of `Samples`; what is endless batches is it already."""
-    return Batches(data, *how) if isinstance(data, Samples) else data
-
-
 def _set_rates(method, rates):
     for group, rate in zip(method.optimizer.param_groups, rates):
         group["lr"] = rate
@@ -306,6 +303,12 @@ def _check_helpers(checkpoint, **others):
 
 
 @torch.no_grad()
+def all_logits(model, inputs, batch_size=1024):
+    """Logits (N, K) of a model in eval mode, computed in batches; each module's own mode is put back afterwards."""
+    with in_mode(model):
+        return torch.cat([class_logits(model, batch) for batch in inputs.split(batch_size)])
+
+
 def probabilities(model, inputs, batch_size=1024):
     """What the model predicts, in eval mode; each module's own mode is put back afterwards.
 
@@ -315,9 +318,7 @@ def probabilities(model, inputs, batch_size=1024):
     """
     if len(boundary.instance("inputs", inputs, torch.Tensor, "tensor")) == 0:
         raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
-    with in_mode(model):
-        batches = inputs.split(boundary.integer("batch_size", batch_size, 1))
-        logits = torch.cat([class_logits(model, batch) for batch in batches])
+    logits = all_logits(model, inputs, boundary.integer("batch_size", batch_size, 1))
     # float64 on the CPU alone: there are devices without it; -inf, of a masked class, has the probability 0
     found = logits.cpu().double().softmax(dim=1)
     if not found.isfinite().all():

@@ -14,7 +14,7 @@ from ..reference import metrics
 from . import baselines, results
 from .cells import Cell
 from .engine import checked_seeds, proxy_average_gap
-from .experiment import METHODS, checked_method, described
+from .experiment import METHODS, described
 from .jobs import run_cells
 from .options import RULES, TUNING_SEEDS
 from .search import checked_grid, searched, setting
@@ -84,7 +84,8 @@ def tune(runner, experiment, methods=None, seeds=TUNING_SEEDS, grid=None, widen=
 
 def checked_methods(names):
     """Return the names of methods as a list; raise TypeError for what is no sequence, ValueError for an unknown one."""
-    return [checked_method(name) for name in boundary.sequence("methods", names, "names")]
+    names = boundary.sequence("methods", names, "names")
+    return [boundary.one_of("method", name, tuple(METHODS)) for name in names]
 
 
 def chosen(tuning, rule, name):

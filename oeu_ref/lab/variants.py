@@ -9,6 +9,7 @@ from .training import as_left, predictions
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.03, 0.1, 0.3, 1.0, 3.0), "steps": (10, 20, 40, 80)}
 REPORTED_SEEDS = tuple(range(1, 11))
 COLUMNS = ("AG, own best setting", "AG, the demo's OEU setting", "AG in the search, median over the grid")
+DIGEST = ("best_at_end_of", "median_AG", "worst_AG", "diverged")
 LOSS = "retain loss, own best setting"
 POINTS = 10  # of a run's curve, besides its start
 
@@ -56,7 +57,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
             "variants": {
                 name: {
                     **{"options": VARIANTS[name], "best": best[name], "AG": gaps[name]},
-                    **{"digest": _short(found, name), "retain_losses": losses[name]},
+                    **{"digest": {key: found["methods"][name][key] for key in DIGEST}, "retain_losses": losses[name]},
                 }
                 for name in VARIANTS
             },
@@ -101,7 +102,3 @@ class _Curve:
 def _cell(values, digits=1):
     finite, lost = results.finished(values)
     return (results.format_value(results.mean_and_spread(finite), digits) if finite else "–") + lost
-
-
-def _short(found, name):
-    return {key: found["methods"][name][key] for key in ("best_at_end_of", "median_AG", "worst_AG", "diverged")}

@@ -17,10 +17,10 @@ import numpy as np
 from .. import boundary
 from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
-from ..lab import engine, figures, report, results, tables
+from ..lab import engine, figures, report, results, tables, tuning
 from ..lab import search as searches
 from ..lab.engine import checked_seeds
-from ..lab.experiment import Digits, checked_method
+from ..lab.experiment import Digits
 from ..lab.options import LABELS
 from ..lab.report_figures import LINES
 from .study import document
@@ -137,7 +137,7 @@ def images(runner, experiment, widths, methods=METHODS, seeds=tables.REPORTED_SE
     widths = [boundary.bits("widths", width) for width in widths]
     if not widths or len(set(widths)) < len(widths):
         raise ValueError(f"widths must be at least one, each different, got {widths}")
-    methods = [checked_method(method) for method in methods]
+    methods = tuning.checked_methods(methods)
     # all experiments before the first is made: a wrong width is found at once
     made = {width: dataclasses.replace(experiment, weight_bits=width, activation_bits=width) for width in widths}
     for width, one in made.items():
