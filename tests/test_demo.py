@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from oeu_ref import files
 from oeu_ref.core.stop_rule import EntropyStop, mean_entropy
@@ -67,10 +68,26 @@ def test_demo_json_holds_everything_a_reader_needs(data):
     for run in data["runs"]:
         assert set(run["metrics"]) == {"original", "retrain", *DEMO}
         for name, values in run["metrics"].items():
-            assert set(values) == set(KINDS) | (set() if name == "retrain" else {"AG"})
+            assert set(values) == {*KINDS, *engine.FA_PARTS, *(() if name == "retrain" else ("AG",))}
             assert all(0 <= value <= 100 for value in values.values())
         for name in DEMO:
             assert run["steps"][name] <= data["settings"][name]["steps"]
+
+
+def test_forget_accuracy_is_split_by_whether_the_label_is_wrong(data):
+    """Each part counts samples of its kind, by scikit-learn's own labels; together they are FA."""
+    truth = load_digits(return_X_y=True)[1]
+    for run in data["runs"]:
+        splits = QUICK.split(None, run["seed"])
+        true, taught = truth[splits.indices["forget"]], splits.forget.labels.numpy()
+        wrong = taught != true
+        assert np.array_equal(QUICK.wrong(splits, run["seed"])[splits.forget_indices], wrong)
+        assert 0.1 < wrong.mean() < 0.3
+        for values in run["metrics"].values():
+            counts = values["FA wrong"] * wrong.sum() / 100, values["FA right"] * (~wrong).sum() / 100
+            assert counts == pytest.approx(np.round(counts), abs=1e-9)
+            assert values["FA"] == pytest.approx(100 * sum(counts) / len(wrong))
+    assert engine.accuracy_by_label((np.eye(10)[true], taught), wrong) == {"FA wrong": 0.0, "FA right": 100.0}
 
 
 def test_demo_numbers_hang_together(data):

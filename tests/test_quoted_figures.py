@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oeu_ref.lab import figures, report_figures
+from oeu_ref.lab import engine, figures, report_figures
 from oeu_ref.studies import objective, relearn_views, sensitivity
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -82,6 +82,14 @@ def demo_quotes():
         cells = [spread(each(data["runs"], "metrics", name, column)) for column in COLUMNS]
         yield "README.md", row(label, cells)
         yield LAB, row(label, [*cells, spread(each(data["seconds"]["runs"], name), 2)])
+        yield LAB, row(label, [spread(each(data["runs"], "metrics", name, kind)) for kind in ("FA", *engine.FA_PARTS)])
+    wrong = {name: mean(each(data["runs"], "metrics", name, engine.FA_PARTS[0])) for name in data["labels"]}
+    yield (
+        LAB,
+        f"says {wrong['retrain']} % of the wrong labels; fine-tuning {wrong['ft']}, Q-MUL {wrong['qmul']}, SalUn "
+        f"{wrong['salun']}, OEU {wrong['oeu']}, random labels {wrong['rl']}, OEU with the",
+    )
+    yield LAB, f"stop rule {wrong['oeu_stop']}. So an FA near Retrain's"
 
 
 def table_quotes():

@@ -21,6 +21,8 @@ from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described
 from .training import as_left
 
+# parts of a cell's identity that its file has under "data", and what they are called there
+OF_DATA = {"forget": "forget_sha256", "test_of_forgotten": "test_of_forgotten"}
 TRAINED = ("original", "retrain", "retrain again")
 
 
@@ -137,10 +139,7 @@ def run_cell(runner, experiment, cell, on_images=None):
         found = _method_cell(runner.out, experiment, data, splits, device, cell, partial, on_images, path)
     # the name alone: results are passed on, and whose folder it was is nobody's business
     origin = {"source": pathlib.PurePath(data.source).name, "sha256": data.sha256}
-    if "forget" in identity:
-        origin["forget_sha256"] = identity["forget"]
-    if "test_of_forgotten" in identity:
-        origin["test_of_forgotten"] = identity["test_of_forgotten"]
+    origin |= {said: identity[name] for name, said in OF_DATA.items() if name in identity}
     document = {
         "experiment": described(experiment),
         "plan": cell.plan(),
@@ -171,8 +170,7 @@ def _identity_of(found):
     """The same, from the contents of a finished cell's JSON file."""
     data = found.get("data", {})
     identity = {**found.get("plan", {}), "experiment": found.get("experiment"), "data": data.get("sha256")}
-    keys = {"forget": "forget_sha256", "test_of_forgotten": "test_of_forgotten"}
-    return identity | {name: data[key] for name, key in keys.items() if key in data}
+    return identity | {name: data[said] for name, said in OF_DATA.items() if said in data}
 
 
 def device_name(device):

@@ -68,8 +68,10 @@ def _run_seed(seed, config, chosen, bar):
             diverged.append(name)
             continue
         bar.update(steps - len(reports[name]))  # steps that the stop rule saved
-    found = {name: engine.measure(engine.outputs(model, case.splits), seed) for name, model in models.items()}
-    values = {name: one["metrics"] for name, one in found.items()}
+    outputs = {name: engine.outputs(model, case.splits) for name, model in models.items()}
+    found = {name: engine.measure(one, seed) for name, one in outputs.items()}
+    wrong = config.wrong(case.splits, seed)[case.splits.forget_indices]
+    values = {n: {**found[n]["metrics"], **engine.accuracy_by_label(outputs[n]["forget"], wrong)} for n in models}
     for name in set(values) - {"retrain"}:  # the gap of Retrain to itself would say nothing
         values[name] = {**values[name], "AG": metrics.average_gap(values[name], values["retrain"])}
     return {

@@ -31,6 +31,7 @@ from .training import as_left, build, predictions, train, unlearn
 BINS = 18  # of the entropy histograms, from 0 to log K nats
 STOP_SAMPLES = 1000  # of the forget and of the validation set, that the stop rule reads
 MEASURED = ("retain", "test", "forget")
+FA_PARTS = ("FA wrong", "FA right")
 
 
 def new_model(experiment, splits, seed, name, device="cpu"):
@@ -111,6 +112,16 @@ def outputs(model, splits, parts=MEASURED):
     """{part: (probabilities, labels)} of a model, all that is measured of it.  Raises as `predictions`."""
     parts = (*parts, "test_of_forgotten") if splits.test_of_forgotten is not None else parts
     return {part: predictions(model, getattr(splits, part)) for part in parts}
+
+
+def accuracy_by_label(forget, wrong):
+    """FA in two FA_PARTS, in percent: of the samples whose label is wrong, which can only be remembered, and of the
+    others, which can be guessed; labels as they were taught.
+
+    forget: (probabilities, labels) as of `outputs`; wrong: (N,) bool array, by `Digits.wrong`, not all of one kind.
+    """
+    right = forget[0].argmax(1) == forget[1]
+    return {metric: float(100 * right[chosen].mean()) for metric, chosen in zip(FA_PARTS, (wrong, ~wrong))}
 
 
 def mean_loss(probabilities, labels):

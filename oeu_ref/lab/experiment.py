@@ -196,6 +196,11 @@ class Digits:
         """The digits of one seed: `Splits`.  data: not needed.  Raises as `oeu_ref.data.samples.digits`."""
         return digits(seed, self.label_noise, self.forget_share, self.validation_size, self.test_size)
 
+    def wrong(self, splits, seed):
+        """Which labels of `splits.train` are wrong, (N,) bool array.  splits: as `split` gives them for the seed."""
+        clean = dataclasses.replace(self, label_noise=0.0).split(None, seed)
+        return (clean.train.labels != splits.train.labels).numpy()
+
     def network(self, splits):
         """The quantized perceptron, with the global generator's initial weights."""
         return QuantMLP(self.sizes, self.bits, self.bits, batch_norm=True)

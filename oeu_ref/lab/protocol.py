@@ -120,12 +120,8 @@ class Replication(Experiment):
         if row.reads == SHUFFLED:
             return SHUFFLED
         forget, retain = row.counts(*self.passes(splits))
-
-        def drawn(step):
-            of_forget = step % (forget + retain) < forget
-            return of_forget, not of_forget
-
-        return drawn
+        epoch = [(True, False)] * forget + [(False, True)] * retain
+        return lambda step: epoch[step % len(epoch)]
 
 
 def label(name):

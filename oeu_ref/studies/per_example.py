@@ -8,8 +8,6 @@ method ("own": what unlearning does to any network is no trace of the sample). T
 the floor, since for networks with one training set membership is a coin, and the original before unlearning.
 """
 
-import dataclasses
-
 import numpy as np
 import torch
 
@@ -141,8 +139,7 @@ def _wrong_labels(experiment, splits, pool):
     """(N,) bool, which labels of the pool are wrong; None where no label was made wrong on purpose."""
     if not getattr(experiment, "label_noise", 0):
         return None
-    clean = dataclasses.replace(experiment, label_noise=0.0).split(None, DATA_SEED)
-    return (clean.train.labels != splits.train.labels)[pool].numpy()
+    return experiment.wrong(splits, DATA_SEED)[pool]
 
 
 def attacks(found, names):

@@ -120,28 +120,20 @@ def _row(work, seed, name, rows, looks, ways):
 class Look:
     """What is read off a network on the way, {metric: percent}: FA, RA, TA, AUC (entropy, forget against test).
 
-    On digits also FA of the forget samples whose label is wrong, "FA wrong", which can only be remembered, and of the
-    others, "FA right", which can be guessed: labels as they were taught.  case: `engine.Case`.
+    On digits also FA in two parts, as `engine.accuracy_by_label`.  case: `engine.Case`.
     """
 
     def __init__(self, case):
         self.splits, self.wrong = case.splits, None
         if isinstance(case.experiment, Digits):
-            from sklearn.datasets import load_digits
-
-            truth = load_digits(return_X_y=True)[1][case.splits.indices["forget"]]
-            self.wrong = case.splits.forget.labels.numpy() != truth
+            self.wrong = case.experiment.wrong(case.splits, case.seed)[case.splits.forget_indices]
 
     def __call__(self, model):
         found = engine.outputs(model, self.splits)
         parts = {"FA": "forget", "RA": "retain", "TA": "test"}
         values = {metric: metrics.accuracy(*found[part]) for metric, part in parts.items()}
         values["AUC"] = metrics.forget_vs_test_auc(found["forget"][0], found["test"][0])
-        if self.wrong is not None:
-            right = found["forget"][0].argmax(1) == found["forget"][1]
-            for metric, chosen_ones in (("FA wrong", self.wrong), ("FA right", ~self.wrong)):
-                values[metric] = float(100 * right[chosen_ones].mean())
-        return values
+        return values if self.wrong is None else values | engine.accuracy_by_label(found["forget"], self.wrong)
 
 
 def anew(case, model, look):
