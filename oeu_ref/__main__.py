@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from . import __version__, boundary, files
-from .commands.command import QUICK, Command, Folder, Parser, in_words_of, meant, read, say
+from .commands.command import QUICK, Command, Folder, Parser, check_writable, in_words_of, meant, read, say
 from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune, checked_device
 from .commands.own import Unlearn
 from .commands.studies import Beyond, Bits
@@ -151,6 +151,8 @@ class Check(Command):
 
         cases, expected = boundary.integer("--cases", self.cases, 1), read_expected(self.expected_failures)
         implementations = [load(name) for name in self.implementation]
+        code = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        check_writable("--json", self.json, self.expected_failures, *code)
         reports = []
         for implementation in implementations:
             reports.append(expecting(check(implementation, cases, False, _dot, filter(None, self.require)), expected))
@@ -191,7 +193,10 @@ class CheckVectors(Command):
 
     def run(self):
         from .vectors.judge import check_results
+        from .vectors.make import operations
 
+        answers = [pathlib.Path(self.results_dir) / f"{name}.json" for name in operations()]
+        check_writable("--json", self.json, *answers)
         report = check_results(self.results_dir)
         say(report.table())
         _write_json(self.json, report.as_dict())

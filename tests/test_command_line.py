@@ -18,10 +18,12 @@ import pytest
 import oeu_ref
 from oeu_ref.__main__ import COMMANDS, GROUPS, main
 from oeu_ref.commands.command import flag_of, in_words_of, read
+from oeu_ref.commands.experiments import Images
 from oeu_ref.lab.options import Setup
 
 ROOT = pathlib.Path(__file__).parent.parent
 SETUP = {field.name for field in dataclasses.fields(Setup)}
+UNLEARN = "unlearn --model a:b --data . --forget-classes 1 --checkpoint".split()
 RIGHT, WRONG = (
     """
 import numpy as np
@@ -260,6 +262,15 @@ def test_long_work_says_where_its_results_go(tmp_path, monkeypatch, capsys):
     assert captured.out.splitlines()[-1] == str(tmp_path / "a.md")
 
 
+@pytest.mark.parametrize("word", [word for word, command in COMMANDS.items() if issubclass(command, Images)])
+def test_no_error_suggests_redo_where_a_command_lacks_it(word):
+    """A folder of another experiment: those that make cells anew when asked know it, the others are not told to."""
+    words = ["stop", "cifar10-10"] * (word == "beyond") + ["--method", "oeu"] * (word == "run")
+    command = read(COMMANDS[word], words, "oeu_ref")
+    with command.started() as (_, runner, _):
+        assert runner.redo is (False if "redo" in command.__dataclass_fields__ else None)
+
+
 def test_check_of_a_right_file_exits_with_0(right, capsys):
     """All laws about the one function hold, the others are skipped by the function's name."""
     assert main(["check", str(right), "--cases", "10"]) == 0
@@ -387,11 +398,37 @@ def test_the_template_is_a_file_to_fill_in(tmp_path, capsys):
     assert "has nothing to check" in out and "0 fail" in out and "NotImplementedError" in out
 
 
-def test_unwritable_json_is_exit_code_2(right, tmp_path, capsys):
-    """A report that cannot be written is an error in one line."""
-    (tmp_path / "file").write_text("")
-    assert main(["check", str(right), "--cases", "1", "--json", str(tmp_path / "file" / "report.json")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["check", "mine.py", "--json", "mine.py"], "--json must be another file than .*mine.py, which is read"),
+        (["check", "mine.py:kl", "--json", "./mine.py"], "--json must be another file than .*mine.py, which is read"),
+        (["check", "mine.py", "--expected-failures", "known.txt", "--json", "known.txt"], "--json must be another"),
+        (["check", "mine.py", "--json", "."], "--json must be a file that can be written, got .: it is a folder"),
+        (["check", "mine.py", "--json", "mine.py/report.json"], "--json must be a file that can be written"),
+        (["check-vectors", ".", "--json", "project.json"], "--json must be another file than project.json"),
+        (["check-vectors", ".", "--json", "."], "--json must be a file that can be written, got .: it is a folder"),
+        (["export", "net.pt", "--out", "net.pt"], "--out must be another file than net.pt, which is read"),
+        (["export", "net.pt", "--out", "."], "--out must be a file that can be written, got .: it is a folder"),
+        ([*UNLEARN, "unlearned.pt", "--out", "."], "--out must be another file than unlearned.pt, which is read"),
+        ([*UNLEARN, "net.pt", "--out", "mine.py"], "--out must be a file that can be written, got mine.py/report.json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_file_that_must_not_be_written_is_refused_before_any_work(words, said, tmp_path, monkeypatch, capsys):
+    """A folder, a place below a file, and what the command reads: one line, nothing judged, nothing written."""
+    contents = {"mine.py": "class Kl:\n    kl_to_uniform = abs\n\n\nkl, kl_to_uniform = Kl(), abs\n"}
+    contents["known.txt"] = "# none\n"
+    contents |= dict.fromkeys(["net.pt", "unlearned.pt", "project.json"], "its content")
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for work in ("conformance.check", "vectors.judge.check_results", "lab.export.export_file", "commands.own.built"):
+        monkeypatch.setattr(f"oeu_ref.{work}", lambda *_: pytest.fail("work was done before"))
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"oeu_ref {words[0]}: {said}", line)
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.*")} == contents
 
 
 def test_what_numpy_is_told_to_raise_is_no_mistake_of_an_implementation(capsys):

@@ -428,6 +428,20 @@ def test_files_and_folders_that_are_no_data_are_left_out_and_counted(tmp_path, l
     assert data.classes == ("a", "b") and data.sha256 == whole.sha256
 
 
+def test_a_part_for_validation_beside_train_and_test_is_named_as_unused(tmp_path, load):
+    """Whoever has a third part, in a folder or an .npz file, is told that nobody reads it."""
+    write_shades(tmp_path, "ab")
+    whole = load("mine", tmp_path)
+    shade(tmp_path / "val" / "a" / "1.png", (10,) * 3)
+    with pytest.warns(UserWarning, match=": train and test are read, not val .validation is drawn from train"):
+        assert load("mine", tmp_path).sha256 == whole.sha256
+    images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4) % 2
+    parts = {f"{kind}_{part}": value for part in ("train", "test", "val") for kind, value in zip("xy", (images, labels))}
+    np.savez(tmp_path / "arrays.npz", **parts)
+    with pytest.warns(UserWarning, match="arrays.npz: train and test are read, not x_val, y_val .validation"):
+        assert len(load("arrays", tmp_path).train_images) == 4
+
+
 def test_an_empty_folder_of_a_tool_is_no_class(tmp_path, load):
     write_shades(tmp_path, "ab")
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()

@@ -331,6 +331,8 @@ def test_a_finished_cell_of_another_plan_is_named_not_overwritten(place, source)
     first = run_cell(Runner(place, source), TINY, Cell(1, "ft", SETTINGS, 2))
     with pytest.raises(ValueError, match=r"ft.json must be of this plan.*--redo"):
         run_cell(Runner(place, source), TINY, Cell(1, "ft", SETTINGS, 3))
+    with pytest.raises(ValueError, match="of another .*: choose another --out$"):  # of a command that has no --redo
+        run_cell(Runner(place, source, redo=None), TINY, Cell(1, "ft", SETTINGS, 3))
     assert json.loads((place / "seed-1" / "ft.json").read_text()) == first
 
 

@@ -48,12 +48,12 @@ CEILINGS = {
     "conformance": 3510,
     "beyond": 1410,
     "integer": 1300,
-    "data": 1073,
+    "data": 1084,
     "lab": 5321,
     "studies": 5052,
-    "commands": 814,
-    "own": 1118,
-    "__main__": 263,
+    "commands": 842,
+    "own": 1147,
+    "__main__": 268,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md

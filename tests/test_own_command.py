@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from oeu_ref.__main__ import main
 from oeu_ref.commands.own import Unlearn
@@ -152,6 +153,8 @@ def test_unseen_and_test_images_are_halves_of_each_class_in_whichever_order_they
         ({"checkpoint": "mine.npz"}, "--checkpoint must be the network's state_dict"),
         ({"checkpoint": "nothing.pt"}, "nothing.pt"),
         ({"data": "nothing"}, "or name another --data\n"),
+        ({"data": "nothing/cifar10"}, "; put one of them there, or name another --data\n"),
+        ({"data": "sizes"}, "sizes/train/cat/0.png, 8 x 8, got 9 x 8\n"),
         ({"forget_classes": "7"}, "--forget-classes must be classes of the training samples, got 7"),
         ({"learning_rate": "0"}, "--learning-rate must be greater than 0"),
         ({"beta": "-1"}, "--beta must be"),
@@ -159,6 +162,10 @@ def test_unseen_and_test_images_are_halves_of_each_class_in_whichever_order_they
     ],
 )
 def test_an_error_is_one_line_and_leaves_no_folder(place, capsys, changes, words):
+    """It says what is wrong in the words of this command, which has no --download and no --image-size."""
+    for name, width in (("train/cat", 8), ("train/dog", 9), ("test/cat", 8)):
+        (place / "sizes" / name).mkdir(parents=True)
+        Image.new("RGB", (width, 8)).save(place / "sizes" / name / "0.png")
     assert unlearn(**changes) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1 and said.startswith("oeu_ref unlearn: ")

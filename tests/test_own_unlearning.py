@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler as schedulers
 from torch.utils.data import DataLoader, TensorDataset
 
 from oeu_ref import OEU, EntropyStop, GuardedStop, Watch, evaluate, unlearn
@@ -127,6 +128,46 @@ def test_learning_rate_and_statistics_follow_what_is_asked():
     assert torch.equal(recalibrate_batchnorm(plain, RETAIN.inputs)[1].running_var, anew[1].running_var)
     looks = [run.looks[2]["forget_entropy"] for run in runs]  # each look is at the network as it would be left
     assert looks[0] != looks[1]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (schedulers.ReduceLROnPlateau, TypeError, "schedule must step without arguments, Reduce.* asks for metrics"),
+        (
+            lambda optimizer: schedulers.OneCycleLR(optimizer, 0.1, total_steps=2),
+            ValueError,
+            "schedule must last for max_steps = 3 steps, OneCycleLR ends after 2",
+        ),
+    ],
+)
+def test_a_scheduler_that_is_sure_to_raise_is_refused_before_any_step(make, error, message):
+    """One that asks for more than it gets, and one that ends too soon; one that just lasts is right."""
+    model = network()
+    optimizer, before = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), weights(model)
+    with pytest.raises(error, match=message):
+        unlearn(OEU(model, optimizer), FORGET, RETAIN, 3, schedule=make(optimizer), **QUIET)
+    assert torch.equal(weights(model), before)
+    lasting = schedulers.OneCycleLR(optimizer, 0.1, total_steps=3)
+    assert len(unlearn(OEU(model, optimizer), FORGET, RETAIN, 3, schedule=lasting, **QUIET).reports) == 3
+
+
+def test_a_scheduler_that_raises_stands_as_before_its_step():
+    """The network has taken the step that the optimizer took; schedule and rates are whole, and the error says so."""
+
+    def factor(step):
+        if step == 2:
+            raise KeyError("no rate for 2")
+        return 0.5**step
+
+    model, other = network(), network()
+    optimizer, alike = (torch.optim.SGD(m.parameters(), 0.1, momentum=0.9) for m in (model, other))
+    parts = [schedulers.StepLR(optimizer, 1, gamma=0.1), schedulers.LambdaLR(optimizer, factor)]
+    with pytest.raises(ValueError, match="^schedule must step when the network has done so, it is as before, KeyError"):
+        unlearn(OEU(model, optimizer), FORGET, RETAIN, 3, schedule=schedulers.ChainedScheduler(parts), **QUIET)
+    assert optimizer.param_groups[0]["lr"] == 0.05 and [part.last_epoch for part in parts] == [1, 1]
+    unlearn(OEU(other, alike), FORGET, RETAIN, 2, schedule=schedulers.StepLR(alike, 1, gamma=0.5), **QUIET)
+    assert torch.equal(weights(model), weights(other))
 
 
 def test_the_curve_is_that_of_the_network_in_eval_mode(tmp_path):

@@ -6,8 +6,10 @@ import dataclasses
 import difflib
 import errno
 import os
+import pathlib
 import re
 import sys
+import tempfile
 import types
 import typing
 
@@ -201,6 +203,22 @@ def _number_or_word(text, kind):
     except ValueError:
         return text
     return number if kind in (int, float) or text == str(number) else text
+
+
+def check_writable(flag, path, *inputs):
+    """Raise ValueError, before any work, unless a file can be written at path which is none of the inputs, or None."""
+    if path is None:
+        return
+    path = pathlib.Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
+    except OSError as error:
+        raise ValueError(f"{flag} must be a file that can be written, got {path}: {error.strerror}") from None
+    for file in filter(os.path.exists, filter(None, inputs)):
+        if path.exists() and path.samefile(file):
+            raise ValueError(f"{flag} must be another file than {file}, which is read and would be replaced")
 
 
 def in_words_of(command, message):

@@ -10,7 +10,7 @@ from .. import boundary, files
 from ..lab import options
 from ..lab.options import NEEDED, option
 from . import own
-from .command import EXPERIMENT, Command, say
+from .command import EXPERIMENT, Command, check_writable, say
 
 FOUND = "what tune found"
 RULES = "rules by which settings were chosen, rows for each: true is by AG, proxy does without Retrain"
@@ -110,7 +110,7 @@ class Images(How, options.Setup, Files, Named):
             jobs = self.jobs
             if jobs is None:
                 jobs = _cores() if device == "cpu" and distributed.size() == 1 else 1
-            redo = getattr(self, "redo", False)
+            redo = getattr(self, "redo", None)
             runner = cells.Runner(self.where(), source, device, jobs, redo, determinism=self.deterministic)
             yield experiment, runner, distributed.rank() == 0
 
@@ -309,6 +309,7 @@ class Export(Command):
     def run(self):
         from ..lab.export import export_file, export_network
 
+        check_writable("--out", self.out, self.file)
         if self.model is None:
             say(export_file(self.file, self.out, self.image_size, self.value_bits))
         elif self.image_size is None:

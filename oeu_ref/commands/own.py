@@ -10,8 +10,12 @@ import sys
 from .. import boundary, files
 from ..lab import options
 from ..lab.options import NEEDED, option
-from .command import Command, say
+from .command import Command, check_writable, say
 
+# what errors about data name, and this command has not
+SAID = {"--data-root": "--data", "data_root": "--data", "pass --download to fetch it": "put one of them there"}
+SAID["; --image-size sets one"] = ""
+WRITTEN = ("report.json", "report.md", "curve.png", "unlearned.pt")
 MODEL = "a function without arguments that builds the network, floats in [0, 1] in, logits out; its code is run"
 
 
@@ -95,6 +99,9 @@ class Unlearn(Command):
         from ..own.unlearning import unlearn
         from .experiments import checked_device
 
+        out = pathlib.Path(self.out)
+        for name in WRITTEN:
+            check_writable("--out", out / name, self.checkpoint, self.data, self.forget_file)
         boundary.positive("learning_rate", self.learning_rate)
         network = Bytes(built(self.model, self.checkpoint)).to(checked_device(self.device))
         parts = self.parts()
@@ -112,14 +119,13 @@ class Unlearn(Command):
         found = evaluate(network, **parts, before=run.before, seed=self.seed)
         text = "\n".join(map(str, [*shown, run, "", found]))
         with files.alone(self.out):
-            out = pathlib.Path(self.out)
             content = {"verdict": run.verdict, "status": run.status, "settings": settings, "looks": run.looks}
             files.write_json(out / "report.json", {**content, "evaluation": dataclasses.asdict(found)})
             files.write_text(out / "report.md", f"```\n{text}\n```\n")
             run.plot(out / "curve.png")
             torch.save(network.network.state_dict(), weights := io.BytesIO())
             files.write_bytes(out / "unlearned.pt", weights.getvalue())
-        say(text, "", *(out / name for name in ("report.json", "report.md", "curve.png", "unlearned.pt")))
+        say(text, "", *(out / name for name in WRITTEN))
         return 0
 
     def parts(self):
@@ -134,7 +140,10 @@ class Unlearn(Command):
         try:
             images = load_images(path.name, path.parent)
         except ValueError as error:
-            raise ValueError(str(error).replace("data_root", "--data").replace("--data-root", "--data")) from None
+            text = str(error)
+            for said, here in SAID.items():
+                text = text.replace(said, here)
+            raise ValueError(text) from None
         train, test = Samples(images.train_images, images.train_labels), Samples(images.test_images, images.test_labels)
         if self.forget_file is not None:
             wanted = indices_of_file(self.forget_file, len(train)).unique()

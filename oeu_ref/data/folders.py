@@ -42,11 +42,12 @@ def read_folder(folder):
     """{"x_train": paths, "y_train", "x_test", "y_test", "classes"} of `<folder>/{train,test}/<class>/...`.
 
     Classes are the names of train's folders in natural order; a class's images may lie in folders below it.  What is
-    left out is counted in a warning.  Raises ValueError, naming the folder, for a class or a part without images.
+    left out is counted in a warning, a third part named.  Raises ValueError, naming the folder, for a class or a part
+    without images.
     """
-    arrays, left = {}, []
+    arrays, left, places = {}, [], []
     for part in PARTS:
-        place = part_of(folder, part)
+        places.append(place := part_of(folder, part))
         if place is None:
             raise ValueError(f"{folder} must hold test/<class>/... beside train/<class>/..., found no folder 'test'")
         inside = sorted(place.iterdir(), key=lambda path: natural(path.name))
@@ -62,11 +63,20 @@ def read_folder(folder):
         arrays[f"x_{part}"], arrays[f"y_{part}"] = class_files(place, named, left, empty=part == "test")
         if not arrays[f"x_{part}"]:
             raise ValueError(f"{place} must hold images in a folder for each class, found none")
+    known = sum(PARTS.values(), ())
+    note_unused(folder, [path.name for path in folder.iterdir() if path.name.lower() in known and path not in places])
     if left:
         warnings.warn(
             f"{folder}: left out {len(left)} files and folders that are no images, such as {left[0]}", stacklevel=3
         )
     return arrays
+
+
+def note_unused(source, names):
+    """Warn of parts of a data set that nobody reads, such as a part for validation; names: theirs, none: no warning."""
+    if names:
+        what = ", ".join(sorted(names)[:5])
+        warnings.warn(f"{source}: train and test are read, not {what} (validation is drawn from train)", stacklevel=4)
 
 
 def class_files(place, classes, left, empty=False):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import boundary
-from .folders import UNREADABLE, decoded, part_of, read_folder
+from .folders import UNREADABLE, decoded, note_unused, part_of, read_folder
 from .published import PUBLISHED
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -173,6 +173,7 @@ def _labels(source, key, array):
 def _read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:
+            note_unused(path, {*file} - {*ARRAYS, "classes"})
             return {key: file[key] for key in (*ARRAYS, "classes") if key in file}
     except (*UNREADABLE, TypeError) as error:  # TypeError: a single array under the name of an archive
         raise ValueError(f"{path} must be an .npz file without pickled objects, it cannot be read: {error}") from None

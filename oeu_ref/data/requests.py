@@ -86,7 +86,7 @@ def settle_copies(train, test, indices, forget_too):
         counts = ", ".join(f"{int(found.sum())} in {part}" for part, found in copies.items())
         warnings.warn(
             f"exact copies of what is to be forgotten are not: {counts}, where they count as kept or as unseen; "
-            "--forget-copies forgets them too",
+            "--forget-copies, where a command has it, forgets them too",
             stacklevel=2,  # the same place for all callers: once a process is enough
         )
         return indices

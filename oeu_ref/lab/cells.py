@@ -80,15 +80,15 @@ class Runner:
 
     out: the output folder; source: as in `Experiment.load`, None for digits; device: "cpu", "cuda", ...; jobs >= 1:
     processes side by side, each on one thread (on a CPU four such processes make twice what one with four threads
-    makes); redo: make the wanted cells again though they are finished; progress: show a bar, in images and images a
-    second; determinism: as in `jobs.deterministic`.
+    makes); redo: make the wanted cells again though they are finished, None: nobody can ask for it; progress: show a
+    bar, in images and images a second; determinism: as in `jobs.deterministic`.
     """
 
     out: str | pathlib.Path
     source: dict | None = None
     device: str = "cpu"
     jobs: int = 1
-    redo: bool = False
+    redo: bool | None = False
     progress: bool = True
     determinism: str = "warn"
 
@@ -118,8 +118,8 @@ def run_cell(runner, experiment, cell, on_images=None):
         found = results.read_json(path)
         if (made := _identity_of(found)) != identity:
             raise ValueError(
-                f"{path} must be of this plan, it is of another ({difference(made, identity)}): choose another --out, "
-                "or pass --redo to make it again"
+                f"{path} must be of this plan, it is of another ({difference(made, identity)}): choose another --out"
+                + ", or pass --redo to make it again" * (redo is not None)
             )
         # a model that is missing is made again, to the same bits
         keeps = cell.keep or cell.name in experiment.kept
@@ -226,7 +226,7 @@ def load_original(out, experiment, data, splits, cell, device):
     identity = _identity(original, experiment, data, splits)
     model = engine.new_model(experiment, splits, cell.seed, "original", device)
     if Checkpoint(path, identity).restore(model=model) is None:
-        raise ValueError(f"{path} must hold the original model, it is missing: make it with --redo")
+        raise ValueError(f"{path} must hold the original model, it is missing: move {original.path(out)} away too")
     return model.eval()
 
 

@@ -1,8 +1,10 @@
 """Unlearning of one's own network, on one's own data, in one call: `unlearn`, around the loop that all tables use."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
+import inspect
 import os
 import pathlib
 import signal
@@ -109,9 +111,10 @@ def unlearn(
     used for testing; with it, and without `stop`, `GuardedStop` ends the run. stop: a `GuardedStop`, or a function
     without arguments asked before each step, such as `EntropyStop(...).reached`, None: see there.
     schedule: "constant", "linear", "cosine", as in `oeu_ref.lab.training.UnlearnConfig`, or a scheduler of PyTorch's
-    own, which steps after each step; recalibrated: whether BatchNorm's statistics are estimated anew on retain samples
-    at the end, and for each look; every >= 1: steps between two looks; forget_batch, retain_batch >= 1: of tensors and
-    data sets, which come without batches; seed: of their order; progress: a bar on stderr, if that is a terminal.
+    own, which steps after each step, without a metric, and has to last for max_steps; recalibrated: whether BatchNorm's
+    statistics are estimated anew on retain samples at the end, and for each look; every >= 1: steps between two looks;
+    forget_batch, retain_batch >= 1: of tensors and data sets, which come without batches; seed: of their order;
+    progress: a bar on stderr, if that is a terminal.
     Ctrl-C ends the run after the step that it falls into, a second one at once.
     checkpoint: a path to which the run is saved after each `save_every` >= 1 steps and on Ctrl-C, from which the same
     call goes on, and which is removed once there is a verdict, None: nowhere. It goes on to the same bits, those of
@@ -126,6 +129,7 @@ def unlearn(
     """
     max_steps = boundary.integer("max_steps", max_steps, 0)
     scheduler = schedule if hasattr(schedule, "step") else None
+    _check_lasts(scheduler, max_steps)
     method = Steps(unlearner, scheduler)
     config = training.UnlearnConfig(forget_batch, retain_batch, "constant" if scheduler else schedule, recalibrated)
     orders = [stream(seed, f"{name} batches") for name in ("forget", "retain")]
@@ -275,8 +279,22 @@ class Steps:
             forget, retain = distributed.shard(forget), distributed.shard(retain)
             report = self.unlearner.step(forget.inputs, retain.inputs, retain.labels)
         if self.scheduler is not None:
-            self.scheduler.step()
+            self._advance()
         return report
+
+    def _advance(self):
+        """Step the scheduler, whole or not at all."""
+        rates = [{name: value for name, value in g.items() if name != "params"} for g in self.optimizer.param_groups]
+        state = copy.deepcopy(self.scheduler.state_dict()) if hasattr(self.scheduler, "state_dict") else None
+        try:
+            self.scheduler.step()
+        except Exception as error:
+            if state is not None:
+                self.scheduler.load_state_dict(state)
+            for group, before in zip(self.optimizer.param_groups, rates):
+                group.update(before)
+            why = f"is as before, {type(error).__name__}: {error}"
+            raise ValueError(f"schedule must step when the network has done so, it {why}") from error
 
     def identity(self):
         """What a checkpoint is known by.  Raises TypeError for an unlearner that may remember what it does not tell."""
@@ -302,6 +320,17 @@ class Steps:
         """Go on where the object stood whose `state_dict` this is."""
         for name, part in self._states().items():
             part.load_state_dict(state[name])
+
+
+def _check_lasts(scheduler, steps):
+    """Raise TypeError or ValueError, before any step, for a scheduler of PyTorch's that is sure to raise after one."""
+    if scheduler is None:
+        return
+    kind, asked = type(scheduler).__name__, inspect.signature(scheduler.step).parameters.values()
+    if needed := [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]:
+        raise TypeError(f"schedule must step without arguments, {kind} asks for {needed[0]}")
+    if kind == "OneCycleLR" and steps > (left := scheduler.total_steps - scheduler.last_epoch):
+        raise ValueError(f"schedule must last for max_steps = {steps} steps, {kind} ends after {left}")
 
 
 def _check_same(**batches):
