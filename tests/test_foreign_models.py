@@ -6,6 +6,7 @@ import copy
 import functools
 import io
 import itertools
+import pathlib
 import warnings
 
 import numpy as np
@@ -695,6 +696,7 @@ def test_the_imitated_device_tells():
 
 
 READS = 3  # smallest and largest label, and all that a step reports at once
+SAID = "waits for its device three times, however\ndeep the network is"
 
 
 @pytest.mark.parametrize("depth", [2, 6])
@@ -705,12 +707,14 @@ def test_a_step_waits_for_the_device_three_times_however_deep_the_network_is(dep
     unlearner = OEU(model, sgd(model))
     for _ in range(3):  # the quantizers look at batches 1, 2, 4, ... for negative values: the next step holds none
         unlearner.step(FORGET, RETAIN, LABELS)
-    for module in model.modules():
-        if hasattr(module, "decides_sign"):
-            module._batches = 4
-    with Device(monkeypatch) as device:
-        unlearner.step(FORGET, RETAIN, LABELS)
-    assert device.reads == READS
+    looking = [m for m in model.modules() if getattr(m, "decides_sign", False) and m.range[0] == 0]
+    for batches, more in ((4, 0), (7, len(looking))):  # two forwards in a step: batches 5 and 6, or 8 and 9
+        for quantizer in looking:
+            quantizer._batches = batches
+        with Device(monkeypatch) as device:
+            unlearner.step(FORGET, RETAIN, LABELS)
+        assert device.reads == READS + more and looking
+    assert SAID in pathlib.Path(oeu_ref.__file__).with_name("core").joinpath("README.md").read_text(encoding="utf-8")
 
 
 # --- wrappers ------------------------------------------------------------------------------------------------------
