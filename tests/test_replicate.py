@@ -155,9 +155,11 @@ def test_shuffled_batches_go_on_where_they_were():
             assert (ours is None and theirs is None) or torch.equal(ours.labels, theirs.labels)
 
 
-def test_no_other_word_is_an_order():
+def test_no_other_word_is_an_order_and_batches_of_their_own_are_not_shuffled():
     with pytest.raises(ValueError, match="order must be one of"):
         unlearn(Recorder(), numbered(6), numbered(6), 1, UnlearnConfig(), (stream(0, "f"),) * 2, order="sorted")
+    with pytest.raises(TypeError, match="retain must be a Samples, got"):
+        unlearn(Recorder(), numbered(6), iter([]), 1, UnlearnConfig(), (stream(0, "f"),) * 2, order="shuffled")
 
 
 def test_an_epoch_in_turns_shows_each_sample_once():

@@ -194,8 +194,9 @@ def unlearn(
     """
     if not (hasattr(method, "relabel") and hasattr(method, "step")):
         raise TypeError(f"method must have the functions relabel and step, got {type(method).__name__}")
+    shuffled = isinstance(order, str) and boundary.one_of("order", order, (SHUFFLED,)) == SHUFFLED
     for name, data in (("forget", forget), ("retain", retain)):
-        if not isinstance(data, Iterator):
+        if shuffled or not isinstance(data, Iterator):
             _check_samples(name, data)
     falls = boundary.instance("config", config, UnlearnConfig).schedule != "constant"
     if falls and not hasattr(method, "optimizer"):
@@ -204,7 +205,6 @@ def unlearn(
         raise ValueError(f"generators must be two, of forget and of retain samples, got {len(generators)}")
     for generator in generators:
         boundary.instance("generators", generator, torch.Generator, "pair of torch.Generator")
-    shuffled = isinstance(order, str) and boundary.one_of("order", order, (SHUFFLED,)) == SHUFFLED
     _check_helpers(checkpoint, augment=augment, stop=stop, on_step=on_step, order=None if shuffled else order)
     if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
         raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
