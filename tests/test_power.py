@@ -11,7 +11,7 @@ import types
 import pytest
 
 from oeu_ref.conformance import LAWS, Implementation, check, load, try_law
-from oeu_ref.conformance.implementation import OPTIONAL
+from oeu_ref.contract import OPTIONAL
 from oeu_ref.files import write_text
 
 from .mutants.edits import MUTANTS, build

@@ -9,7 +9,7 @@ from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_st
 from . import contract_laws, vector_laws, optional_laws  # noqa: F401
 
 # isort: on
-from ..vectors.contract import SIGNATURES
+from ..contract import SIGNATURES
 from .dump import dump_case
 from .expectations import expecting, read_expected
 from .implementation import Implementation, LoadError, Violation, load

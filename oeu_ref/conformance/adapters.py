@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import boundary
 from ..boundary import OneOf, one_of, taking
-from .implementation import DECLARATIONS, OPTIONS
+from ..contract import DECLARATIONS, OPTIONS
 
 FUNCTION, OR_NONE, TAKES = boundary.FUNCTION, boundary.FUNCTION_OR_NONE, OneOf(("lists", "tensors", "vectors"))
 takes = taking()

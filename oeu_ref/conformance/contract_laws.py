@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from hypothesis import strategies as st
 
-from ..vectors.contract import SIGNATURES
+from ..contract import SIGNATURES
 from .cases import LARGE_LAYERS, LAYERS, LOGITS_SHAPES, X_SHAPES, Cases, GradientCase, LogitsCase, QuantizerCase
 from .law import about, require
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 from .. import boundary
 from ..boundary import GRANULARITIES, RESCALES
-from ..vectors.contract import SIGNATURES
+from ..contract import EVERY, OPTIONAL, SIGNATURES, STEP
 from ..vectors.judge import MISTAKE
 from .cases import CLASSES, dimensions
-from .implementation import EVERY, OPTIONAL, STEP, Implementation
+from .implementation import Implementation
 from .law import LAWS, SEVERITIES, LawResult, Trial
 
 WIDTH = 118

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from ..contract import OPTIONS, SIGNATURES
 from ..vectors import judge, make
-from ..vectors.contract import SIGNATURES
 from ..vectors.mistakes import NAN
 from .cases import Cases
-from .implementation import OPTIONS, Violation
+from .implementation import Violation
 from .law import about, assume
 
 PLAIN = {"NORMALIZATION": "exact", "PROJECT_WHEN": "always"}

@@ -4,15 +4,13 @@ import copy
 from dataclasses import dataclass
 
 import numpy as np
-from hypothesis import assume
 from hypothesis import strategies as st
 
+from ..contract import STEP
 from ..reference.projection import project
 from .cases import Cases
-from .implementation import STEP
-from .law import about, require
+from .law import about, assume, require
 
-SIZES = (6, 9, 7, 4)
 STEPS = 3
 law = about(STEP)
 
@@ -57,85 +55,18 @@ class StepCase:
 
     def optimizer(self, model):
         """SGD over the model's trainable parameters."""
-        import torch  # here, not above: the other laws need no PyTorch
+        from ..observe.networks import optimizer  # here, not above: the other laws need no PyTorch
 
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        cut = [len(trainable) * i // self.groups for i in range(self.groups + 1)]
-        groups = [{"params": trainable[a:b], "lr": 0.05 / (i + 1)} for i, (a, b) in enumerate(zip(cut, cut[1:]))]
-        return torch.optim.SGD(groups, lr=0.05, momentum=self.momentum, weight_decay=self.weight_decay)
+        return optimizer(model, self.groups, self.momentum, self.weight_decay)
 
     def model_and_batches(self):
         """(model, float64, (forget inputs, retain inputs, retain labels))."""
-        import torch
-        from torch import nn
+        from ..observe.networks import model_and_batches
 
-        rng, kind = np.random.default_rng(self.seed), self.kind
-        modules, widths = [], (*SIZES[:-1], 2 if kind == "parallel" else SIZES[-1])
-        for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:])):
-            linear = (_quantized_linear() if kind == "quantized" else nn.Linear)(fan_in, fan_out, dtype=torch.float64)
-            with torch.no_grad():
-                linear.weight.copy_(torch.tensor(rng.normal(0, np.sqrt(2 / fan_in), (fan_out, fan_in))))
-                linear.bias.copy_(
-                    torch.tensor(rng.uniform(-1, 1, fan_out)) - 99 * (kind == "one_layer_zero" and i == 0)
-                )
-            modules += [linear, *([nn.BatchNorm1d(fan_out, dtype=torch.float64)] if kind == "batch_norm" else [])]
-            modules += [_gain()] * (kind == "one_element" and i == 0) + [nn.ReLU()]
-        model = nn.Sequential(*modules[: -2 if kind == "batch_norm" else -1])
-        forget, retain = (rng.normal(size=(n, SIZES[0])) for n in self.sizes)
-        # certain: a softmax that is 0 and 1 to the last bit
-        forget[:: 2 if kind == "one_hot" else 1] *= 1e6 if kind in ("one_hot", "zero_forget") else 1
-        retain *= 1e6 if kind == "zero_retain" else 1
-        batches = [torch.tensor(forget), torch.tensor(retain), torch.tensor(rng.integers(0, widths[-1], len(retain)))]
-        if kind == "zero_retain":
-            batches[2] = model(batches[1]).argmax(1)
-        return model, batches
+        return model_and_batches(self.kind, self.sizes, self.seed)
 
 
-def _quantized_linear():
-    import torch
-
-    class QuantizedLinear(torch.nn.Linear):
-        """A weight of 4 bits with a learned step, straight through inside."""
-
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.step = torch.nn.Parameter(torch.tensor(0.171, dtype=torch.float64))
-
-        def forward(self, x):
-            v = self.weight / self.step
-            v = torch.where((v >= -8) & (v <= 7), v, v.detach().clamp(-8, 7))
-            return torch.nn.functional.linear(x, self.step * (v + (v.round() - v).detach()), self.bias)
-
-    return QuantizedLinear
-
-
-def _gain():
-    import torch
-
-    class Gain(torch.nn.Module):
-        """Multiplies by one number."""
-
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.tensor([1.3], dtype=torch.float64))
-
-        def forward(self, x):
-            return self.weight * x
-
-    return Gain()
-
-
-KINDS = (
-    "plain",
-    "batch_norm",
-    "quantized",
-    "one_hot",
-    "zero_forget",
-    "zero_retain",
-    "one_layer_zero",
-    "one_element",
-    "parallel",
-)
+KINDS = tuple("plain batch_norm quantized one_hot zero_forget zero_retain one_layer_zero one_element parallel".split())
 DRAWN = (KINDS, (1.0, 0.5, 0.0), (1.0, 0.3, 2.0), ("layer", "global"), ("undo", "match"), (0.0, 0.9), (0.0, 0.1))
 DRAWN += (((5, 8), (7, 3), (40, 33)), ("name", "position"), (False, True), (1, 2), range(1000))
 FIXED = [

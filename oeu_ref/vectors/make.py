@@ -13,9 +13,9 @@ import re
 from decimal import Decimal
 
 from .. import boundary
+from ..contract import SIGNATURES
 from ..files import write_text
 from . import cases, exact
-from .contract import SIGNATURES
 
 SCHEMA = "oeu_ref test vectors, version 2"
 SOURCE = "arXiv 2602.00567 (OEU); quantizer: Esser et al., ICLR 2020 (LSQ)"

@@ -112,6 +112,7 @@ GENERATORS = {
     "studies/relearn_views.py": "fixed: which seeds an interval draws",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
     "conformance/": "cases of the laws, from Hypothesis' seeds",
+    "observe/networks.py": "the case's seed",
     "vectors/": "fixed seeds: the cases are the same for everybody",
 }
 MADE = re.compile(
