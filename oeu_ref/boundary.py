@@ -358,9 +358,7 @@ def gradients(name, value, library, other=None, other_name=None, check_finite=Tr
 
     other: such a list, called other_name, whose shapes it must have.
     """
-    if not isinstance(value, (list, tuple)):
-        arrays = "arrays" if library.__name__ == "numpy" else "tensors"
-        raise TypeError(f"{name} must be a list of {arrays}, got {type(value).__name__}")
+    instance(name, value, (list, tuple), "list of arrays" if library.__name__ == "numpy" else "list of tensors")
     if not value:
         raise ValueError(f"{name} must be a list of at least 1 array, got an empty one")
     if (n := len(value)) != (m := len(other or value)):

@@ -15,8 +15,7 @@ from ..reference.projection import COLLINEAR, layer_numbers, norm, takes, unit
 
 def _history(name, value, library, forget_grads):
     """Return a list of at least one list of arrays, each as forget_grads; raise TypeError or ValueError otherwise."""
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name} must be a list of lists of arrays, got {type(value).__name__}")
+    boundary.instance(name, value, (list, tuple), "list of lists of arrays")
     if not value:
         raise ValueError(f"{name} must hold at least one retain gradient, got none")
     grads = enumerate(value)

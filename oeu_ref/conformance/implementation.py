@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from .. import boundary
 from ..contract import DECLARATIONS, EVERY, OPTIONS, SIGNATURES, STEP
 
 
@@ -200,8 +201,7 @@ def load(name):
     Running a stranger's module runs the stranger's code: do this only with code that you trust.
     Returns an `Implementation`.  Raises LoadError with the cause and the remedy, TypeError for what is no name.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string such as 'package.module', got {type(name).__name__}")
+    boundary.instance("name", name, str, "string such as 'package.module'")
     where, _, attribute = name.partition(":") if not pathlib.Path(name).is_file() else (name, "", "")
     try:
         if where.endswith(".py"):

@@ -201,9 +201,8 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     Raises TypeError or ValueError for what is no `Implementation`, cases below 1, or unknown operations.
     Returns a `Report`. Deterministic: the same arguments give the same report.
     """
-    if not isinstance(implementation, Implementation):
-        kind = type(implementation).__name__
-        raise TypeError(f"implementation must be an Implementation, as load(name) gives it, got {kind}")
+    wanted = "Implementation, as load(name) gives it"
+    boundary.instance("implementation", implementation, Implementation, wanted)
     cases, known = boundary.integer("cases", cases, 1), (*EVERY, STEP)
     required = tuple(boundary.one_of("required", operation, (*known, "all")) for operation in required)
     required = tuple(SIGNATURES) if "all" in required else required

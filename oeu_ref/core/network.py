@@ -71,11 +71,8 @@ class QuantMLP(nn.Module):
     @takes(sizes=Sizes(), **BITS, batch_norm=FLAG)
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, batch_norm=False):
         super().__init__()
-        last = len(sizes) - 2
-        self.layers = nn.ModuleList()
-        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
-            bits = _bits(weight_bits, activation_bits, first_last_bits if i in (0, last) else None)
-            self.layers.append(QuantLinear(fan_in, fan_out, **bits))
+        bits = _bits(len(sizes) - 1, weight_bits, activation_bits, first_last_bits)
+        self.layers = nn.ModuleList(QuantLinear(*ends, **widths) for *ends, widths in zip(sizes, sizes[1:], bits))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in sizes[1:-1])
 
     def forward(self, inputs):
@@ -124,11 +121,10 @@ def quantize_model(model, weight_bits=4, activation_bits=4, first_last_bits=8, m
     found = [name for name, module in model.named_modules() if quantizable(model, name)]
     if not found:
         raise ValueError("model must have at least one Conv2d or Linear layer to quantize")
-    for name in found:
-        bits = _bits(weight_bits, activation_bits, first_last_bits if name in (found[0], found[-1]) else None)
+    for name, widths in zip(found, _bits(len(found), weight_bits, activation_bits, first_last_bits)):
         layer = model.get_submodule(name)
         layer.__class__ = _quantized_class(type(layer))  # the same object: its settings, hooks and weights stay
-        layer._add_quantizers(**bits, mask=mask)
+        layer._add_quantizers(**widths, mask=mask)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
@@ -166,7 +162,8 @@ def _quantized_class(kind):
             return type(f"Quant{kind.__name__}", (quantized, kind), {"__module__": kind.__module__})
 
 
-def _bits(weight_bits, activation_bits, override):
-    """Bit widths of one layer; override: that of first and last layers where quantized, None for the others."""
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    return {name: value if value == 32 or override is None else override for name, value in bits.items()}
+def _bits(count, weight_bits, activation_bits, first_last_bits):
+    """Bit widths of each of `count` layers; the first and the last have their own where they are quantized at all."""
+    for i in range(count):
+        bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+        yield {name: first_last_bits if i in (0, count - 1) and b != 32 else b for name, b in bits.items()}
