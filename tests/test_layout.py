@@ -40,15 +40,15 @@ THIRD_PARTY = {"boundary": (), "contract": (), "files": ("filelock",), "referenc
 # Lines that a room may have. A capability comes in by making another part smaller, or by a room of its own: a number
 # here may fall, and rises for the contract or the paper alone.
 CEILINGS = {
-    "boundary": 402,
+    "boundary": 400,
     "files": 100,
     "reference": 929,
-    "core": 1602,
+    "core": 1599,
     "contract": 64,
     "vectors": 794,
     "observe": 441,
-    "conformance": 3393,
-    "beyond": 1410,
+    "conformance": 3392,
+    "beyond": 1408,
     "integer": 1300,
     "data": 1084,
     "lab": 5321,
