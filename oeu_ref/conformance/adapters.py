@@ -84,6 +84,11 @@ def shaped(result, cotangent):
     return result
 
 
+def each(convert, values):
+    """convert(value) of a value; of lists and tuples, nested as they are, a list of them."""
+    return [each(convert, v) for v in values] if isinstance(values, (list, tuple)) else convert(values)
+
+
 def names(f):
     """Names of the arguments of a function or class, none where it does not tell."""
     try:

@@ -54,12 +54,8 @@ class _Jax:
     def _tensors(self, arrays):
         import jax.numpy
 
-        if isinstance(arrays, list):
-            return [self._tensors(a) for a in arrays]
-        return jax.numpy.array(arrays, self.dtype)
+        return adapters.each(lambda array: jax.numpy.array(array, self.dtype), arrays)
 
 
 def _arrays(tensors):
-    if isinstance(tensors, (list, tuple)):
-        return [_arrays(t) for t in tensors]
-    return np.array(tensors) if hasattr(tensors, "__array__") else tensors
+    return adapters.each(lambda t: np.array(t) if hasattr(t, "__array__") else t, tensors)

@@ -120,13 +120,9 @@ class _Torch:
         return _arrays(result), [None if g is None else _arrays(g) for g in grads]
 
     def _tensors(self, arrays):
-        if isinstance(arrays, list):
-            return [self._tensors(a) for a in arrays]
-        return torch.tensor(np.asarray(arrays), dtype=self.dtype)
+        return adapters.each(lambda array: torch.tensor(np.asarray(array), dtype=self.dtype), arrays)
 
 
 def _arrays(tensors):
     """NumPy arrays of tensors, copies; anything else as it is, for the contract's own check of form."""
-    if isinstance(tensors, (list, tuple)):
-        return [_arrays(t) for t in tensors]
-    return tensors.detach().cpu().numpy().copy() if isinstance(tensors, torch.Tensor) else tensors
+    return adapters.each(lambda t: t.detach().cpu().numpy().copy() if isinstance(t, torch.Tensor) else t, tensors)
