@@ -80,8 +80,7 @@ def interrupted(folder, jobs=1, twice=False):
     """Ctrl-C, sent to all processes of a table's run as a terminal does, when it is at work; then it goes on.
 
     twice: whether an impatient user presses it again a tenth of a second later.
-    Returns {"seconds": until all processes are gone, "bare": those of `_bare_end`, "code": exit code, "lines": on
-    stderr, "differences": lines}.
+    Returns {"seconds": until all processes are gone, "code": exit code, "lines": on stderr, "differences": lines}.
     """
     folder = pathlib.Path(folder)
     data, whole = _undisturbed(folder)
@@ -137,10 +136,10 @@ def _ctrl_c(arguments, at_work, twice=False):
     seconds, errors = _ended(process)
     # as a shell shows it: having caught the signal, Python still ends by it where it came in the middle of some imports
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    return {"seconds": seconds, "bare": _bare_end(), "code": code, "lines": errors.splitlines()}
+    return {"seconds": seconds, "code": code, "lines": errors.splitlines()}
 
 
-def _bare_end():
+def bare_end():
     """Seconds that a process takes to end on Ctrl-C which has only imported what a run imports: PyTorch's own share."""
     program = f"import time, {', '.join(runs.IMPORTS)}\nprint(flush=True)\ntime.sleep(600)"
     process = runs.start(["-c", program])
