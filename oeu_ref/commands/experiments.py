@@ -155,7 +155,7 @@ class Rows(Images):
 @options.record
 class Table(Rows):
     """Trains, retrains and unlearns on real images and compares all methods. On four CPU cores --preset cpu takes ten
-    minutes or so; full size wants a GPU. Results are one JSON file for each cell, table.json, report.md and pictures."""
+    minutes or so; full size wants a GPU. Results are one JSON file a cell, table.json, report.md and pictures."""
 
     line = "one of the paper's tables: original, Retrain and seven methods, on several seeds"
     example = "cifar10-10 --preset cpu --data-root data"
@@ -255,7 +255,7 @@ class Replicate(Images):
     example = "cifar10-10 --minutes 9 --jobs 6 --data-root data --out results/replicate"
     without = ("forget_copies",)
     minutes: float | None = option(None, "minutes to spend, > 0", example=9, unset="as long as it takes")
-    protocol: str = option("authors", "forget batches and then retain batches, or pairs", words=options.PROTOCOLS)
+    protocol: str = option("authors", "batches of each set in turns or shuffled; or pairs", words=options.PROTOCOLS)
     rows: tuple[str, ...] = option(options.REPLICATED, "rows, the most worth first", words=options.REPLICATED)
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
