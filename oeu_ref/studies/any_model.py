@@ -32,12 +32,12 @@ from ..data.samples import Batches, stream
 from ..lab import engine, figures, results, search
 from ..lab.experiment import Digits
 from ..lab.training import probabilities
+from .study import COLUMNS
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
 SEARCH_SEEDS = (101, 102, 103)
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.1, 0.3, 1.0), "steps": (10, 20, 40, 80)}
-COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 STYLES = {"original": "retain", "retrain": "retrain", "oeu": "oeu", "int8": "test"}
 MARKERS = {"original": "o", "retrain": "s", "oeu": "D", "int8": "^"}
 LABELS = {

@@ -23,7 +23,7 @@ from ..lab.engine import checked_seeds
 from ..lab.experiment import Digits
 from ..lab.options import LABELS
 from ..lab.report_figures import LINES
-from .study import document
+from .study import COLUMNS, averaged, document
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -34,7 +34,6 @@ GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.01, 0.03, 0.1, 0.3, 1.0)
 SETTINGS_FILE = pathlib.Path(__file__).with_name("bits_settings.json")
 QUICK_WIDTHS = ("binary", "ternary", 4)
 CODES = "codes changed"
-COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 FURTHER = (CODES, "time")  # measured on the digits, and on images
 COLLAPSED = 50.0  # an RA that no unlearning means: percent
 PANELS = {
@@ -58,13 +57,9 @@ def search(path, seeds=SEARCH_SEEDS, widths=WIDTHS, grid=None, config=None, prog
     found = {}
     for width in widths:
         seeds, grid, one = searches.on_digits(METHODS, seeds, grid, _at(config, width), progress)
-        found[str(width)] = {name: _short(one[name]) for name in METHODS}
+        found[str(width)] = {m: {key: one[m][key] for key in one[m] if key != "points"} for m in METHODS}
     config = dataclasses.asdict(config) | {"bits": list(widths)}
     return searches.write(path, "very low bits: search for settings by true AG", config, seeds, grid, widths=found)
-
-
-def _short(found):
-    return {key: value for key, value in found.items() if key != "points"}
 
 
 def load_settings(max_steps=None, path=SETTINGS_FILE):
@@ -224,14 +219,8 @@ def _remarks(runs, labels):
 
 
 def summarized(values):
-    """{(width as str, method): {metric: {"mean", "spread"}}} of a document's values, without runs that diverged."""
-    summary = {}
-    for width, found in values.items():
-        for name, runs in found.items():
-            finite = [run for run in runs if run is not None]
-            metrics_of = finite[0] if finite else ()
-            summary[width, name] = {m: results.mean_and_spread([run[m] for run in finite]) for m in metrics_of}
-    return summary
+    """{(width as str, method): `study.averaged`} of a document's values."""
+    return {(width, name): averaged(runs) for width, found in values.items() for name, runs in found.items()}
 
 
 def figure(data):

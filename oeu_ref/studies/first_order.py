@@ -26,6 +26,7 @@ from ..lab.baselines import Settings
 from ..lab.experiment import Digits
 from . import step_bound
 from .first_order_views import figure, markdown
+from .one_step import move, norm
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
@@ -93,7 +94,7 @@ def staircase(model, splits, scope):
     found = {"codes": sum(c.numel() for c in codes), "length": {}, "first_flip": {}}
     found.update({name: {way: [] for way in directions} for name in ("forget", "retain", "flipped")})
     for way, d in directions.items():
-        found["length"][way] = _length(d)
+        found["length"][way] = norm(d)
         found["first_flip"][way] = first_flip(model, dict(zip(named, d))) if scope == "weights" else None
         for eta in ETAS:
             with _moved(named.values(), d, eta), torch.no_grad():
@@ -137,7 +138,7 @@ def second_order(model, splits):
     found = {name: {} for name in ("length", "slope", "curvature", "change", "predicted")}
     for way, d in directions.items():
         slope, bend = step_bound.slope_and_curvature(named, graph, d)
-        found["length"][way], found["slope"][way], found["curvature"][way] = _length(d), slope.item(), bend.item()
+        found["length"][way], found["slope"][way], found["curvature"][way] = norm(d), slope.item(), bend.item()
         found["predicted"][way] = loss_change(torch.tensor(SMOOTH_ETAS), slope, bend).tolist()
         found["change"][way] = []
     del graph  # its graph holds the parameters as they are, and they move now
@@ -178,7 +179,10 @@ class Smooth(Digits):
     activation: str = "GELU"
 
     def network(self, splits):
-        return _smooth_network(self.sizes, ACTIVATIONS[self.activation])
+        layers = []
+        for fan_in, fan_out in zip(self.sizes[:-2], self.sizes[1:-1]):
+            layers += [nn.Linear(fan_in, fan_out), nn.BatchNorm1d(fan_out), ACTIVATIONS[self.activation]()]
+        return nn.Sequential(*layers, nn.Linear(*self.sizes[-2:]))
 
 
 def _trained(seed, splits, config, name, kind, bar):
@@ -188,13 +192,6 @@ def _trained(seed, splits, config, name, kind, bar):
     model, _ = engine.trained(of_kind, splits, seed, name)
     bar.update()
     return model
-
-
-def _smooth_network(sizes, activation):
-    layers = []
-    for fan_in, fan_out in zip(sizes[:-2], sizes[1:-1]):
-        layers += [nn.Linear(fan_in, fan_out), nn.BatchNorm1d(fan_out), activation()]
-    return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
 
 
 def _losses(model, splits):
@@ -211,22 +208,14 @@ def _directions(model, named, g_f, g_r):
     return {"projected": project(list(g_f), list(g_r), layer_ids=layers), "raw": list(g_f)}
 
 
-def _length(direction):
-    return math.sqrt(sum(d.square().sum().item() for d in direction))
-
-
 @contextlib.contextmanager
 def _moved(parameters, direction, eta):
-    saved = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        for p, d in zip(parameters, direction):
-            p.sub_(eta * d)
+    start = [p.detach().clone() for p in parameters]
+    move(parameters, start, direction, -eta)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for p, value in zip(parameters, saved):
-                p.copy_(value)
+        move(parameters, start, direction, 0.0)
 
 
 def _quantized_layers(model):

@@ -18,6 +18,7 @@ from ..lab.export import float_bytes
 from ..lab.search import load_settings
 from ..reference import metrics
 from ..reference.entropy import softmax
+from .study import COLUMNS
 
 QUESTION = "of the codes that a device stores, which did unlearning change, and does the integer network forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
@@ -29,7 +30,6 @@ HYBRIDS = {
     "weights": "{} codes and weight steps, all else original",
     "rest": "original codes, all else {}",
 }
-COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 CHANGES = {
     "latent": "latent weight changed",
     "codes": "code changed",
@@ -190,16 +190,9 @@ def _draw_changes(ax, runs):
         means = [shares[layer][key]["mean"] for layer in shares]
         spreads = [shares[layer][key]["spread"] or 0 for layer in shares]
         at = np.arange(len(shares)) + 0.27 * (i - 1)
-        ax.bar(at, means, 0.25, edgecolor=figures.TEXT, linewidth=0.5, **style)
-        ax.errorbar(
-            at,
-            means,
-            yerr=[np.minimum(spreads, means), spreads],
-            fmt="none",
-            ecolor=figures.TEXT,
-            linewidth=0.9,
-            capsize=2.5,
-        )
+        whiskers = {"ecolor": figures.TEXT, "elinewidth": 0.9, "capsize": 2.5}
+        ends = [np.minimum(spreads, means), spreads]
+        ax.bar(at, means, 0.25, yerr=ends, edgecolor=figures.TEXT, linewidth=0.5, error_kw=whiskers, **style)
     ax.set_xticks(range(len(shares)), [f"{layer}\n{shares[layer]['bits']}-bit codes" for layer in shares])
     ax.set_ylabel("share of the layer's weights (%)")
     ax.set_ylim(0, 125)

@@ -13,12 +13,13 @@ from ..beyond.monitor import Monitor, Monitored, UnlearningWarning
 from ..core.network import quantize_model
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import OEU, NonFiniteError
-from ..data.samples import Batches, Samples, stream
+from ..data.samples import Samples, stream
 from ..lab import engine, figures, results
 from ..lab.models import resnet18
 from ..lab.search import load_settings
 from ..lab.training import build
 from .monitor_figure import draw_monitor, monitor_figure
+from .study import batches
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "monitor_figure"]
 
@@ -130,13 +131,9 @@ def _unlearner(model, options, monitor):
 
 
 def _batches(case, options):
-    """Pairs of forget and retain batches, `Samples`, in the order in which the demo's runs draw them."""
-    config, splits = case.experiment, case.splits
-    forget = Batches(splits.forget, config.forget_batch, stream(case.seed, "forget batches"))
-    retain = Batches(splits.retain, config.retain_batch, stream(case.seed, "retain batches"))
-    for _ in range(min(options["steps"], options["most"] or options["steps"])):
-        pair = next(forget), next(retain)
-        yield (pair[0], pair[0]) if options["retain_batch"] == "the forget batch" else pair
+    """Pairs of forget and retain batches, `Samples`, as a run of these options takes them."""
+    for forget, retain in batches(case, min(options["steps"], options["most"] or options["steps"])):
+        yield (forget, forget) if options["retain_batch"] == "the forget batch" else (forget, retain)
 
 
 def _quality(pairs):

@@ -10,7 +10,7 @@ LETTERS = "ABCDEFGHIJ"
 def monitor_figure(records, title="A monitored run"):
     """Six panels that show a run: `monitor_figure(unlearner.monitor.records)`.
 
-    records: those of a `oeu_ref.beyond.monitor.Monitor`, or what a JSON file holds of them, at least one; title: a line.
+    records: those of a `oeu_ref.beyond.monitor.Monitor`, or what a JSON file holds of them, one at least; title: text.
     Returns a Matplotlib `Figure` of 1500 x 870 pixels, for its `savefig`.  Raises ValueError without records.
     """
     figure = figures.new_figure(10, 5.8)

@@ -60,25 +60,27 @@ class Probe:
         found["curvature"] = self._curvature([d / length for d in g])
         changes = {name: [] for name in self.before}
         for step in self.lengths:
-            self._move(g, -step / length)
+            move(self.named.values(), self.start, g, -step / length)
             for name, after in self.losses().items():
                 changes[name].append(after - self.before[name])
-        self._move(g, 0.0)
+        move(self.named.values(), self.start, g, 0.0)
         return {**found, **changes}
 
     def _curvature(self, unit, step=1e-2):
         """u^T H u of the whole retain loss for a unit direction u, by central differences of its gradient."""
         slopes = []
         for sign in (1, -1):
-            self._move(unit, sign * step)
+            move(self.named.values(), self.start, unit, sign * step)
             slopes.append(inner(self.retain_gradient(self.parts["whole"]), unit))
-        self._move(unit, 0.0)
+        move(self.named.values(), self.start, unit, 0.0)
         return (slopes[0] - slopes[1]) / (2 * step)
 
-    @torch.no_grad()
-    def _move(self, direction, factor):
-        for parameter, start, d in zip(self.named.values(), self.start, direction):
-            parameter.copy_(start + factor * d)
+
+@torch.no_grad()
+def move(parameters, start, direction, factor):
+    """Set each parameter to start + factor * direction, tensors of their shapes; factor: a number."""
+    for parameter, at, d in zip(parameters, start, direction):
+        parameter.copy_(at + factor * d)
 
 
 def inner(first, second):

@@ -3,22 +3,8 @@
 import numpy as np
 
 from ..lab import figures, results
-from .study import interval
+from .study import LINES, interval
 
-GREY, PINK = figures.STYLES["retrain"]["color"], figures.STYLES["oeu"]["color"]
-LINES = {
-    "original": {"color": figures.SIDE, "linestyle": (0, (1, 2))},
-    "retrain": {"color": GREY, "linestyle": ":", "linewidth": 2.6},
-    "again": {"color": GREY, "linestyle": "--"},
-    "oeu": {"color": PINK, "linewidth": 2.4},
-    "oeu_no_projection": {"color": PINK, "linestyle": "-."},
-    "oeu, four times": {"color": PINK, "linestyle": "--"},
-    "ft": {"color": "#7A5C3E", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
-    "ga": {"color": "#0072B2", "linestyle": (0, (5, 1))},
-    "rl": {"color": "#E69F00", "linestyle": "-."},
-    "salun": {"color": "#009E73", "linestyle": "--"},
-    "qmul": {"color": "#56B4E9", "linestyle": "-"},
-}
 PREDICTORS = {
     "FA": "FA before",
     "latent": "distance, latent weights",

@@ -23,6 +23,7 @@ from .sequences import (
     serve_at_once,
     with_gaps,
 )
+from .study import LINES
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "search"]
 
@@ -30,16 +31,7 @@ QUESTION = "One forget request after another: how do gaps to Retrain add up, and
 REPORTED_SEEDS = tuple(range(1, 9))
 # the rows of the tables: what has a gap to Retrain
 ROWS = {"original": "no unlearning", "again": "Retrain again", **{name: LABELS[name] for name in METHODS}}
-LOOKS = {
-    "retrain": {"color": figures.STYLES["retrain"]["color"], "linestyle": ":", "marker": "", "linewidth": 2.6},
-    "again": {"color": figures.STYLES["retrain"]["color"], "linestyle": "--", "marker": ""},
-    "original": {"color": figures.SIDE, "linestyle": (0, (1, 2)), "marker": "x"},
-    "oeu": {"color": figures.STYLES["oeu"]["color"], "linestyle": "-", "marker": "o", "linewidth": 2.2},
-    "oeu_stop": {"color": figures.STYLES["oeu"]["color"], "linestyle": "--", "marker": "s"},
-    "ft": {"color": "#7A5C3E", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "v"},
-    "rl": {"color": "#E69F00", "linestyle": "-.", "marker": "^"},
-    "qmul": {"color": "#56B4E9", "linestyle": "-", "marker": "D"},
-}
+MARKERS = {"original": "x", "oeu": "o", "oeu_stop": "s", "ft": "v", "rl": "^", "qmul": "D"}
 
 
 def collect(seeds, base, quick, bar):
@@ -112,8 +104,8 @@ def _caption(data):
     ]
     lines = [
         f"Digits, {config['base']['bits']}-bit network, {config['base']['label_noise']:.0%} label noise; "
-        f"{config['requests']} disjoint requests of {config['request_size']} samples; {results.over(seeds)}. All in percent or "
-        "percentage points.",
+        f"{config['requests']} disjoint requests of {config['request_size']} samples; {results.over(seeds)}. All in "
+        "percent or percentage points.",
         "FA, MIA, AG, AUC: over all samples requested so far; newest: over the last request alone. AG: mean gap to the "
         f"stage's own Retrain over FA, RA, TA, MIA (lower is better). MIA: {data['attack']}.",
         "No unlearning: the original at every stage. Retrain again: a second Retrain from other initial weights, which "
@@ -125,16 +117,13 @@ def _caption(data):
         "as one, from the original, with at most as many steps in all; to be compared with the last stage.",
         "Own settings, used in the other tables: each method's best by AG, mean over the stages, among the same "
         f"{points} points (learning rate, weight, at most {most_steps} steps a request) on seeds "
-        f"{_listed(data['search']['seeds'])}; those of at once likewise. Demo's settings: chosen for single requests.",
+        f"{', '.join(map(str, data['search']['seeds']))}; those of at once likewise. "
+        "Demo's settings: chosen for single requests.",
         f"{repeated} of {len(seeds) * (1 + 2 * config['requests'])} trainings (original and Retrains) ended at a loss "
         f"above {config['largest_loss']} nats and were repeated from other weights.",
         f"Learning rate/weight/steps a request, own, demo's, at once: {'; '.join(chosen)}.",
     ]
     return "\n".join(lines + _diverged(data))
-
-
-def _listed(values):
-    return ", ".join(map(str, values))
 
 
 def _table(data, rows, cells):
@@ -233,7 +222,7 @@ def figure(data):
         ("What is kept", "retain accuracy (%)", lambda stage: stage["RA"]),
         ("What was never seen", "test accuracy (%)", lambda stage: stage["TA"]),
     )
-    names = [name for name in LOOKS if name in data["labels"]]
+    names = [name for name in LINES if name in data["labels"]]
     shifts = np.linspace(-0.16, 0.16, len(names))
     for ax, (title, label, read) in zip(axes.flat, panels):
         for name, shift in zip(names, shifts):
@@ -264,5 +253,5 @@ def _draw_line(ax, data, name, read, shift):
             # percentages end at 0 and 100, and so do the whiskers
             whiskers.append((min(spread, mean), min(spread, 100 - mean)))
     if places:
-        look = {"linewidth": 1.5, "markersize": 4.5, "elinewidth": 0.7, **LOOKS[name]}
+        look = {"linewidth": 1.5, "marker": MARKERS.get(name, ""), "markersize": 4.5, "elinewidth": 0.7, **LINES[name]}
         ax.errorbar(places, means, np.transpose(whiskers), label=data["labels"][name], **look)

@@ -10,8 +10,9 @@ from ..beyond.curvature import BoundedOEU, curvature
 from ..beyond.curvature_reference import largest_learning_rate, loss_change
 from ..core.entropy import cross_entropy
 from ..core.unlearner import OEU, NonFiniteError
-from ..data.samples import Batches, stream
 from ..lab.training import probabilities
+from .one_step import move
+from .study import batches
 
 # none: the step as it is; direction: the curvature along d shortens d, and momentum adds what it has gathered;
 # update: the curvature along momentum's whole update shortens that, momentum's memory included; measured: the update is
@@ -20,31 +21,26 @@ GUARDS = ("none", "direction", "update", "measured")
 SHORTEST = 2.0**-20  # "measured" gives up halving there
 
 
-def unlearned(case, settings, guard, max_increase, steps, on_step=None):
+def unlearned(case, settings, guard, max_increase, steps):
     """A copy of the original model after OEU steps of which each may raise the retain batch's loss by max_increase.
 
     case: `engine.Case`; settings: `baselines.Settings` (without weight decay); guard: a word of GUARDS; max_increase
-    >= 0, in nats; on_step: called with (model, steps done, record) after each.
+    >= 0, in nats.
     Returns (model, records): a dict a step with "share" (of the update that was taken, in [0, 1]), "predicted" and
     "increase" (of the retain batch's loss, second-order prediction and measured in train mode; the former None for
     "none" and "measured") and "retain_loss" (of the retain set, in eval mode), in nats.
     Raises ValueError for an unknown word, `NonFiniteError` if the run diverges.
     """
     boundary.one_of("guard", guard, GUARDS)
-    splits, config, records = case.splits, case.experiment, []
-    model = copy.deepcopy(case.original)
-    optimizer = torch.optim.SGD(
-        model.parameters(), settings.learning_rate
-    )  # holds the parameters; steps are taken here
+    model, records = copy.deepcopy(case.original), []
+    # holds the parameters; steps are taken here
+    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate)
     bounded = guard in ("direction", "update")
     make = functools.partial(BoundedOEU, max_retain_increase=max_increase) if bounded else OEU
     unlearner = make(model, optimizer, beta=settings.weight)
     tensors = list(model.parameters())
     velocity = [torch.zeros_like(p) for p in tensors]
-    forget_source = Batches(splits.forget, config.forget_batch, stream(case.seed, "forget batches"))
-    retain_source = Batches(splits.retain, config.retain_batch, stream(case.seed, "retain batches"))
-    for step in range(1, steps + 1):
-        forget, retain = next(forget_source), next(retain_source)
+    for forget, retain in batches(case, steps):
         plan = unlearner.plan(forget.inputs, retain.inputs, retain.labels)
         plan.after.put_back()
         direction, loss = [d.detach() for d in plan.direction.values()], plan.report.retain_loss
@@ -61,19 +57,16 @@ def unlearned(case, settings, guard, max_increase, steps, on_step=None):
             update = torch._foreach_add(torch._foreach_mul(direction, share), velocity, alpha=settings.momentum)
         start = [p.detach().clone() for p in tensors]
         taken = 1.0 if guard == "direction" else share
-        _move(tensors, start, update, settings.learning_rate * taken)
+        move(tensors, start, update, -settings.learning_rate * taken)
         increase = _batch_loss(model, retain) - loss
         while guard == "measured" and not increase <= max_increase and taken > SHORTEST:
             taken = share = taken / 2
-            _move(tensors, start, update, settings.learning_rate * taken)
+            move(tensors, start, update, -settings.learning_rate * taken)
             increase = _batch_loss(model, retain) - loss
         velocity = torch._foreach_mul(update, taken)
-        whole = set_loss(model, splits.retain)
+        whole = set_loss(model, case.splits.retain)
         records.append({"share": share, "predicted": predicted, "increase": increase, "retain_loss": whole})
-        if on_step is not None:
-            on_step(model, step, records[-1])
-    model.eval()
-    return model, records
+    return model.eval(), records
 
 
 def slope_and_curvature(parameters, graph, direction):
@@ -92,12 +85,6 @@ def set_loss(model, samples):
     p = probabilities(model, samples.inputs)[range(len(samples)), samples.labels.numpy()]
     # a probability that underflows counts as the smallest number: about 708 nats
     return float(-torch.tensor(p).clamp_min(torch.finfo(torch.float64).tiny).log().mean())
-
-
-def _move(parameters, start, direction, distance):
-    with torch.no_grad():
-        for p, s, d in zip(parameters, start, direction):
-            p.copy_(s - distance * d)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from .. import boundary, files
+from ..data.samples import Batches, stream
 from ..lab import engine, figures, results, tables
 from ..lab.cells import Cell, load_model
 from ..lab.checkpoints import difference
@@ -17,6 +18,23 @@ from ..lab.jobs import run_cells
 from ..lab.tuning import chosen
 from . import ON_IMAGES, load
 
+COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
+# a line for each method and network, the same in the pictures of all studies that draw many
+GREY, PINK = figures.STYLES["retrain"]["color"], figures.STYLES["oeu"]["color"]
+LINES = {
+    "original": {"color": figures.SIDE, "linestyle": (0, (1, 2))},
+    "retrain": {"color": GREY, "linestyle": ":", "linewidth": 2.6},
+    "again": {"color": GREY, "linestyle": "--"},
+    "oeu": {"color": PINK, "linewidth": 2.4},
+    "oeu_stop": {"color": PINK, "linestyle": (0, (3, 1, 1, 1))},
+    "oeu_no_projection": {"color": PINK, "linestyle": "-."},
+    "oeu, four times": {"color": PINK, "linestyle": "--"},
+    "ft": {"color": "#7A5C3E", "linestyle": (0, (3, 1, 1, 1, 1, 1))},
+    "ga": {"color": "#0072B2", "linestyle": (0, (5, 1))},
+    "rl": {"color": "#E69F00", "linestyle": "-."},
+    "salun": {"color": "#009E73", "linestyle": "--"},
+    "qmul": {"color": "#56B4E9", "linestyle": "-"},
+}
 SMALL = {"epochs": 1, "train_size": 500, "validation_size": 100, "test_size": 100}  # of a quick run on images
 
 
@@ -130,6 +148,20 @@ def document(question, config, seeds, found):
     """
     about = {"question": question, "config": config, "seeds": list(seeds), "versions": results.versions()}
     return results.plain(about | found)
+
+
+def batches(case, steps):
+    """Pairs of a forget and a retain batch, `Samples`, so many as steps, drawn as `engine.forget` draws them."""
+    sizes = {"forget": case.experiment.forget_batch, "retain": case.experiment.retain_batch}
+    sources = [Batches(getattr(case.splits, k), n, stream(case.seed, f"{k} batches")) for k, n in sizes.items()]
+    for _ in range(steps):
+        yield [next(source) for source in sources]
+
+
+def averaged(runs):
+    """{metric: {"mean", "spread"}} over runs, dicts of one shape; of those that diverged, None, nothing is counted."""
+    left, _ = results.finished(runs)
+    return {metric: results.mean_and_spread([run[metric] for run in left]) for metric in (left[0] if left else ())}
 
 
 def interval(values):

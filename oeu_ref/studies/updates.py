@@ -16,9 +16,10 @@ from torch.nn import functional
 from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
 from ..core.projection import cosines
 from ..core.unlearner import NonFiniteError
-from ..data.samples import Batches, stream
+from ..data.samples import stream
 from ..lab import engine, results, search
 from ..lab.training import unlearn
+from .study import batches
 from .updates_views import figure, markdown
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
@@ -174,12 +175,9 @@ def _forget_only(case, optimizer, word, steps):
     kind, options, _, rate = OPTIMIZERS[optimizer]
     watched = Watched(kind(model.parameters(), rate, **options), word)
     unlearner = ProtectedOEU(model, watched)
-    forget = Batches(case.splits.forget, case.experiment.forget_batch, stream(case.seed, "forget batches"))
-    retain = Batches(case.splits.retain, case.experiment.retain_batch, stream(case.seed, "retain batches"))
     changes = []
-    for _ in range(steps):
-        inputs, batch = next(forget).inputs, next(retain)
-        plan = unlearner.plan(inputs, batch.inputs, batch.labels)
+    for forget, batch in batches(case, steps):
+        plan = unlearner.plan(forget.inputs, batch.inputs, batch.labels)
         plan.direction = plan.projected_grads
         report = unlearner.take(plan)
         with torch.no_grad():
