@@ -386,6 +386,13 @@ def test_complex_parameters_are_refused_by_name():
     OEU(model, torch.optim.SGD(model[1].parameters(), 0.1))  # what the optimizer does not hold is no matter
 
 
+def test_the_first_batch_of_a_lazy_layer_may_be_a_steps():
+    """A layer that learns its width from its first batch does so in a step, and is unlearned with the rest."""
+    model, (forget, retain, labels) = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4)), batches()
+    report = OEU(model, sgd(model)).step(forget, retain, labels)
+    assert model[0].weight.shape == (8, 6) and set(report.layer_cosines) == {"0", "2"}
+
+
 @pytest.mark.parametrize("what", ["step", "plan", "take", "built"])
 def test_inference_mode_is_refused_with_what_to_do(what):
     """Where PyTorch has no gradients at all a step says so, and changes nothing; `torch.no_grad` it does not mind."""

@@ -30,7 +30,8 @@ def in_mode(model, training=False):
 
 def check_differentiable(model):
     """Raise ValueError where PyTorch has no gradients of a model, whatever is enabled: in inference mode."""
-    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in model.parameters()):
+    made = (p for p in model.parameters() if not nn.parameter.is_lazy(p))
+    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in made):
         raise ValueError("model must be built and unlearned outside torch.inference_mode(); nothing was changed")
 
 
