@@ -113,6 +113,16 @@ def test_any_memory_layout_gives_the_same_result(monkeypatch, stretch):
     torch.testing.assert_close(found, projection.project([wide], [retain[0, :, 0, :4]])[0], rtol=0, atol=1e-13)
 
 
+def test_products_of_large_layers_share_one_memory(monkeypatch):
+    """Memory given back and got anew, page by page, takes five times as long as all else, when the system feels so."""
+    used, mul = [], torch.mul
+    monkeypatch.setattr(torch, "mul", lambda a, b, out: used.append(out.data_ptr()) or mul(a, b, out=out))
+    monkeypatch.setattr(fast, "STRETCH", 8)
+    forget, retain = gradients([(5, 5), (3, 3)])
+    fast._products(forget, retain, [0, 1], 2)
+    assert len(used) == 3 * (4 + 2) and len(set(used)) == 1
+
+
 def test_empty_and_0_d_tensors_are_part_of_their_layers():
     forget = [torch.zeros(0), torch.tensor(2.0), torch.tensor([1.0, 2.0])]
     retain = [torch.zeros(0), torch.tensor(-1.0), torch.tensor([3.0, 0.5])]

@@ -42,8 +42,7 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", ang
     ordinary = _summable(*angles[1:], g_f[0].dtype) & (angles[0].abs() < LARGEST_COSINE)
     removed = alpha * angles[0] * angles[1] / angles[2]  # c
     stretch = (1 - alpha * (2 - alpha) * angles[0] ** 2).rsqrt()  # |g_f| / |g_f - c g_r|
-    ordinary, removed, stretch = ordinary.tolist(), removed.tolist(), stretch.tolist()
-    result = [None] * len(g_f)
+    ordinary, removed, stretch, result = ordinary.tolist(), removed.tolist(), stretch.tolist(), [None] * len(g_f)
     for i, layer in enumerate(ids):
         if ordinary[layer]:
             target = g_f[i] if overwrite else torch.empty_like(g_f[i])
@@ -86,8 +85,7 @@ def overall_cosine(cosines, first_norms, second_norms):
 
 def _careful_cosines_and_norms(first, second, layers):
     norms = [layers.norms(grads) for grads in (first, second)]
-    cosines = layers.dots(*map(layers.unit, (first, second), norms))
-    return torch.stack([cosines, *norms])
+    return torch.stack([layers.dots(*map(layers.unit, (first, second), norms)), *norms])
 
 
 def _part(chosen, first, second, ids):
@@ -98,12 +96,14 @@ def _part(chosen, first, second, ids):
 
 def _products(first, second, ids, count):
     """|first|^2, |second|^2 and <first, second> of each layer: (3, count), float64."""
-    sums, owners = [], []
+    # large products share one memory: as Linux comes, pages given back and got anew cost more than all arithmetic
+    sums, owners, held = [], [], first[0].new_empty(STRETCH)
     for layer, a, b in zip(ids, first, second):
         large = a.numel() > STRETCH
         for x, y in zip(*(g.split(STRETCH) for g in _flat(a, b))) if large else ((a, b),):
+            z = held[: len(x)] if large else None
             # PyTorch sums pairwise: exact on large tensors too, as its norms and inner products are not
-            sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
+            sums += [torch.mul(x, x, out=z).sum(), torch.mul(y, y, out=z).sum(), torch.mul(x, y, out=z).sum()]
             owners.append(layer)
     values = torch.stack(sums).double().view(-1, 3)
     return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners), values).T
