@@ -503,6 +503,15 @@ def test_memory_layout_and_empty_tensors_make_no_difference():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("mask", ["clip", "round"])
+def test_a_quantizer_leaves_channels_where_they_are(mask):
+    """Output and gradient of an input whose channels come last have its memory format: no layer behind it converts."""
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    x_hat = quantizer.fake_quantize(x, torch.tensor(0.3), -8, 7, mask=mask)
+    (grad,) = torch.autograd.grad(x_hat, x, torch.randn_like(x_hat))
+    assert x_hat.stride() == grad.stride() == x.stride()
+
+
 def test_the_contract_on_a_gpu_is_there_for_who_asks_and_nothing_else_is():
     """Made when asked for, so that the file can be imported where there is none."""
     for name, dtype in (("cuda", "float32"), ("cuda_float64", "float64")):
