@@ -36,7 +36,14 @@ KEEP = {
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),
     "integer": ("runs/*/changed|agreement|integer",),
-    "objective": ("search_seeds", "grid", "best", "models", "values/*/*/FA|RA|TA|MIA|AG|forget_vs_test_auc", "attacks"),
+    "objective": (
+        "search_seeds",
+        "grid",
+        "best",
+        "models",
+        "values/*/*/FA|RA|TA|MIA|AG|forget_vs_test_auc|highest FA|highest FA wrong",
+        "attacks",
+    ),
     "per-example": (
         "rates|groups",
         "metrics/*/*/FA|RA|TA|AG",

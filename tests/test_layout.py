@@ -52,7 +52,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1084,
     "lab": 5321,
-    "studies": 5014,
+    "studies": 5042,
     "commands": 842,
     "own": 1147,
     "__main__": 268,

@@ -4,7 +4,8 @@ OEU raises the mean entropy of what is to be forgotten, up to log K if it is let
 gives such samples about the entropy of samples that nobody saw, far less. What is changed:
 "aimed": a sample's entropy counts up to that of unseen samples of its class alone; "weighted": the surer a prediction,
 the more it counts; "falling": the learning rate falls to zero along a line; "recalibrated": BatchNorm's statistics are
-estimated anew afterwards; "all but weights": the first, the third and the fourth together.
+estimated anew afterwards; "all but weights": the first, the third and the fourth together. Each network is judged as
+it is, then trained on with the retain set alone, as in the study `relearn`; an attack that knows the sample comes last.
 All of it is ours, none of it the method of arXiv 2602.00567.
 """
 
@@ -15,14 +16,16 @@ import math
 import numpy as np
 
 from ..core.entropy import entropy, kl_to_uniform
+from ..core.unlearner import NonFiniteError
 from ..lab import engine, figures, results, search
 from ..lab.baselines import OrthogonalEntropy, Settings
 from ..lab.experiment import Digits, described
 from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
-from . import STUDIES, per_example
+from . import STUDIES, per_example, relearn
 from .loop import under
-from .study import cost, interval
+from .per_example_views import interval as bracketed
+from .study import COLUMNS, averaged, cost, interval
 
 QUESTION = STUDIES["objective"]
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -36,6 +39,7 @@ IMAGE_SEARCH_SEEDS = (101, 102)
 IMAGE_GRID = {"learning_rate": (0.01, 0.03, 0.1), "weight": (0.3, 1.0, 3.0), "steps": (20, 40, 80)}
 QUICK_GRID = {"learning_rate": (0.1,), "weight": (0.3, 1.0), "steps": (2, 4)}
 MODELS = 16  # for the attack that knows the sample
+WAY = "retain, a tenth"  # of `relearn.WAYS`: what the networks are trained on
 TOLD = {  # measure, what never saw the sample, and which samples
     "AUC, Retrain": ("sample auc", "retrain", "all"),
     "KLOM, Retrain": ("klom", "retrain", "all"),
@@ -44,8 +48,15 @@ TOLD = {  # measure, what never saw the sample, and which samples
     "AUC, own, wrong label": ("sample auc", "own", "wrong label"),
     "AUC, own, memorized": ("sample auc", "own", "memorized"),
 }
-COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
-COMPARED = {"AG": "AG", "AUC": "distance of AUC to Retrain's", "RA": "RA", "TA": "TA"}  # the first two: lower is better
+SHOWN = (*COLUMNS, "highest FA", "highest FA wrong")
+COMPARED = {  # measure: title; higher is better of RA and TA, lower of the others; the last is of digits alone
+    "AG": "AG",
+    "AUC": "distance of AUC to Retrain's",
+    "RA": "RA",
+    "TA": "TA",
+    "highest FA": "highest FA, trained on",
+    "highest FA wrong": "the same, wrong labels",
+}
 
 
 class AimedEntropy(OrthogonalEntropy):
@@ -131,6 +142,7 @@ def collect(seeds, config, quick, bar, work):
     grid, searched_on = GRID if on_digits else IMAGE_GRID, SEARCH_SEEDS if on_digits else IMAGE_SEARCH_SEEDS
     grid, searched_on = (QUICK_GRID, searched_on[:1]) if quick else (grid, searched_on)
     points, steps = list(itertools.product(grid["learning_rate"], grid["weight"])), grid["steps"]
+    looks = (relearn.LOOKS if on_digits else relearn.IMAGE_LOOKS)[: 3 if quick else None]
     bar.reset(len(OBJECTIVES) * (len(searched_on) + len(seeds)))
     gaps = {}
     for seed, name in itertools.product(searched_on, OBJECTIVES):
@@ -148,8 +160,9 @@ def collect(seeds, config, quick, bar, work):
     values = {name: [] for name in labels}
     for seed in seeds:
         for name in labels:
-            about = {"seed": seed, "objective": name, "best": best.get(name)}
-            values[name].append(work.part(f"seed-{seed}-{name}", about, lambda: _judged(work, seed, name, best)))
+            about = {"seed": seed, "objective": name, "best": best.get(name), "looks": looks}
+            make = lambda: _judged(work, seed, name, best, looks)
+            values[name].append(work.part(f"seed-{seed}-{name}", about, make))
             bar.update(name in OBJECTIVES)
     models = per_example.LEAST if quick else MODELS
     found = {"labels": labels, "grid": grid, "search_seeds": searched_on, "best": best, "values": values}
@@ -169,14 +182,29 @@ def _gaps(work, seed, name, points, steps):
     return found
 
 
-def _judged(work, seed, name, best):
-    """Metrics of one network of a seed: of OBJECTIVES, "original", "retrain" or "again", another Retrain."""
+def _judged(work, seed, name, best, looks):
+    """Metrics of one network of a seed: of OBJECTIVES, "original", "retrain" or "again", another Retrain.
+
+    Among them "highest FA", on digits also "highest FA wrong": of `relearn.Look`'s FA and FA wrong over all looks while
+    a copy is trained on, on the retain set alone.  None if the network diverged, or its copy.
+    """
     case = work.case(seed)
-    if name in OBJECTIVES:
-        return case.attempt(lambda: forget(case, name, *search.setting(best[name])))
-    if name == "retrain":
-        return case.target
-    return case.judged(case.original if name == "original" else work.network(seed, "retrain again"))
+    try:
+        model = forget(case, name, *search.setting(best[name])) if name in best else _trained(work, case, name)
+    except NonFiniteError:
+        return None
+    (kind, share), look = relearn.WAYS[WAY], relearn.Look(case)
+    rate = share * case.experiment.training().learning_rate
+    curve = relearn.relearned(case, model, getattr(case.splits, kind), rate, looks, look)
+    if curve is None:
+        return None
+    highest = {f"highest {metric}": max(curve[metric]) for metric in ("FA", "FA wrong") if metric in curve}
+    return (case.target if name == "retrain" else case.judged(model)) | highest
+
+
+def _trained(work, case, name):
+    networks = {"original": case.original, "retrain": case.retrain}
+    return networks[name] if name in networks else work.network(case.seed, "retrain again")
 
 
 def compared(data, name, measure, against="oeu"):
@@ -193,16 +221,21 @@ def compared(data, name, measure, against="oeu"):
     return found, middle - half, middle + half
 
 
+def measures(data):
+    """Those of COMPARED that these networks have, with their titles."""
+    return {name: title for name, title in COMPARED.items() if name == "AUC" or name in data["values"]["again"][0]}
+
+
 def _read(values, aim, measure):
     return abs(values["forget_vs_test_auc"] - aim["forget_vs_test_auc"]) if measure == "AUC" else values[measure]
 
 
 def markdown(data):
     """What each objective ends at, and what it gains on plain OEU, with intervals: from the study's JSON alone."""
-    parts, names = [_values(data)], [name for name in data["best"] if name != "oeu"]
-    rows = [["less plain OEU, paired", *COMPARED.values()]]
+    parts, names, told = [_values(data)], [name for name in data["best"] if name != "oeu"], measures(data)
+    rows = [["less plain OEU, paired", *told.values()]]
     for name in ["again", *names]:
-        rows.append([data["labels"][name], *(_interval(*compared(data, name, measure)) for measure in COMPARED)])
+        rows.append([data["labels"][name], *(_interval(*compared(data, name, measure)) for measure in told)])
     parts += [results.aligned(rows), _attacks(data)]
     points = int(np.prod([len(axis) for axis in data["grid"].values()]))
     chosen = "; ".join(
@@ -213,9 +246,11 @@ def markdown(data):
     ends = [data["labels"][name] for name, best in data["best"].items() if axes & {*best["at_end_of"]}]
     caption = (
         f"{results.over(data['seeds']).capitalize()}. Differences: in points, mean and 95 % interval (Student's t),\n"
-        f"below 0 is better in the first two, above 0 in the others; of {len(names) * len(COMPARED)} such intervals "
-        f"about one in twenty excludes\n0 by chance. Settings: each one's best by AG of the same {points} points, on "
-        f"seeds {', '.join(map(str, data['search_seeds']))};\nlearning rate/weight/steps: {chosen}.\n"
+        f"above 0 is better in RA and TA, below 0 in the others; of {len(names) * len(told)} such intervals about one\n"
+        f"in twenty excludes 0 by chance. Trained on: on the retain set alone, at {relearn.WAYS[WAY][1]:g} of the "
+        "training's\nlearning rate, as in `relearn`; highest FA: on the way; wrong: of wrongly labelled samples.\n"
+        f"Settings: each one's best by AG of the same {points} points, on seeds "
+        f"{', '.join(map(str, data['search_seeds']))}; learning rate/\nweight/steps: {chosen}.\n"
         f"At an end of the grid in rate or weight: {', '.join(ends) or 'none'}.\n"
         f"The attack: as in the study `per-example`, {data['models']} models; in brackets 95 % intervals over models. "
         "AUC: percent, a mean\nover samples; KLOM: nats; own: models of the same objective that forgot others and never"
@@ -225,17 +260,10 @@ def markdown(data):
 
 
 def _values(data):
-    rows = [["objective", *(results.TITLES.get(column, column) for column in COLUMNS)]]
-    for name, runs in data["values"].items():
-        left, lost = results.finished(runs)
-        cells = [
-            results.format_value(results.mean_and_spread([run[column] for run in left]))
-            if left and column in left[0]
-            else "–"
-            for column in COLUMNS
-        ]
-        rows.append([data["labels"][name] + lost, *cells])
-    return results.aligned(rows)
+    found = {name: averaged(runs) for name, runs in data["values"].items()}
+    labels = {name: data["labels"][name] + results.finished(runs)[1] for name, runs in data["values"].items()}
+    shown = [column for column in SHOWN if any(column in means for means in found.values())]
+    return results.table(found, labels, shown)
 
 
 def _attacks(data):
@@ -246,9 +274,8 @@ def _attacks(data):
     for name in data["attacks"]["retrain"]:
         row = [data["labels"][name] + " (the floor)" * (name == "retrain")]
         for key, reference, group in told.values():
-            found, digits = data["attacks"][reference][name], 1 if key == "sample auc" else 2
-            value, low, high = found[group][key] if found and group in found else [None] * 3
-            row.append("–" if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+            found, digits = data["attacks"][reference][name] or {}, 1 if key == "sample auc" else 2
+            row.append(bracketed(found[group][key], digits) if group in found else "–")
         rows.append(row)
     return results.aligned(rows)
 
@@ -260,9 +287,10 @@ def _interval(found, low, high):
 
 def figure(data):
     """What each objective gains on plain OEU, a dot a seed, with the mean's interval; last, what the attack finds."""
-    drawn, names = figures.new_figure(13, 3), ["again", *(name for name in data["best"] if name != "oeu")]
-    *panels, last = drawn.subplots(1, len(COMPARED) + 1, sharey=True)
-    for axes, (measure, title) in zip(panels, COMPARED.items()):
+    told, names = measures(data), ["again", *(name for name in data["best"] if name != "oeu")]
+    drawn = figures.new_figure(3 + 2 * len(told), 3)
+    *panels, last = drawn.subplots(1, len(told) + 1, sharey=True)
+    for axes, (measure, title) in zip(panels, told.items()):
         for height, name in enumerate(names):
             found, low, high = compared(data, name, measure)
             axes.plot(found, np.full(len(found), height), "o", color=_color(name), markersize=4, alpha=0.35)
