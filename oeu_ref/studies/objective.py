@@ -223,7 +223,7 @@ def compared(data, name, measure, against="oeu"):
 
 def measures(data):
     """Those of COMPARED that these networks have, with their titles."""
-    return {name: title for name, title in COMPARED.items() if name == "AUC" or name in data["values"]["again"][0]}
+    return {name: COMPARED[name] for name in COMPARED if name in ("AUC", *averaged(data["values"]["again"]))}
 
 
 def _read(values, aim, measure):
