@@ -319,4 +319,6 @@ def _report(finite, losses, angles, layers):
                 f"{kind} gradient must be finite, got a norm of {layer_norms[worst]:g} "
                 f"in layer {layers.names[worst]!r}: lower the learning rate or the loss scale; nothing was changed"
             )
-    return StepReport(*losses.tolist(), overall_cosine(*angles), dict(zip(layers.names, angles[0].tolist())))
+    forget_loss, retain_loss, forget_entropy = losses.tolist()
+    layer_cosines = dict(zip(layers.names, angles[0].tolist()))
+    return StepReport(forget_loss, retain_loss, forget_entropy, overall_cosine(*angles), layer_cosines)
