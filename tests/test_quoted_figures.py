@@ -515,11 +515,14 @@ def relearn_on_images_quotes():
     assert len(set(back)) == 1 and set(relearn_views.steps_to_half(data, "qmul", way)) == {None}
     for file in (STUDIES, notebook):
         yield file, f"OEU's FA goes from {ends[0]}, Q-MUL's from {ends[1]}, Retrain's from {ends[2]}"
-        yield file, f"OEU {over['oeu']}, Q-MUL {over['qmul']}, a second Retrain {over['again']}"
+        yield file, f"OEU {over['oeu']}, Q-MUL {over['qmul']}, a second Retrain {over['again']}; OEU without projection"
+        yield file, f"without projection {over['oeu_no_projection']}, random labels {over['rl']}"
         yield file, f"half-way back to the original's by step {back[0]} on each seed, Q-MUL's on none"
         yield file, f"(difference {alike}"
     yield STUDIES, f"began by {mean(rise['oeu'], 1)} and {mean(rise['qmul'], 1)} points"
     yield notebook, f"OEU by {mean(rise['oeu'], 1)} points, Q-MUL by {mean(rise['qmul'], 1)}"
+    assert max(rise, key=lambda name: rise[name].mean()) == "rl"
+    yield notebook, f"Random labels begin lowest and rise most, by {mean(rise['rl'], 1)}."
 
 
 def share_of(values, original):
