@@ -216,8 +216,8 @@ def check_writable(flag, path, *inputs):
         tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
     except OSError as error:
         raise ValueError(f"{flag} must be a file that can be written, got {path}: {error.strerror}") from None
-    for file in filter(os.path.exists, filter(None, inputs)):
-        if path.exists() and path.samefile(file):
+    for file in filter(None, inputs) if path.exists() else ():  # what is new replaces nothing
+        if os.path.exists(file) and path.samefile(file):
             raise ValueError(f"{flag} must be another file than {file}, which is read and would be replaced")
 
 
