@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from oeu_ref.audit import objective, relearn_views
 from oeu_ref.lab import engine, figures, report_figures
-from oeu_ref.studies import objective, relearn_views, sensitivity
+from oeu_ref.studies import sensitivity
 
 ROOT = pathlib.Path(__file__).parent.parent
-LAB, STUDIES = "oeu_ref/lab/README.md", "oeu_ref/studies/README.md"
+LAB, STUDIES, AUDIT = (f"oeu_ref/{room}/README.md" for room in ("lab", "studies", "audit"))
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 
 
@@ -224,7 +225,7 @@ PHOTOGRAPHS = {
 
 
 def study_quotes():
-    """What the studies found, in their README and in notebook 7."""
+    """What the studies of what the paper leaves open found, in their README and in notebook 7."""
     notebook = "notebooks/07_limits_and_studies.ipynb"
     runs = stored("integer")["runs"]
     agreements = [a["64-bit values, float64"] for run in runs for a in run["agreement"].values()]
@@ -309,24 +310,35 @@ def study_quotes():
         f"{at(large, 'entropy', 'RA')}, AG {at(large, 'entropy', 'AG')}",
     )
 
+    yield from sensitivity_quotes()
+
+    models = stored("any-model")["runs"]
+    torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]
+    same, plain = mean(each(models["torch"], "int8", "same")), spread(each(models["float"], "oeu", "AG"))
+    yield STUDIES, f"AG {' and '.join(torch_gaps)}, {same} % equal predictions; a float network: {plain}"
+
+
+def objective_quotes():
+    """Whether another objective is better, and what comes back of each."""
+    notebook = "notebooks/07_limits_and_studies.ipynb"
     tried, signed = stored("objective"), "{:+.1f} [{:+.1f}, {:+.1f}]".format
     gains = lambda name, measure: signed(*map(np.mean, objective.compared(tried, name, measure)))
     gap = lambda name: spread(each(tried["values"][name], "AG"))
-    yield STUDIES, f"plain OEU {gap('oeu')}, a second Retrain {gap('again')}"
+    yield AUDIT, f"plain OEU {gap('oeu')}, a second Retrain {gap('again')}"
     others = {name: objective.compared(tried, name, "AG") for name in tried["best"] if name != "oeu"}
     assert all(low < 0 < found.mean() < high for found, low, high in others.values())  # as both texts say
-    yield STUDIES, f"moves the AUC away from Retrain's ({gains('aimed', 'AUC')} points"
-    yield STUDIES, f"loses less test accuracy ({gains('falling', 'TA')})"
+    yield AUDIT, f"moves the AUC away from Retrain's ({gains('aimed', 'AUC')} points"
+    yield AUDIT, f"loses less test accuracy ({gains('falling', 'TA')})"
     kept = sorted(each(tried["values"]["falling"], "RA"))
     assert kept[1] < 80 < 90 < kept[2]
     yield (
-        STUDIES,
+        AUDIT,
         f"nearer to Retrain's ({gains('recalibrated', 'AUC')}), and cost retain accuracy ({gains('recalibrated', 'RA')})",
     )
     wrong = {name: found["wrong label"]["sample auc"][0] for name, found in tried["attacks"]["own"].items()}
     ends = [end(wrong[name] for name in tried["best"]) for end in (min, max)]
     yield (
-        STUDIES,
+        AUDIT,
         f"{ends[0]:.1f} to {ends[1]:.1f} % for every objective (16 networks; a Retrain {wrong['retrain']:.1f})",
     )
     yield notebook, f"between {ends[0]:.1f} and {ends[1]:.1f} % for every objective, a Retrain {wrong['retrain']:.1f}"
@@ -337,7 +349,7 @@ def study_quotes():
     kept, plain = (f"{min(found):.1f} to {max(found):.1f}" for found in (end["falling"], end["oeu"]))
     lost = [run[highest] for run in tried["values"]["falling"] if run["RA"] <= 99]
     assert max(lost) < min(end["falling"])
-    for file in (STUDIES, notebook):
+    for file in (AUDIT, notebook):
         yield file, "samples {} (OEU), {} (target), {} (weights), a second Retrain {}".format(*told)
         yield (
             file,
@@ -349,12 +361,6 @@ def study_quotes():
         )
     found, low, high = objective.compared(tried, "aimed", "AUC")
     yield notebook, f"moves {found.mean():.1f} points away from Retrain's, [{low:.1f}, {high:.1f}])"
-    yield from sensitivity_quotes()
-
-    models = stored("any-model")["runs"]
-    torch_gaps = [spread(each(models["torch"], name, "AG")) for name in ("oeu", "int8")]
-    same, plain = mean(each(models["torch"], "int8", "same")), spread(each(models["float"], "oeu", "AG"))
-    yield STUDIES, f"AG {' and '.join(torch_gaps)}, {same} % equal predictions; a float network: {plain}"
 
 
 def per_example_quotes():
@@ -367,19 +373,19 @@ def per_example_quotes():
     auc, other = (words(found["oeu"]["sample auc"]) for found in (wrong, right))
     ends = wrong["original"]["sample auc"][0], words(wrong["retrain"]["sample auc"])
     percent = lambda text: text.replace(" ", " % ", 1)
-    yield STUDIES, f"in {percent(auc)} of the cases (the original {ends[0]:.1f}, Retrain {ends[1]}"
-    yield STUDIES, f"FA {accuracy('oeu', 'FA')}, Retrain's {accuracy('retrain', 'FA')}"
-    yield STUDIES, f"of samples with right labels it names {percent(other)}"
+    yield AUDIT, f"in {percent(auc)} of the cases (the original {ends[0]:.1f}, Retrain {ends[1]}"
+    yield AUDIT, f"FA {accuracy('oeu', 'FA')}, Retrain's {accuracy('retrain', 'FA')}"
+    yield AUDIT, f"of samples with right labels it names {percent(other)}"
     left = wrong["oeu"]["shift"]
     assert left[1] > 2 and wrong["oeu"]["sample auc"][1] > wrong["retrain"]["sample auc"][2]  # beyond the intervals
-    yield STUDIES, f"by {left[0]:.1f} standard deviations"
+    yield AUDIT, f"by {left[0]:.1f} standard deviations"
     tpr = {name: words(group(name, "all")["tpr"][0]) for name in data["labels"]}
     order = f"OEU {tpr['oeu']}, without projection {tpr['oeu_no_projection']}, random labels {tpr['rl']}, SalUn"
     yield (
-        STUDIES,
+        AUDIT,
         f"{order} {tpr['salun']}, Q-MUL {tpr['qmul']} at RA {accuracy('qmul', 'RA')}, Retrain {tpr['retrain']}",
     )
-    yield STUDIES, f"Fine-tuning alone comes near chance, at RA {accuracy('ft', 'RA')}"
+    yield AUDIT, f"Fine-tuning alone comes near chance, at RA {accuracy('ft', 'RA')}"
     yield notebook, f"{auc} % of the wrongly labelled samples' pairs under OEU, {other} % of the others'"
     pushed = right["rl"]["shift"][0]
     yield (
@@ -446,37 +452,37 @@ def relearn_quotes():
     back, count = sum(step is not None for step in steps["oeu"]), len(study["seeds"])
     median = np.median([np.inf if step is None else step for step in steps["oeu"]])
     come = f"half-way back on {back} of {count} seeds, in the median after {median:g} steps"
-    yield STUDIES, come
+    yield AUDIT, come
     yield notebook, come
     yield "README.md", f"OEU's FA is half-way back after {median:g} steps"
     rows = [(name, over(name)) for name in ("oeu", "rl", "salun", "oeu_stop", "qmul", "again")]
     gaps = "OEU {}, random labels {}, SalUn {}, OEU with the stop rule {}, Q-MUL {}, a second Retrain {}"
-    yield STUDIES, gaps.format(*(value for _, value in rows))
+    yield AUDIT, gaps.format(*(value for _, value in rows))
     wrong = "OEU {}, Q-MUL {}, a second Retrain {}".format(*(over(n, "FA wrong") for n in ("oeu", "qmul", "again")))
-    yield STUDIES, wrong
+    yield AUDIT, wrong
     yield notebook, wrong
     change = [over(name, "FA", "oeu") for name in ("oeu, alpha 0", "oeu, alpha 0.5", "oeu, four times")]
-    yield STUDIES, f"without projection {change[0]}, with alpha 0.5 {change[1]}"
+    yield AUDIT, f"without projection {change[0]}, with alpha 0.5 {change[1]}"
     kept = [mean(each(study["runs"], "rows", name, "now", "RA"), 1) for name in ("oeu", "oeu, four times")]
     fall = change[2].lstrip("-")
     start = [mean(each(study["runs"], "rows", name, "now", "FA"), 0) for name in ("oeu, four times", "retrain")]
     yield (
-        STUDIES,
+        AUDIT,
         f"four times the steps lower it by {fall}, from an FA of {start[0]}, below Retrain's {start[1]}, at a lower "
         f"retain accuracy ({kept[1]}, OEU {kept[0]})",
     )
     found = relearn_views.correlations(study, way)["peak"]
     told = {name: "{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("FA", "latent", "codes")}
-    yield STUDIES, f"latent weights {told['latent']}, in codes {told['codes']}; FA itself {told['FA']}"
+    yield AUDIT, f"latent weights {told['latent']}, in codes {told['codes']}; FA itself {told['FA']}"
     bits = [mean(each(study["runs"], "rows", "oeu", part, "FA"), 1) for part in ("now", "back")]
-    yield STUDIES, f"OEU's FA from {bits[0]} to {bits[1]}"
+    yield AUDIT, f"OEU's FA from {bits[0]} to {bits[1]}"
     far = [np.mean(each(study["runs"], "rows", name, "latent")) for name in ("qmul", "oeu")]
     low, half = relearn_views.interval(relearn_views.compared(study, "qmul", way))
     assert far[0] > 3 * far[1] and abs(low) < half
     own = np.mean([c["FA"] for c, *_ in relearn_views.curves(study, "original", "retain, own rate")], axis=0)
     assert own[-1] < own[0] - 3  # fine-tuning itself forgets
     ends = [mean(each([row for row in each(study["runs"], "rows", n) if row], "now", "RA"), 1) for n in ("qmul", "ft")]
-    yield STUDIES, f"RA {ends[0]} and {ends[1]} before"
+    yield AUDIT, f"RA {ends[0]} and {ends[1]} before"
 
 
 def stop_on_images_quotes():
@@ -513,13 +519,13 @@ def relearn_on_images_quotes():
     alike = interval(rise["oeu"] - rise["qmul"])
     back = relearn_views.steps_to_half(data, "oeu", way)
     assert len(set(back)) == 1 and set(relearn_views.steps_to_half(data, "qmul", way)) == {None}
-    for file in (STUDIES, notebook):
+    for file in (AUDIT, notebook):
         yield file, f"OEU's FA goes from {ends[0]}, Q-MUL's from {ends[1]}, Retrain's from {ends[2]}"
         yield file, f"OEU {over['oeu']}, Q-MUL {over['qmul']}, a second Retrain {over['again']}; OEU without projection"
         yield file, f"without projection {over['oeu_no_projection']}, random labels {over['rl']}"
         yield file, f"half-way back to the original's by step {back[0]} on each seed, Q-MUL's on none"
         yield file, f"(difference {alike}"
-    yield STUDIES, f"began by {mean(rise['oeu'], 1)} and {mean(rise['qmul'], 1)} points"
+    yield AUDIT, f"began by {mean(rise['oeu'], 1)} and {mean(rise['qmul'], 1)} points"
     yield notebook, f"OEU by {mean(rise['oeu'], 1)} points, Q-MUL by {mean(rise['qmul'], 1)}"
     assert max(rise, key=lambda name: rise[name].mean()) == "rl"
     yield notebook, f"Random labels begin lowest and rise most, by {mean(rise['rl'], 1)}."
@@ -601,6 +607,7 @@ QUOTES = [
     *loop_quotes(),
     *projection_quotes(),
     *study_quotes(),
+    *objective_quotes(),
     *per_example_quotes(),
     *relearn_quotes(),
     *stop_on_images_quotes(),

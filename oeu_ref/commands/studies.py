@@ -1,13 +1,22 @@
 """The commands of what the paper leaves open. PyTorch is imported when one runs."""
 
 import dataclasses
+import importlib
 import inspect
 
-from .. import files, studies
+from .. import audit, files, studies
 from ..lab import options
 from ..lab.options import NEEDED, option, record
 from .command import QUICK, Command, Folder, one_of, read
 from .experiments import RULES, Images, Rows, methods
+
+STUDIES, ON_IMAGES = studies.STUDIES | audit.STUDIES, studies.ON_IMAGES + audit.ON_IMAGES
+
+
+def load(name):
+    """The module of a study; name: a key of STUDIES."""
+    room = audit if name in audit.STUDIES else studies
+    return importlib.import_module(f"{room.__name__}.{name.replace('-', '_')}")
 
 
 @record
@@ -45,7 +54,7 @@ class Beyond(Images, Study):
     """One study on the demo's digits; those with a * also on images, of an experiment NAME. Writes a table, a
     picture and JSON. Those with a * keep in OUT what is finished: the same command goes on where it was."""
 
-    line = f"{len(studies.STUDIES)} studies of what the paper leaves open, on digits and some on images: see its --help"
+    line = f"{len(STUDIES)} studies of what the paper leaves open, on digits and some on images: see its --help"
     example = "stop cifar10-10 --preset cpu --data-root data"
     without, called = ("jobs", "deterministic"), Images.called | {"out_dir": "--out"}
     name: str | None = option(
@@ -62,7 +71,7 @@ class Beyond(Images, Study):
 
     @classmethod
     def about(cls):
-        questions = (f"  {n + ' *' * (n in studies.ON_IMAGES):14} {what}" for n, what in studies.STUDIES.items())
+        questions = (f"  {n + ' *' * (n in ON_IMAGES):14} {what}" for n, what in STUDIES.items())
         return "\n".join([inspect.cleandoc(cls.__doc__), "", *questions])
 
     def where(self):
@@ -72,17 +81,17 @@ class Beyond(Images, Study):
         from ..lab.engine import checked_seeds
         from ..studies.study import run
 
-        one_of("STUDY", self.study, studies.STUDIES)
+        one_of("STUDY", self.study, STUDIES)
         how = {"seeds": None if self.seeds is None else checked_seeds(self.seeds), "quick": self.quick}
         own = {name: getattr(self, name) for name in ("out", "seeds", "quick")}
         if self.name is None and self != dataclasses.replace(read(Beyond, [self.study], ""), **own):
             raise ValueError("NAME must be given where options of images are: the digits have none of them")
         if self.name is not None:
-            if self.study not in studies.ON_IMAGES:
-                raise ValueError(f"STUDY must be one of {', '.join(studies.ON_IMAGES)} with NAME, got {self.study!r}")
+            if self.study not in ON_IMAGES:
+                raise ValueError(f"STUDY must be one of {', '.join(ON_IMAGES)} with NAME, got {self.study!r}")
             with self.started() as (experiment, runner, _):
                 experiment.split(experiment.load(runner.source), 0)  # before there is any folder
             how |= {"experiment": experiment, "runner": dataclasses.replace(runner, jobs=1, determinism="warn")}
         # studies share a folder, each with files of its own name
         with files.alone(self.where(), "out_dir", work=self.study):
-            return Folder.show(self, run(self.study, self.where(), **how))
+            return Folder.show(self, run(load(self.study), self.where(), **how))

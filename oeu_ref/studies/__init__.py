@@ -1,13 +1,10 @@
 """Beyond the paper: small studies, each a question with a table and a picture, `python -m oeu_ref beyond NAME`.
 
-A study is a module of this folder with `QUESTION`, `REPORTED_SEEDS`, `collect(seeds, config, quick, bar)`, which
-measures, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds; `study.run` does the rest.
-Those of ON_IMAGES go on where they were stopped: their `collect` also takes `work`, a `study.Work`.
+A study is a module of this folder, or of `audit/`, with `QUESTION`, `REPORTED_SEEDS`, `collect(seeds, config, quick,
+bar)`, which measures, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds; `study.run`
+does the rest. Those of ON_IMAGES have `IMAGE_SEEDS` too, and go on where they were stopped: their `collect` also takes
+`work`, a `study.Work`.
 """
-
-import importlib
-
-from .. import boundary
 
 # the question that each study answers, as --help shows it; a study's module has its name, with underscores
 STUDIES = {
@@ -20,18 +17,7 @@ STUDIES = {
     "updates": "momentum and Adam turn an orthogonal gradient into another update: does projecting that update help?",
     "loop": "what all methods share: does a falling learning rate, or BatchNorm's statistics anew, change their order?",
     "stop": "where do stop rules end OEU, and what would the best step in hindsight have been?",
-    "per-example": "an attack that knows the sample, on many models: is every single sample forgotten?",
-    "objective": "does a better objective exist: entropy up to a target, weighted, at a falling rate, recalibrated?",
     "sensitivity": "which learning rates and betas serve OEU, and does a search without Retrain find them?",
-    "relearn": "does what was forgotten stay forgotten, trained on without it, or quantized anew?",
     "any-model": "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all",
 }
-
-# studies that there are on images too, and how many seeds they report there, from 1 up
-ON_IMAGES = {"stop": 3, "per-example": 16, "objective": 3, "relearn": 3}
-
-
-def load(name):
-    """The module of a study.  Raises ValueError that lists them for an unknown name."""
-    boundary.one_of("study", name, tuple(STUDIES))
-    return importlib.import_module(f".{name.replace('-', '_')}", __name__)
+ON_IMAGES = ("stop",)  # those that there are on images too

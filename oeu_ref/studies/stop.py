@@ -19,6 +19,7 @@ from .study import cost
 
 QUESTION = "Where do stop rules end OEU, and what would the best step in hindsight have been?"
 REPORTED_SEEDS = (1, 2, 3)
+IMAGE_SEEDS = (1, 2, 3)
 SETTINGS = {  # learning rate, beta, momentum, and the steps that are looked at
     "0.1, beta 0.3": (Settings(0.1, 0.3, 0.9, 0.0), 40),
     "0.01, beta 0.3": (Settings(0.01, 0.3, 0.9, 0.0), 160),

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from .. import boundary, files
+from .. import files
 from ..data.samples import Batches, stream
 from ..lab import engine, figures, results, tables
 from ..lab.cells import Cell, load_model
@@ -16,7 +16,6 @@ from ..lab.checkpoints import difference
 from ..lab.experiment import QUICK, Digits, described
 from ..lab.jobs import run_cells
 from ..lab.tuning import chosen
-from . import ON_IMAGES, load
 
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 # a line for each method and network, the same in the pictures of all studies that draw many
@@ -38,29 +37,31 @@ LINES = {
 SMALL = {"epochs": 1, "train_size": 500, "validation_size": 100, "test_size": 100}  # of a quick run on images
 
 
-def run(name, out_dir, seeds=None, quick=False, progress=True, experiment=None, runner=None):
+def run(study, out_dir, seeds=None, quick=False, progress=True, experiment=None, runner=None):
     """Run a study and write NAME.json, NAME.md and NAME.png.
 
-    name: a key of `oeu_ref.studies.STUDIES`; out_dir: directory for the three files, made if need be; seeds: distinct
-    integers >= 0, None: the study's REPORTED_SEEDS, on images from 1 to what ON_IMAGES says; quick: few images, epochs,
+    study: its module, such as `oeu_ref.studies.stop`; out_dir: directory for the three files, made if need be; seeds:
+    distinct integers >= 0, None: the study's REPORTED_SEEDS, on images its IMAGE_SEEDS; quick: few images, epochs,
     steps and cases, to see that everything works, the figures mean nothing; progress: show a bar on stderr, if a
     terminal; experiment: `Experiment`, None: the digits; runner: `cells.Runner` of images, whose folder may be a
     table's: networks of both are the same.
-    Studies of ON_IMAGES keep what is finished in a folder NAME of out_dir, and the same call goes on from there.
+    Studies with IMAGE_SEEDS keep what is finished in a folder NAME of out_dir, and the same call goes on from there.
     Returns {"table": str, "json": Path, "markdown": Path, "picture": Path}.  A run that diverges is null and is named.
     Raises TypeError or ValueError, naming the argument, for bad seeds, a directory that cannot be written to or holds
     parts of other settings, or images where the study has no form for them.
     """
-    study, folder = load(name), f"{name}-quick" if quick else name
+    name, image_seeds = study.__name__.rpartition(".")[2].replace("_", "-"), getattr(study, "IMAGE_SEEDS", None)
+    folder = f"{name}-quick" if quick else name
     if experiment is None:
         experiment, usual = QUICK if quick else Digits(), study.REPORTED_SEEDS
+    elif image_seeds is None:
+        raise ValueError(f"study must be one that there is on images, with IMAGE_SEEDS, got {name!r}")
     else:
-        boundary.one_of("study", name, tuple(ON_IMAGES))
         sizes = {n: min(size, getattr(experiment, n) or size) for n, size in SMALL.items() if quick}
-        experiment, usual = dataclasses.replace(experiment, **sizes), range(1, ON_IMAGES[name] + 1)
+        experiment, usual = dataclasses.replace(experiment, **sizes), image_seeds
     seeds = engine.checked_seeds(usual if seeds is None else seeds)
     out_dir = results.output_directory("out_dir", out_dir)
-    work = (Work(experiment, out_dir / folder, runner),) if name in ON_IMAGES else ()
+    work = (Work(experiment, out_dir / folder, runner),) if image_seeds else ()
     with engine.one_thread(), engine.progress_bar(0, progress, "runs") as bar:
         config, found = study.collect(seeds, experiment, quick, bar, *work)
     data = document(study.QUESTION, config, seeds, found)

@@ -186,7 +186,7 @@ def test_ours_is_the_demos_own_run():
 
 def test_the_study_writes_what_it_measured(tmp_path):
     """A quick run: every kind of network with every row, and the table is a function of the JSON alone."""
-    written = run_study("any-model", tmp_path, seeds=(1, 2), quick=True, progress=False)
+    written = run_study(any_model, tmp_path, seeds=(1, 2), quick=True, progress=False)
     data = json.loads(written["json"].read_text())
     assert "any-model" in STUDIES and written["picture"].stat().st_size > 10_000
     assert any_model.markdown(data) == written["table"]
@@ -204,6 +204,6 @@ def test_a_pytorch_without_the_tools_is_said_so(tmp_path, monkeypatch):
     monkeypatch.setattr(any_model, "quantization", None)
     with pytest.raises(NotImplementedError, match="has no torch.ao.quantization"):
         any_model.prepared(SIZES)
-    table = run_study("any-model", tmp_path, seeds=(1,), quick=True, progress=False)["table"]
+    table = run_study(any_model, tmp_path, seeds=(1,), quick=True, progress=False)["table"]
     assert "PyTorch's QAT: not measured, this version has no torch.ao.quantization." in table
     assert copy.deepcopy(network("float"))(batches()[0]).shape == (9, 4)

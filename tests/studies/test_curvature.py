@@ -161,7 +161,7 @@ def test_the_guard_of_the_update_shortens_momentums_memory_too(case):
 
 def test_the_study_writes_what_it_measured(tmp_path):
     """A quick run: three files, the table and the figure functions of the JSON alone, the same again."""
-    written = run_study("first-order", tmp_path / "one", seeds=(0,), quick=True, progress=False)
+    written = run_study(first_order, tmp_path / "one", seeds=(0,), quick=True, progress=False)
     data = json.loads(written["json"].read_text(encoding="utf-8"))
     text = written["markdown"].read_text(encoding="utf-8")
     assert first_order.markdown(data) == written["table"] == text.rstrip("\n")
@@ -171,7 +171,7 @@ def test_the_study_writes_what_it_measured(tmp_path):
     assert {run["guard"] for run in data["bound"]} == set(step_bound.GUARDS)
     for run in data["smooth"]:
         assert abs(run["slope"]["projected"]) < 1e-12 < abs(run["slope"]["raw"])
-    again = run_study("first-order", tmp_path / "two", seeds=(0,), quick=True, progress=False)
+    again = run_study(first_order, tmp_path / "two", seeds=(0,), quick=True, progress=False)
     assert again["json"].read_bytes() == written["json"].read_bytes()
 
 
@@ -182,5 +182,5 @@ def test_a_run_that_diverges_is_counted_not_hidden(tmp_path, monkeypatch):
         raise core.NonFiniteError("the loss must be finite")
 
     monkeypatch.setattr(step_bound, "unlearned", diverge)
-    written = run_study("first-order", tmp_path, seeds=(0,), quick=True, progress=False)
+    written = run_study(first_order, tmp_path, seeds=(0,), quick=True, progress=False)
     assert "no bound (1 diverged)" in written["table"]

@@ -30,7 +30,7 @@ def test_the_digits_as_their_own_data_gives_them():
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    return run_study("integer", tmp_path_factory.mktemp("integer"), seeds=(1,), quick=True, progress=False)
+    return run_study(study, tmp_path_factory.mktemp("integer"), seeds=(1,), quick=True, progress=False)
 
 
 def test_the_study_is_a_function_of_its_data(measured):
@@ -54,6 +54,6 @@ def test_the_study_is_a_function_of_its_data(measured):
 
 
 def test_the_study_repeats_itself(measured, tmp_path):
-    again = run_study("integer", tmp_path, seeds=(1,), quick=True, progress=False)
+    again = run_study(study, tmp_path, seeds=(1,), quick=True, progress=False)
     for key in ("json", "picture"):
         assert again[key].read_bytes() == measured[key].read_bytes()

@@ -13,7 +13,7 @@ from oeu_ref.studies.study import run
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The files of a quick run on one seed."""
-    return run("loop", tmp_path_factory.mktemp("loop"), seeds=(1,), quick=True, progress=False)
+    return run(loop, tmp_path_factory.mktemp("loop"), seeds=(1,), quick=True, progress=False)
 
 
 def test_each_method_is_run_under_each_way_at_the_settings_of_its_own_search(written):

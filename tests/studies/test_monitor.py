@@ -12,7 +12,7 @@ def test_the_study_writes_its_files_and_the_figure_takes_anybodys_records(tmp_pa
     from oeu_ref.studies import monitor as study
     from oeu_ref.studies.study import run as run_study
 
-    done = run_study("monitor", tmp_path, seeds=(5,), quick=True, progress=False)
+    done = run_study(study, tmp_path, seeds=(5,), quick=True, progress=False)
     assert [done[kind].name for kind in ("json", "markdown", "picture")] == [
         "monitor.json",
         "monitor.md",

@@ -10,13 +10,13 @@ import scipy.stats
 import torch
 from torch import nn
 
+from oeu_ref.audit import likelihood_ratio, objective, per_example, relearn
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, results, search
 from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
 from oeu_ref.lab.experiment import QUICK
 from oeu_ref.lab.training import predictions
-from oeu_ref.studies import likelihood_ratio, objective, per_example, relearn
 from oeu_ref.studies.loop import under
 from oeu_ref.studies.study import Work, run
 
@@ -123,7 +123,7 @@ def test_a_label_says_what_is_changed():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The files of a quick run on two seeds."""
-    return run("objective", tmp_path_factory.mktemp("objective"), seeds=(1, 2), quick=True, progress=False)
+    return run(objective, tmp_path_factory.mktemp("objective"), seeds=(1, 2), quick=True, progress=False)
 
 
 def test_each_objective_is_run_its_own_way_at_the_settings_of_its_own_search(written):
@@ -230,7 +230,7 @@ def test_a_search_goes_on_where_it_was_and_is_of_this_grid(tmp_path, tiny, monke
     """On images: a kept part is read, a missing one is made to the same figures; a diverged point is null in it."""
     experiment, runner = tiny(tmp_path)
     how = {"seeds": (1, 2), "quick": True, "progress": False, "experiment": experiment, "runner": runner}
-    first = run("objective", tmp_path, **how)
+    first = run(objective, tmp_path, **how)
     assert "minutes of one core" in first["table"] and "search-101-falling.json: " in capsys.readouterr().out
     parts, before = tmp_path / "objective-quick", results.read_json(first["json"])
     gaps = results.read_json(parts / "search-101-falling.json")["found"]
@@ -240,11 +240,11 @@ def test_a_search_goes_on_where_it_was_and_is_of_this_grid(tmp_path, tiny, monke
     for name in ("search-101-falling", "seed-2-again", "model-4"):
         (parts / f"{name}.json").unlink()
     monkeypatch.setattr(engine, "forget", lambda *given, kept=engine.forget: _only_falling_or_of_a_model(kept, *given))
-    again = results.read_json(run("objective", tmp_path, **how)["json"])
+    again = results.read_json(run(objective, tmp_path, **how)["json"])
     assert {**again, "seconds": 0, "mib": 0} == {**before, "seconds": 0, "mib": 0}
     with pytest.raises(ValueError, match="search-101-oeu.json must be of this run"):
         monkeypatch.setattr(objective, "QUICK_GRID", {**objective.QUICK_GRID, "weight": (0.3, 2.0)})
-        run("objective", tmp_path, **how)
+        run(objective, tmp_path, **how)
 
 
 def _only_falling_or_of_a_model(kept, case, *given):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from oeu_ref.audit import likelihood_ratio, per_example
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import engine, results, search
 from oeu_ref.lab.experiment import QUICK
-from oeu_ref.studies import likelihood_ratio, per_example
 from oeu_ref.studies.study import Work, run
 
 EVERYONE = {"all": np.ones(60, dtype=bool)}
@@ -169,7 +169,7 @@ SEEDS = (1, 2, 3, 4, 5, 6)
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The files of a quick run of six models."""
-    return run("per-example", tmp_path_factory.mktemp("per-example"), seeds=SEEDS, quick=True, progress=False)
+    return run(per_example, tmp_path_factory.mktemp("per-example"), seeds=SEEDS, quick=True, progress=False)
 
 
 def test_the_tables_are_made_of_the_json_alone(written):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from oeu_ref.audit import relearn, relearn_views
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, results
 from oeu_ref.lab.experiment import Digits
 from oeu_ref.lab.training import TrainConfig, predictions
-from oeu_ref.studies import relearn, relearn_views
 from oeu_ref.studies.study import Work, interval, run
 
 LOOKS = (0, 1, 2, 4, 8, 16)
@@ -194,7 +194,7 @@ def test_rank_correlation_and_interval_on_cases_made_by_hand():
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The files of a quick run on two seeds."""
-    return run("relearn", tmp_path_factory.mktemp("relearn"), seeds=(1, 2), quick=True, progress=False)
+    return run(relearn, tmp_path_factory.mktemp("relearn"), seeds=(1, 2), quick=True, progress=False)
 
 
 def test_the_tables_are_made_of_the_json_alone(written):
@@ -212,7 +212,7 @@ def test_on_images_each_network_is_trained_on_and_what_is_finished_is_read(tmp_p
     made anew, to the same figures, and its networks are not."""
     experiment, runner = tiny(tmp_path)
     how = {"seeds": (1,), "quick": True, "progress": False, "experiment": experiment, "runner": runner}
-    data = results.read_json(run("relearn", tmp_path, **how)["json"])
+    data = results.read_json(run(relearn, tmp_path, **how)["json"])
     before, parts = data["runs"][0]["rows"], tmp_path / "relearn-quick"
     assert list(before) == [*relearn.TRAINED, *relearn.IMAGE_METHODS] and "FA wrong" not in before["oeu"]["now"]
     assert list(before["oeu"]["curves"]) == list(relearn.IMAGE_WAYS) and data["config"]["looks"] == [0, 2, 4]
@@ -224,5 +224,5 @@ def test_on_images_each_network_is_trained_on_and_what_is_finished_is_read(tmp_p
     made = []
     monkeypatch.setattr(engine, "trained", lambda *_, **__: pytest.fail("a network was trained again"))
     monkeypatch.setattr(relearn, "_row", lambda *given, row=relearn._row: made.append(given[2]) or row(*given))
-    rows = results.read_json(run("relearn", tmp_path, **how)["json"])["runs"][0]["rows"]
+    rows = results.read_json(run(relearn, tmp_path, **how)["json"])["runs"][0]["rows"]
     assert made == ["oeu"] and {**rows["oeu"], "seconds": 0} == {**before["oeu"], "seconds": 0}

@@ -12,7 +12,7 @@ from oeu_ref.studies.study import run
 
 
 def test_the_table_and_the_picture_are_made_of_the_json_alone(tmp_path):
-    written = run("sensitivity", tmp_path, seeds=(1,), quick=True, progress=False)
+    written = run(sensitivity, tmp_path, seeds=(1,), quick=True, progress=False)
     data = results.read_json(written["json"])
     assert sensitivity.markdown(data) == written["table"]
     assert all(len(points) == 8 for points in data["gaps"].values()) and len(sensitivity.figure(data).axes) == 4

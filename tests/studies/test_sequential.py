@@ -49,7 +49,7 @@ def sequence():
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    return run_study("sequential", tmp_path_factory.mktemp("sequential"), seeds=(1, 2), quick=True, progress=False)
+    return run_study(sequential, tmp_path_factory.mktemp("sequential"), seeds=(1, 2), quick=True, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_tables_show_mean_and_spread_of_what_the_json_holds(quick, data):
 
 
 def test_a_seeds_results_do_not_depend_on_the_others(data, tmp_path):
-    again = run_study("sequential", tmp_path / "new" / "place", seeds=(2,), quick=True, progress=False)
+    again = run_study(sequential, tmp_path / "new" / "place", seeds=(2,), quick=True, progress=False)
     assert json.loads(again["json"].read_text())["runs"][0] == data["runs"][1]
     assert "±" not in again["table"] and "one seed" in again["table"]
 
@@ -389,10 +389,10 @@ def test_settings_were_chosen_on_seeds_that_are_not_reported_within_one_budget()
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda p: run_study("sequential", p, seeds=()), ValueError, "seeds must be at least one"),
-        (lambda p: run_study("sequential", p, seeds=(1, 1)), ValueError, "each different"),
-        (lambda p: run_study("sequential", p, seeds="12"), TypeError, "seeds must be a sequence"),
-        (lambda p: run_study("sequential", 3), TypeError, "out_dir must be a path"),
+        (lambda p: run_study(sequential, p, seeds=()), ValueError, "seeds must be at least one"),
+        (lambda p: run_study(sequential, p, seeds=(1, 1)), ValueError, "each different"),
+        (lambda p: run_study(sequential, p, seeds="12"), TypeError, "seeds must be a sequence"),
+        (lambda p: run_study(sequential, 3), TypeError, "out_dir must be a path"),
         (lambda p: sequential.search(p / "s.json", methods=("ga",)), ValueError, "methods must be one of 'oeu'"),
         (lambda p: sequences.SequenceConfig(requests=1), ValueError, "requests must be at least 2"),
         (lambda p: sequences.SequenceConfig(request_size=0), ValueError, "request_size must be at least 1"),

@@ -15,7 +15,7 @@ from oeu_ref.studies.study import Work, run
 
 
 def test_the_table_is_made_of_the_json_alone(tmp_path):
-    written = run("stop", tmp_path, seeds=(1,), quick=True, progress=False)
+    written = run(stop, tmp_path, seeds=(1,), quick=True, progress=False)
     data = results.read_json(written["json"])
     assert stop.markdown(data) == written["table"] and stop.figure(data) is not None
     assert list(data["stops"]) == list(stop.SETTINGS)
@@ -66,7 +66,7 @@ def test_on_images_every_fifth_step_is_looked_at_and_a_part_that_is_kept_is_read
         engine.Case, "judged", lambda case, model, judged=engine.Case.judged: seen.append(1) or judged(case, model)
     )
     how = {"seeds": (1, 2), "progress": False, "experiment": experiment, "runner": runner}
-    first = run("stop", tmp_path, **how)
+    first = run(stop, tmp_path, **how)
     data, text = results.read_json(first["json"]), first["table"]
     assert len(seen) == 2 * 4 and "Every 5 steps are looked at" in text and "minutes of one core" in text
     ends = [end for by_rule in data["stops"].values() for ends in by_rule.values() for end in ends if end]
@@ -82,4 +82,4 @@ def test_on_images_every_fifth_step_is_looked_at_and_a_part_that_is_kept_is_read
     monkeypatch.setattr(
         stop, "_ends", lambda case, *given: made(case, *given) if case.seed == 2 else pytest.fail("again")
     )
-    assert results.read_json(run("stop", tmp_path, **how)["json"])["stops"] == data["stops"]
+    assert results.read_json(run(stop, tmp_path, **how)["json"])["stops"] == data["stops"]

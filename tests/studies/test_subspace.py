@@ -91,7 +91,7 @@ def test_a_probe_measures_what_taylor_says_and_stays_where_it_is(small):
 
 def test_the_study_writes_what_its_json_file_holds(tmp_path):
     """A quick run: every direction and memory, a value a seed; table and picture are functions of the JSON alone."""
-    written = run_study("subspace", tmp_path, seeds=(3,), quick=True, progress=False)
+    written = run_study(study, tmp_path, seeds=(3,), quick=True, progress=False)
     data = json.loads(written["json"].read_text())
     assert study.markdown(data) == written["table"] == written["markdown"].read_text().rstrip("\n")
     for found in data["steps"].values():

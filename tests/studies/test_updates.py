@@ -9,7 +9,7 @@ from oeu_ref.studies.study import run as run_study
 
 def test_the_study_writes_what_it_measured(tmp_path):
     """A quick run: both tables with every variant, and they are a function of the JSON alone."""
-    written = run_study("updates", tmp_path, seeds=(1, 2), quick=True, progress=False)
+    written = run_study(updates, tmp_path, seeds=(1, 2), quick=True, progress=False)
     data = json.loads(written["json"].read_text())
     assert "updates" in STUDIES and written["picture"].stat().st_size > 10_000
     assert updates.markdown(data) == written["table"]
@@ -30,6 +30,6 @@ def test_a_run_that_diverges_is_counted_not_hidden(tmp_path, monkeypatch):
         return unlearn(case, optimizer, word, *rest)
 
     monkeypatch.setattr(updates, "_unlearn", sometimes)
-    written = run_study("updates", tmp_path, seeds=(1, 2), quick=True, progress=False)
+    written = run_study(updates, tmp_path, seeds=(1, 2), quick=True, progress=False)
     assert json.loads(written["json"].read_text())["runs"]["momentum | descent"][1] is None
     assert "(1 diverged)" in written["table"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..lab import figures, results
-from .study import LINES, interval
+from ..studies.study import LINES, interval
 
 PREDICTORS = {
     "FA": "FA before",

@@ -22,13 +22,14 @@ from ..lab.baselines import OrthogonalEntropy, Settings
 from ..lab.experiment import Digits, described
 from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
+from ..studies.loop import under
+from ..studies.study import COLUMNS, averaged, cost, interval
 from . import STUDIES, per_example, relearn
-from .loop import under
 from .per_example_views import interval as bracketed
-from .study import COLUMNS, averaged, cost, interval
 
 QUESTION = STUDIES["objective"]
 REPORTED_SEEDS = tuple(range(1, 11))
+IMAGE_SEEDS = (1, 2, 3)
 SEARCH_SEEDS = (101, 102, 103)
 GRID = {
     "learning_rate": (0.01, 0.03, 0.1, 0.3, 1.0),

@@ -18,14 +18,15 @@ from ..lab.baselines import Settings
 from ..lab.experiment import Digits, described
 from ..lab.options import LABELS
 from ..lab.training import predictions
+from ..studies.loop import under
 from . import STUDIES, likelihood_ratio
-from .loop import under
 from .per_example_views import figure, markdown
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
 QUESTION = STUDIES["per-example"]
 REPORTED_SEEDS = tuple(range(1, 65))  # a model each
+IMAGE_SEEDS = tuple(range(1, 17))
 METHODS = ("oeu", "oeu_no_projection", "qmul", "rl", "salun", "ft", "ga")
 IMAGE_METHODS = ("oeu", "qmul", "rl")
 QUICK_METHODS = ("oeu", "ft")

@@ -35,6 +35,7 @@ __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]
 
 QUESTION = "Does what was forgotten stay forgotten when a network is trained on without it, or quantized anew?"
 REPORTED_SEEDS = tuple(range(1, 11))
+IMAGE_SEEDS = (1, 2, 3)
 LOOKS = (0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)  # steps: on digits 16 epochs of the retain set
 IMAGE_LOOKS = (0, 2, 4, 8, 16, 32, 64, 128, 256)  # on images of the CPU preset between 3 and 4 epochs
 WAYS = {  # what a network is trained on, and the share of the training's learning rate
