@@ -34,7 +34,11 @@ KEEP = {
     ),
     "any-model": ("runs",),
     "bits": ("settings", "values", "held/*/*/*/AG"),
-    "first-order": ("smooth", "bound/*/network|momentum|learning_rate|guard|metrics|retain_loss"),
+    "first-order": (
+        "staircase/*/bits|first_flip|retain",
+        "smooth",
+        "bound/*/network|momentum|learning_rate|guard|share|metrics|retain_loss",
+    ),
     "integer": ("runs/*/changed|agreement|integer",),
     "objective": (
         "search_seeds",
@@ -68,7 +72,7 @@ KEEP = {
         "runs/*/rows/*/curves/retain*/FA|RA|AUC",
     ),
     "sensitivity": ("gaps", "start"),
-    "subspace": ("steps/*/128/last", "runs", "costs/*/time"),
+    "subspace": ("steps/*/last", "runs", "costs/*/time"),
     "updates": ("runs", "alone/*/4/change|layers mean"),
     "variants": ("variants",),
     "projection": (

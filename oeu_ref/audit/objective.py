@@ -22,10 +22,9 @@ from ..lab.baselines import OrthogonalEntropy, Settings
 from ..lab.experiment import Digits, described
 from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
-from ..studies.loop import under
-from ..studies.study import COLUMNS, averaged, cost, interval
+from ..studies.study import COLUMNS, averaged, cost, interval, under
 from . import STUDIES, per_example, relearn
-from .per_example_views import interval as bracketed
+from .per_example_views import bracketed
 
 QUESTION = STUDIES["objective"]
 REPORTED_SEEDS = tuple(range(1, 11))
@@ -289,8 +288,10 @@ def _interval(found, low, high):
 def figure(data):
     """What each objective gains on plain OEU, a dot a seed, with the mean's interval; last, what the attack finds."""
     told, names = measures(data), ["again", *(name for name in data["best"] if name != "oeu")]
-    drawn = figures.new_figure(3 + 2 * len(told), 3)
-    *panels, last = drawn.subplots(1, len(told) + 1, sharey=True)
+    drawn = figures.new_figure(11, 5.4)
+    *panels, last = drawn.subplots(2, 4, sharey=True).flat[: len(told) + 1]
+    for unused in drawn.axes[len(told) + 1 :]:
+        unused.set_axis_off()
     for axes, (measure, title) in zip(panels, told.items()):
         for height, name in enumerate(names):
             found, low, high = compared(data, name, measure)

@@ -18,7 +18,7 @@ from ..lab.baselines import Settings
 from ..lab.experiment import Digits, described
 from ..lab.options import LABELS
 from ..lab.training import predictions
-from ..studies.loop import under
+from ..studies.study import under
 from . import STUDIES, likelihood_ratio
 from .per_example_views import figure, markdown
 

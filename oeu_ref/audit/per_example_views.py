@@ -22,7 +22,9 @@ def markdown(data):
             found = attacks[reference][name] and attacks[reference][name]["all"]
             cells = [*found["tpr"][: len(rates)], found["sample auc"], found["klom"], found["F"]] if found else []
             rows.append(
-                [label, *(interval(c, 2 if i > 2 else 1) for i, c in enumerate(cells))] if found else _lost(label, head)
+                [label, *(bracketed(c, 2 if i > 2 else 1) for i, c in enumerate(cells))]
+                if found
+                else _lost(label, head)
             )
         parts.append(results.aligned(rows))
     groups = [name for name in data["groups"] if name != "all"]
@@ -30,13 +32,13 @@ def markdown(data):
         rows = [[title, *(f"{group}, {reference}" for reference in TITLES for group in groups)]]
         for name, label in labels.items():
             found = [attacks[reference][name] for reference in TITLES]
-            cells = [interval(one[group][key], digits) for one in found for group in groups] if all(found) else []
+            cells = [bracketed(one[group][key], digits) for one in found for group in groups] if all(found) else []
             rows.append([label, *cells] if cells else _lost(label, rows[0]))
         parts.append(results.aligned(rows))
     return "\n\n".join([*parts, _caption(data)])
 
 
-def interval(found, digits=1):
+def bracketed(found, digits=1):
     """The text "71.4 [68.2, 74.0]".  found: (value, low, high)."""
     value, low, high = (f"{number:.{digits}f}" for number in found)
     return f"{value} [{low}, {high}]"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..lab import figures, results
-from ..studies.study import LINES, interval
+from ..studies.study import LINES, interval, spread
 
 PREDICTORS = {
     "FA": "FA before",
@@ -146,8 +146,7 @@ def _before(data):
         found, lost = results.finished([run["rows"][name] for run in data["runs"]])
         cells = []
         for title, read in columns.items():
-            value = results.mean_and_spread([read(row) for row in found]) if found else None
-            cells.append(results.format_value(value, 2 if "barrier" in title else 1) if value else "–")
+            cells.append(spread([read(row) for row in found], 2 if "barrier" in title else 1))
         rows.append([label + lost, *cells])
     return results.aligned(rows)
 

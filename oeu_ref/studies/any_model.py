@@ -32,7 +32,7 @@ from ..data.samples import Batches, stream
 from ..lab import engine, figures, results, search
 from ..lab.experiment import Digits
 from ..lab.training import probabilities
-from .study import COLUMNS
+from .study import COLUMNS, spread
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
@@ -40,13 +40,7 @@ SEARCH_SEEDS = (101, 102, 103)
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.1, 0.3, 1.0), "steps": (10, 20, 40, 80)}
 STYLES = {"original": "retain", "retrain": "retrain", "oeu": "oeu", "int8": "test"}
 MARKERS = {"original": "o", "retrain": "s", "oeu": "D", "int8": "^"}
-LABELS = {
-    "original": "original",
-    "retrain": "Retrain",
-    "oeu": "OEU",
-    "int8": "OEU, converted to int8",
-    "demo": "OEU, the demo's setting",
-}
+LABELS = {"original": "original", "retrain": "Retrain", "oeu": "OEU", "int8": "OEU, converted to int8"}
 
 
 class Network(nn.Module):
@@ -160,7 +154,7 @@ def collect(seeds, config, quick, bar):
         best[kind] = _search(kind, grid, search_seeds, config, bar)
     for kind, seed in itertools.product(kinds, seeds):
         bar.set_description(f"{kind}: seed {seed}")
-        runs[kind].append(_one_run(prepare(kind, seed, config), kind, best))
+        runs[kind].append(_one_run(prepare(kind, seed, config), kind, best[kind]))
         bar.update()
     found = {"grid": grid, "search_seeds": list(search_seeds), "best": best, "runs": runs}
     return dataclasses.asdict(config), found
@@ -185,12 +179,9 @@ def _search(kind, grid, seeds, config, bar):
 
 def _one_run(case, kind, best):
     """{row: metrics} of one seed; the converted network also with its agreement, "same": None if a run diverged."""
-    keys = ("learning_rate", "weight", "steps")
     models = {"original": case.original, "retrain": case.retrain}
     try:
-        models["oeu"] = unlearn(case, *(best[kind][key] for key in keys))
-        if any(best[kind][key] != best["ours"][key] for key in keys):
-            models["demo"] = unlearn(case, *(best["ours"][key] for key in keys))
+        models["oeu"] = unlearn(case, *(best[key] for key in ("learning_rate", "weight", "steps")))
     except NonFiniteError:
         return None
     if kind == "torch" and torch.backends.quantized.engine != "none":
@@ -228,11 +219,8 @@ def markdown(data):
             labels = {name: label for name, label in LABELS.items() if name in finished[0]}
             parts += [results.table(results.summarize(finished), labels, COLUMNS), ""]
         if finished and "same" in finished[0].get("int8", {}):
-            same = results.mean_and_spread([one["int8"]["same"] for one in finished])
-            parts += [
-                f"Same prediction before and after conversion: {results.format_value(same, 2)} % of all samples.",
-                "",
-            ]
+            same = spread([one["int8"]["same"] for one in finished], 2)
+            parts += [f"Same prediction before and after conversion: {same} % of all samples.", ""]
     if "torch" not in data["runs"]:
         parts += ["PyTorch's QAT: not measured, this version has no torch.ao.quantization.", ""]
     points = math.prod(len(values) for values in data["grid"].values())
@@ -252,8 +240,8 @@ def figure(data):
     shown = ("FA", "RA", "TA", "MIA")
     for ax, (kind, runs) in zip(axes, data["runs"].items()):
         finished = [one for one in runs if one is not None]
-        gap = results.mean_and_spread([one["oeu"]["AG"] for one in finished]) if finished else None
-        figures.clean(ax, KINDS[kind][0] + (f": AG {results.format_value(gap)}" if gap else ""), grid="y")
+        gap = spread([one["oeu"]["AG"] for one in finished])
+        figures.clean(ax, f"{KINDS[kind][0]}: AG {gap}", grid="y")
         rows = [name for name in MARKERS if finished and name in finished[0]]
         for at, name in enumerate(rows):
             values = [results.mean_and_spread([one[name][metric] for one in finished]) for metric in shown]

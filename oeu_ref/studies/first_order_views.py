@@ -5,17 +5,14 @@ import math
 import numpy as np
 
 from ..lab import figures, results
+from .study import spread
 
 SHOWN_ETAS = (1e-3, 10**-1.5, 10**-0.5)  # points of the grid
-CLOSE = 0.1  # projected and raw count as indistinguishable where their effects differ by less
-FITTED = (1e-4, 3e-3)  # etas of the fitted exponents: above rounding, and below where the fourth order shows
 WAYS = ("projected", "raw")
-SCOPES = {"weights": "weights", "all": "everything"}
 GUARDS = {
     "none": "no bound",
     "direction": "bound on the direction",
     "update": "bound on the update",
-    "measured": "halved until measured",
 }
 BIT_COLOURS = ("#440154", "#3B528B", "#21918C", "#5EC962", "#B8A000")
 BIT_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -39,12 +36,9 @@ def markdown(data):
         f"{', '.join(map(str, data['seeds']))}. Mean ± standard deviation.",
         "First two tables: θ - η d, d the projected (by layer, α = 1) or raw gradient of the forget loss on the whole "
         "forget set; float64, BatchNorm in eval mode. η is the learning rate; the length of the step is η ‖d‖.",
-        "Moved: the weights that quantization rounds, or every parameter (steps, biases, BatchNorm too); 32 bits: not "
-        "quantized. Changes: means over seeds; ratios: of the means of absolute changes; first flip: geometric mean, "
-        "for everything on the grid of η; in brackets the lowest and the highest seed. Within 10 %: the lowest η "
-        f"of the grid from which on the ratio stays within {CLOSE:.0%} of 1 up to η = 1.",
-        f"Exponents: fitted for η from {FITTED[0]:g} to {FITTED[1]:g}. Slope ⟨g_r, d⟩, curvature d'Hd: means of "
-        "absolute values. Error: measured minus predicted change.",
+        "First table: the weights that quantization rounds move; 32 bits: not quantized. Changes: means over seeds; "
+        "ratios: of the means of absolute changes; first flip: geometric mean; in brackets the lowest and the highest "
+        "seed. Slope ⟨g_r, d⟩, curvature d'Hd: means of absolute values. Error: measured minus predicted change.",
         f"Third table: {config['steps']} steps along g_r + {config['weight']:g} g_perp, batches of "
         f"{net['forget_batch']} and {net['retain_batch']}, SGD without weight decay, train mode. Active: steps that "
         "were shortened; exceeded: steps that raised the retain batch's loss by more than the bound. L_r: retain loss "
@@ -56,36 +50,27 @@ def markdown(data):
 def _staircase_table(data):
     etas = data["config"]["etas"]
     k = _index(etas, SHOWN_ETAS[1])
-    header = ["bits", "moved", "‖g_perp‖", "first flip at η", "codes flipped", "ΔL_f", "ΔL_r", "ΔL_r, raw"]
-    header += [f"projected ÷ raw, η = {eta:.1g}" for eta in SHOWN_ETAS] + ["within 10 %, from η"]
+    header = ["bits", "‖g_perp‖", "first flip at η", "codes flipped", "ΔL_f", "ΔL_r", "ΔL_r, raw"]
+    header += [f"projected ÷ raw, η = {eta:.1g}" for eta in SHOWN_ETAS]
     rows = []
-    for bits, scope in dict.fromkeys((run["bits"], run["scope"]) for run in data["staircase"]):
-        runs = _pick(data["staircase"], bits=bits, scope=scope)
-        row = [str(bits), SCOPES[scope], f"{_mean(run['length']['projected'] for run in runs):.2f}"]
+    for bits in dict.fromkeys(run["bits"] for run in data["staircase"]):
+        runs = _pick(data["staircase"], bits=bits)
+        row = [str(bits), f"{_mean(run['length']['projected'] for run in runs):.2f}"]
         if runs[0]["codes"]:
-            row.append(_range([_first_flip(run, etas) for run in runs]))
+            row.append(_range([run["first_flip"]["projected"] or math.inf for run in runs]))
             flipped = [100 * run["flipped"]["projected"][k] / run["codes"] for run in runs]
-            row.append(_spread(flipped, 2) + " %")
+            row.append(spread(flipped, 2) + " %")
         else:
             row += ["–", "–"]
         for loss, way in (("forget", "projected"), ("retain", "projected"), ("retain", "raw")):
             row.append(f"{_mean(run[loss][way][k] for run in runs):.1e}")
-        row += [_ratio_cell(runs, _index(etas, eta)) for eta in SHOWN_ETAS]
-        rows.append([*row, _close_from(runs, etas)])
+        rows.append([*row, *(_ratio_cell(runs, _index(etas, eta)) for eta in SHOWN_ETAS)])
     return results.aligned([header, *rows])
-
-
-def _first_flip(run, etas):
-    """The exact eta where the weights alone move, else the lowest of the grid; infinite if no code flips."""
-    if run["first_flip"]["projected"] is not None:
-        return run["first_flip"]["projected"]
-    return next((eta for eta, flipped in zip(etas, run["flipped"]["projected"]) if flipped), math.inf)
 
 
 def _smooth_table(data):
     etas = np.array(data["config"]["smooth_etas"])
     header = ["activation", "slope, projected", "raw", "d'Hd, projected", "raw"]
-    header += ["exponent of change, projected", "raw", "exponent of error, projected", "raw"]
     header += [f"error ÷ change, projected, η = {eta:.1g}" for eta in (*SHOWN_ETAS[1:], 1.0)]
     rows = []
     for activation in dict.fromkeys(run["activation"] for run in data["smooth"]):
@@ -93,13 +78,10 @@ def _smooth_table(data):
         row = [activation]
         for what in ("slope", "curvature"):
             row += [f"{_mean(abs(run[what][way]) for run in runs):.1e}" for way in WAYS]
-        for values in (lambda run, way: run["change"][way], _error):
-            for way in WAYS:
-                row.append(_spread([exponent(etas, values(run, way)) for run in runs], 2))
         for eta in (*SHOWN_ETAS[1:], 1.0):
             k = _index(etas, eta)
             errors = [100 * abs(_error(r, "projected")[k] / r["change"]["projected"][k]) for r in runs]
-            row.append(_spread(errors, 0) + " %")
+            row.append(spread(errors, 0) + " %")
         rows.append(row)
     return results.aligned([header, *rows])
 
@@ -122,16 +104,9 @@ def _bound_table(data):
             ([run["retain_loss"][-1] for run in whole], 2),
             *(([run["metrics"][metric] for run in whole], 1) for metric in ("FA", "RA", "TA", "AG")),
         ]
-        cells = [_spread(values, digits) if values else "–" for values, digits in columns]
+        cells = [spread(values, digits) for values, digits in columns]
         rows.append([*row, *(f"{cell} %" for cell in cells[:2]), *cells[2:]])
     return results.aligned([header, *rows])
-
-
-def exponent(etas, values):
-    """Fitted exponent of |values| in eta, over the etas in FITTED; both lists of one length, values not zero there."""
-    etas, values = np.array(etas), np.abs(values)
-    use = (etas >= FITTED[0] * 0.9) & (etas <= FITTED[1] * 1.1)
-    return float(np.polyfit(np.log(etas[use]), np.log(values[use] + 1e-300), 1)[0])
 
 
 def figure(data):
@@ -150,7 +125,7 @@ def figure(data):
 def _draw_codes(ax, data):
     etas, widths = data["config"]["etas"], dict.fromkeys(run["bits"] for run in data["staircase"])
     for bits, color, line in zip([b for b in widths if b != 32], BIT_COLOURS, BIT_LINES):
-        runs = _pick(data["staircase"], bits=bits, scope="weights")
+        runs = _pick(data["staircase"], bits=bits)
         share = np.mean([100 * np.array(run["flipped"]["projected"]) / run["codes"] for run in runs], axis=0)
         share[share == 0] = np.nan  # a logarithmic axis has no zero
         ax.plot(etas, share, color=color, linestyle=line, linewidth=1.6, label=f"{bits} bits")
@@ -162,7 +137,7 @@ def _draw_staircase(ax, data):
     etas = data["config"]["etas"]
     widths = {32: figures.STYLES["retrain"]["color"], 4: figures.STYLES["oeu"]["color"]}
     for bits, color in widths.items():
-        runs = _pick(data["staircase"], bits=bits, scope="weights")
+        runs = _pick(data["staircase"], bits=bits)
         for way, line in (("projected", "-"), ("raw", ":")):
             change = np.mean([np.abs(run["retain"][way]) for run in runs], axis=0)
             label = f"{'not quantized' if bits == 32 else f'{bits} bits'}, {way}"
@@ -197,7 +172,6 @@ def _draw_bound(ax, data):
     styles = {
         "none": {"color": figures.STYLES["retrain"]["color"], "linestyle": ":"},
         "direction": {"color": figures.STYLES["forget"]["color"], "linestyle": "-."},
-        "measured": {"color": figures.STYLES["test"]["color"], "linestyle": "--"},
         "update": {"color": figures.STYLES["oeu"]["color"], "linestyle": "-"},
     }
     for guard, style in styles.items():
@@ -214,7 +188,8 @@ def _draw_bound(ax, data):
 
 
 def _against_eta(ax, etas, title, moved):
-    ax.set_xscale("log"), ax.set_yscale("log")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
     ax.set_xlim(etas[0], etas[-1])
     ax.set_xlabel(f"η, {moved}")
     ax.set_ylabel("|change of the retain loss| (nats)")
@@ -225,10 +200,6 @@ def _against_eta(ax, etas, title, moved):
 
 def _pick(runs, **wanted):
     return [run for run in runs if all(run[key] == value for key, value in wanted.items())]
-
-
-def _spread(values, digits):
-    return results.format_value(results.mean_and_spread(values), digits)
 
 
 def _mean(values):
@@ -254,16 +225,6 @@ def _ratio_cell(runs, k):
     if overall is None:
         return "0 ÷ 0" if not any(run["retain"]["projected"][k] for run in runs) else "∞"
     return f"{overall:.2g} ({min(each):.2g} to {max(each):.2g})"
-
-
-def _close_from(runs, etas):
-    lowest = None
-    for k in reversed(range(len(etas))):
-        overall = _ratios(runs, k)[1]
-        if overall is None or abs(overall - 1) > CLOSE:
-            break
-        lowest = etas[k]
-    return "never" if lowest is None else f"{lowest:.1g}"
 
 
 def _range(values):

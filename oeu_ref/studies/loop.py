@@ -3,13 +3,13 @@
 Each method gets the same search for its settings under each way to run the loop, on seeds that are not reported.
 """
 
-import dataclasses
 import itertools
 
 from ..lab import engine, figures, results, search
 from ..lab.baselines import Settings
 from ..lab.experiment import DEMO, described
 from ..lab.options import LABELS, SCHEDULES
+from .study import spread, under
 
 QUESTION = "Does a learning rate that falls to zero, or BatchNorm's statistics estimated anew, change who is best?"
 REPORTED_SEEDS = (1, 2, 3)
@@ -48,14 +48,9 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
     return described(config), {**found, "values": values}
 
 
-def under(case, way):
-    """The case with its loop run another way: fields of `Digits`, or of another experiment."""
-    return dataclasses.replace(case, experiment=dataclasses.replace(case.experiment, **way))
-
-
 def markdown(data):
     """A table for each of SHOWN, from the study's JSON alone: a row a method, a column a way to run the loop."""
-    tables, retrain = [], results.mean_and_spread([values["TA"] for values in data["retrain"]])
+    tables, retrain = [], spread([values["TA"] for values in data["retrain"]])
     for metric, title in SHOWN.items():
         rows = [[title, *data["values"]]]
         for method, label in data["labels"].items():
@@ -64,7 +59,7 @@ def markdown(data):
     points = len(data["grid"]["learning_rate"]) * len(data["grid"]["weight"]) * len(data["grid"]["steps"])
     caption = (
         f"Learning rate constant or falling to zero; BatchNorm's statistics as the steps left them or estimated anew.\n"
-        f"TA of Retrain: {results.format_value(retrain)}. {results.over(data['seeds']).capitalize()}; settings: each "
+        f"TA of Retrain: {retrain}. {results.over(data['seeds']).capitalize()}; settings: each "
         f"method's best by AG\nof the same {points} points under each way, on seeds "
         f"{', '.join(map(str, data['search_seeds']))}."
     )
@@ -73,7 +68,7 @@ def markdown(data):
 
 def _cell(runs, metric):
     left, lost = results.finished(runs)
-    return (results.format_value(results.mean_and_spread([run[metric] for run in left])) if left else "–") + lost
+    return spread([run[metric] for run in left]) + lost
 
 
 def figure(data):

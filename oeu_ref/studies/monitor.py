@@ -1,7 +1,6 @@
 """The monitor at work: a healthy run beside one for each failure signature, and what monitoring is worth and costs."""
 
 import copy
-import dataclasses
 import statistics
 import time
 import warnings
@@ -19,7 +18,7 @@ from ..lab.models import resnet18
 from ..lab.search import load_settings
 from ..lab.training import build
 from .monitor_figure import draw_monitor, monitor_figure
-from .study import batches
+from .study import batches, spread
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "monitor_figure"]
 
@@ -39,21 +38,16 @@ RUNS = {
     "staircase": {"learning_rate": 1e-6, "steps": 40},
 }
 ENDS = ("FA", "RA", "TA", "AG", "forget_vs_test_auc")
-RATES = (1e-4, 1e-3, 1e-2, 1e-1)  # at which the first-order prediction is compared with what happened
-LOSSES = ("forget", "retain")
-MIXED = 20  # steps of each such run
 
 
 def collect(seeds, config, quick, bar):
-    """(config, found) for the document: healthy and failing runs, how well the first order predicts, what it costs."""
+    """(config, found) for the document: healthy and failing runs, and what watching them costs."""
     settings, steps = load_settings()["oeu"]
     demo = {"learning_rate": settings.learning_rate, "beta": settings.weight, "steps": steps}
     demo |= {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
     demo |= {"step_rate": 1.0, "retain_batch": "from the retain set", "most": config.max_steps}
-    plain = {**demo, "momentum": 0.0, "weight_decay": 0.0, "steps": MIXED}
-    changes = {(network, rate): [] for network in ("float", f"{config.bits}-bit") for rate in RATES}
     runs, kept = [], {}
-    bar.reset(len(seeds) * (len(RUNS) + len(changes)))
+    bar.reset(len(seeds) * len(RUNS))
     for seed in seeds:
         bar.set_description(f"seed {seed}")
         case = engine.prepare(seed, config)
@@ -62,25 +56,8 @@ def collect(seeds, config, quick, bar):
             runs.append({"seed": seed, "run": name, **found})
             kept.setdefault(name, records)  # one seed's records are enough for the picture
             bar.update()
-        smooth = _float_twin(case)
-        for (network, rate), pairs in changes.items():
-            start = smooth if network == "float" else case
-            monitor = _watched(start, {**plain, "learning_rate": rate})[1]
-            pairs += [{key: record[key] for key in ("predicted", "actual")} for record in monitor.records]
-            bar.update()
-    steps = min(MIXED, config.max_steps or MIXED)
-    return {"demo": demo, "runs": RUNS, "rates": RATES, "steps": steps}, {
-        "runs": runs,
-        "first_order": [{"network": n, "learning_rate": r, **_quality(p)} for (n, r), p in changes.items()],
-        "time_ratios": _costs(case, demo, quick),
-        "records": kept,
-    }
-
-
-def _float_twin(case):
-    """The same case with an original model that is not quantized; nobody asks for its Retrain."""
-    config = dataclasses.replace(case.experiment, bits=32)
-    return dataclasses.replace(case, original=engine.trained(config, case.splits, case.seed, "original")[0])
+    found = {"runs": runs, "time_ratios": _costs(case, demo, quick), "records": kept}
+    return {"demo": demo, "runs": RUNS}, found
 
 
 def _one_run(case, options):
@@ -136,22 +113,6 @@ def _batches(case, options):
         yield (forget, forget) if options["retain_batch"] == "the forget batch" else (forget, retain)
 
 
-def _quality(pairs):
-    """How well the first order predicts: correlation and summed actual over summed predicted change, for each loss."""
-    found = {}
-    for loss in LOSSES:
-        values = np.array([[pair[kind][loss] for kind in ("predicted", "actual")] for pair in pairs], dtype=float)
-        predicted, actual = values[np.isfinite(values).all(axis=1)].T
-        varied = len(predicted) > 1 and predicted.std() > 0 and actual.std() > 0
-        total = float(predicted.sum())
-        found[loss] = {
-            "correlation": float(np.corrcoef(predicted, actual)[0, 1]) if varied else None,
-            "ratio": float(actual.sum()) / total if total else None,
-            "mean_change": float(actual.mean()),
-        }
-    return found
-
-
 def _costs(case, demo, quick):
     """Time of a monitored step over that of a plain one, by turns: {network: {"median", "quartiles"}}."""
     networks = {"digits perceptron, batch 128": (case.original, next(_batches(case, demo)), 10)}
@@ -181,23 +142,17 @@ def _cost(model, pair, steps, demo, rounds):
 
 
 def markdown(data):
-    """The three tables with their caption, from the contents of monitor.json alone."""
+    """Both tables with their caption, from the contents of monitor.json alone."""
     watched = [["run", "warnings, at step", "entropy / log K", "most climb", "turned back", *HEADS]]
     for name in data["config"]["runs"]:
         runs = [run for run in data["runs"] if run["run"] == name]
         cells = [name, _fired(runs), *(_mean(runs, key, 2) for key in ("entropy_share", "climb", "turned_back"))]
         ends = [run["end"] for run in runs if run["end"] is not None]
         watched.append([*cells, *(_mean(ends, key, 1) for key in ENDS)])
-    columns = [column for loss in LOSSES for column in (f"{loss}: correlation", "actual / predicted")]
-    order = [["network", "learning rate", *columns]]
-    for row in data["first_order"]:
-        cells = [_number(row[loss][key]) for loss in LOSSES for key in ("correlation", "ratio")]
-        order.append([row["network"], f"{row['learning_rate']:g}", *cells])
     times = [["time of a monitored step / of a plain one", "median", "quartiles"]]
     for name, ratio in data["time_ratios"].items():
         times.append([name, f"{ratio['median']:.2f}", "{:.2f} to {:.2f}".format(*ratio["quartiles"])])
-    tables = [results.aligned(watched, left=2), results.aligned(order), results.aligned(times)]
-    return "\n\n".join([*tables, "\n".join(_caption(data))])
+    return "\n\n".join([results.aligned(watched, left=2), results.aligned(times), "\n".join(_caption(data))])
 
 
 HEADS = [results.TITLES.get(name, name) for name in ENDS]
@@ -219,8 +174,6 @@ def _caption(data):
         "Warnings: the step of each seed at which it fired, – where it did not. Entropy: of the last forget batch, in",
         "train mode. Most climb: largest cosine between update and retain gradient. Turned back: mean over steps of",
         "cos(u, g_r) - cos(-d, g_r), a share of the update's length. FA to AUC: at the end, in percent.",
-        f"First order: {data['config']['steps']} steps of plain SGD without weight decay for each seed and rate;",
-        "correlation over steps and seeds, and the sum of actual changes over the sum of predicted ones.",
     ]
 
 
@@ -234,12 +187,7 @@ def _fired(runs):
 
 
 def _mean(rows, key, digits):
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return results.format_value(results.mean_and_spread(values), digits) if values else "–"
-
-
-def _number(value):
-    return "–" if value is None else f"{value:.2f}"
+    return spread([row[key] for row in rows if row.get(key) is not None], digits)
 
 
 def figure(data):

@@ -27,8 +27,6 @@ SETTINGS_FILE = Path(__file__).with_name("sequential_settings.json")
 # around what was best for one request, for every method; at most 80 steps a request, the demo's budget
 GRID = {"learning_rate": (0.1, 0.3), "weight": (0.03, 0.1, 0.3), "steps": (20, 40, 80)}
 SEARCH_SEEDS = (101, 102)
-# what the settings were chosen for: the whole sequence, or all requests as one with as many steps in all
-AIMS = ("sequence", "at_once")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +59,12 @@ class Sequence:
 
     original: the model of before the first request; cases: an `engine.Case` a stage, whose `original` is that model and
     whose `retrain` is the stage's own; again: a second Retrain a stage, from other initial weights: the gap that chance
-    alone leaves; at_once: an `engine.Case` whose forget set is all requests together; repeated: names of the trainings
-    that stumbled and were repeated, each as often as it was.
+    alone leaves; repeated: names of the trainings that stumbled and were repeated, each as often as it was.
     """
 
     original: QuantMLP
     cases: list
     again: list
-    at_once: Case
     repeated: list
 
 
@@ -128,9 +124,7 @@ def prepare(seed, config, on_step=None):
         stage_seed = stream(seed, f"stage {j}").initial_seed()
         cases.append(Case(stage_seed, base, parts, original, trained(parts, f"retrain {j}"), {}))
         again.append(trained(parts, f"retrain {j} again"))
-    union, retain, indices = split_at(splits.train, requests.flatten())
-    parts = dataclasses.replace(splits, forget=union, retain=retain, forget_indices=indices)
-    return Sequence(original, cases, again, dataclasses.replace(cases[-1], splits=parts), repeated)
+    return Sequence(original, cases, again, repeated)
 
 
 def follow(sequence, name, settings, steps, on_step=None):
@@ -190,29 +184,10 @@ def serve(sequence, name, settings, steps, targets):
     return stages
 
 
-def serve_at_once(sequence, name, settings, steps, targets):
-    """Metrics of one method that forgets all requests as one, with as many steps as the sequence has in all.
-
-    Arguments as in `serve`.  Returns a list of one dict, measured as the last stage is; empty if the method diverged.
-    """
-    last = len(sequence.cases) - 1
-    try:
-        model, reports, _ = engine.forget(sequence.at_once, name, settings, steps * len(sequence.cases))
-        return [{**with_gaps(measure(sequence, last, model), targets[last]), "steps": len(reports)}]
-    except NonFiniteError:
-        return []
-
-
 def load_settings(max_steps=None, path=SETTINGS_FILE):
-    """Settings by what they were chosen for: {"single", "sequence", "at_once"} -> method -> (`Settings`, steps).
-
-    "single": the demo's, chosen for one request; the others: by `search`.  steps: for each request, cut at max_steps.
-    """
-    single, found = searches.load_settings(max_steps), results.read_json(path)["methods"]
-    chosen = {"single": {name: single[name] for name in METHODS}}
-    for aim in AIMS:
-        chosen[aim] = {name: searches.setting(found[name][aim]["best"], max_steps) for name in METHODS}
-    return chosen
+    """What `search` chose: {method: (`Settings`, steps for each request, cut at max_steps)}."""
+    found = results.read_json(path)["methods"]
+    return {name: searches.setting(found[name]["best"], max_steps) for name in METHODS}
 
 
 def search(path, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, progress=True):
@@ -220,21 +195,19 @@ def search(path, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, pr
 
     path: the JSON file to write; seeds: distinct integers >= 0, not those reported; grid: {"learning_rate", "weight",
     "steps"}, steps for each request, None: GRID; methods: names among METHODS; config: `SequenceConfig`, None: the
-    default; progress: show a bar.  For all requests at once the same points are tried with `requests` times the steps.
-    Returns the JSON's contents: "methods" -> method -> aim (AIMS) -> `search.digest`.  Raises as `run`.
+    default; progress: show a bar.
+    Returns the JSON's contents: "methods" -> method -> `search.digest`.  Raises TypeError or ValueError, naming the
+    argument.
     """
     seeds = checked_seeds(seeds)
     methods = [boundary.one_of("methods", name, METHODS) for name in methods]
     results.output_directory("path", Path(path).parent)
     grid, config = GRID if grid is None else grid, SequenceConfig() if config is None else config
-    names = [(name, aim) for name in methods for aim in AIMS]
 
     def attempt(prepared, name, rate, weight):
-        (sequence, targets), (method, aim), settings = prepared, name, baselines.Settings(rate, weight)
-        if aim == "at_once":
-            return _at_once_along(sequence, method, settings, grid["steps"], targets[-1])
-        found = {steps: serve(sequence, method, settings, steps, targets) for steps in grid["steps"]}
-        whole = {steps: len(stages) == len(targets) for steps, stages in found.items()}
+        sequence, targets = prepared
+        found = {n: serve(sequence, name, baselines.Settings(rate, weight), n, targets) for n in grid["steps"]}
+        whole = {n: len(stages) == len(targets) for n, stages in found.items()}
         return {n: np.mean([stage["AG"] for stage in found[n]]) if whole[n] else math.inf for n in found}
 
     def cases():
@@ -242,21 +215,8 @@ def search(path, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, pr
             sequence = prepare(seed, config)
             yield sequence, [measure(sequence, j, case.retrain) for j, case in enumerate(sequence.cases)]
 
-    total = len(seeds) * len(names) * len(grid["learning_rate"]) * len(grid["weight"])
+    total = len(seeds) * len(methods) * len(grid["learning_rate"]) * len(grid["weight"])
     with one_thread(), progress_bar(total, progress, "runs") as bar:
-        found = searches.searched(names, cases(), grid, attempt, bar)
-    digests = {name: {aim: found[name, aim] for aim in AIMS} for name in methods}
+        found = searches.searched(methods, cases(), grid, attempt, bar)
     title = "sequential requests on the digits: search for settings by true AG"
-    return searches.write(path, title, config, seeds, grid, methods=digests)
-
-
-def _at_once_along(sequence, name, settings, steps_each, target):
-    """AG of all requests at once, by steps for each request; inf if diverged."""
-    count = len(sequence.cases)
-    steps = {count * n: n for n in steps_each}
-
-    def gap(model):
-        return metrics.average_gap(measure(sequence, count - 1, model), target)
-
-    run = lambda look: engine.forget(sequence.at_once, name, settings, max(steps), look)[0]
-    return {steps[n]: gap for n, gap in searches.gaps_along(gap, steps, run).items()}
+    return searches.write(path, title, config, seeds, grid, methods=found)

@@ -20,7 +20,6 @@ from .sequences import (
     prepare,
     search,
     serve,
-    serve_at_once,
     with_gaps,
 )
 from .study import LINES
@@ -41,10 +40,7 @@ def collect(seeds, base, quick, bar):
     bar.reset(len(seeds) * ((1 + 2 * config.requests) * config.base.train.epochs + len(METHODS)))
     runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     return dataclasses.asdict(config), {
-        "settings": {
-            aim: {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in by_name.items()}
-            for aim, by_name in chosen.items()
-        },
+        "settings": {name: {**dataclasses.asdict(s), "steps": steps} for name, (s, steps) in chosen.items()},
         "search": {"seeds": searched["seeds"], "grid": searched["grid"]},
         "attack": SupportVectorAttack.name,
         "labels": {"retrain": LABELS["retrain"], **ROWS},
@@ -53,19 +49,17 @@ def collect(seeds, base, quick, bar):
 
 
 def _run_seed(seed, config, chosen, bar):
-    """One seed: dicts of lists, an entry a stage, by how a method was used ("sequence", "single", "at_once")."""
+    """One seed: "sequence", by method a list, an entry a stage; "repeated", the trainings that stumbled."""
     bar.set_description(f"seed {seed}: training")
     sequence = prepare(seed, config, lambda *_: bar.update())
     stages = range(config.requests)
     targets = [measure(sequence, j, sequence.cases[j].retrain) for j in stages]
-    found = {"seed": seed, "sequence": {"retrain": targets}, "single": {}, "at_once": {}}
-    found["repeated"] = sequence.repeated
+    found = {"seed": seed, "sequence": {"retrain": targets}, "repeated": sequence.repeated}
     for name, models in (("original", [sequence.original] * config.requests), ("again", sequence.again)):
         found["sequence"][name] = [with_gaps(measure(sequence, j, models[j]), targets[j]) for j in stages]
     for name in METHODS:
         bar.set_description(f"seed {seed}: {name}")
-        for aim, attempt in (("sequence", serve), ("single", serve), ("at_once", serve_at_once)):
-            found[aim][name] = attempt(sequence, name, *chosen[aim][name], targets)
+        found["sequence"][name] = serve(sequence, name, *chosen[name], targets)
         bar.update()
     return found
 
@@ -83,8 +77,6 @@ def markdown(data):
         _table(data, labels, lambda stages, *_: _last(stages, count)),
         "From request to request:",
         _table(data, rows, _trends),
-        "Other settings, and all requests at once:",
-        _table(data, {name: labels[name] for name in data["settings"]["sequence"]}, _comparisons),
         _caption(data),
     ]
     return "\n\n".join(parts)
@@ -95,12 +87,8 @@ def _caption(data):
     points, most_steps = np.prod([len(values) for values in grid.values()]), max(grid["steps"])
     repeated = sum(len(set(run["repeated"])) for run in data["runs"])
     chosen = [
-        f"{data['labels'][name]} "
-        + ", ".join(
-            "{learning_rate:g}/{weight:g}/{steps}".format(**data["settings"][aim][name])
-            for aim in ("sequence", "single", "at_once")
-        )
-        for name in data["settings"]["sequence"]
+        "{} {learning_rate:g}/{weight:g}/{steps}".format(data["labels"][name], **settings)
+        for name, settings in data["settings"].items()
     ]
     lines = [
         f"Digits, {config['base']['bits']}-bit network, {config['base']['label_noise']:.0%} label noise; "
@@ -113,15 +101,11 @@ def _caption(data):
         "Slopes: least squares over the stages, in points a request; those of RA and TA are of the method's value less "
         "its Retrain's. Comes back: FA on a request less Retrain's, after the last stage against just after it was "
         "served, mean over all requests but the last; above 0 it rises again, by memory or by healing.",
-        "AG, own and demo's settings: mean over the stages; steps: over all of them. At once: all requests forgotten "
-        "as one, from the original, with at most as many steps in all; to be compared with the last stage.",
-        "Own settings, used in the other tables: each method's best by AG, mean over the stages, among the same "
+        "Settings: each method's best by AG, mean over the stages, among the same "
         f"{points} points (learning rate, weight, at most {most_steps} steps a request) on seeds "
-        f"{', '.join(map(str, data['search']['seeds']))}; those of at once likewise. "
-        "Demo's settings: chosen for single requests.",
+        f"{', '.join(map(str, data['search']['seeds']))}; learning rate/weight/steps a request: {'; '.join(chosen)}.",
         f"{repeated} of {len(seeds) * (1 + 2 * config['requests'])} trainings (original and Retrains) ended at a loss "
         f"above {config['largest_loss']} nats and were repeated from other weights.",
-        f"Learning rate/weight/steps a request, own, demo's, at once: {'; '.join(chosen)}.",
     ]
     return "\n".join(lines + _diverged(data))
 
@@ -180,33 +164,16 @@ def _comes_back(stages, retrain):
     return float(np.mean([gaps[-1][j] - gaps[j][j] for j in range(len(gaps) - 1)]))
 
 
-def _comparisons(stages, name, run):
-    """AG of a method by how it was used: own or demo's settings, in sequence or at once."""
-    count, found = len(run["sequence"]["retrain"]), {}
-    for words, used in (("own settings", stages), ("demo's settings", run["single"][name])):
-        if len(used) == count:
-            found[f"AG, {words}"] = float(np.mean([stage["AG"] for stage in used]))
-            found[f"steps, {words}"] = sum(stage["steps"] for stage in used)
-    if len(stages) == count:
-        found["AG, last stage"] = stages[-1]["AG"]
-    for used in run["at_once"][name]:
-        found["AG, at once"] = used["AG"]
-    return found
-
-
 def _diverged(data):
     """A sentence for each run that ended early."""
-    count, lines = data["config"]["requests"], []
-    wholes = {"sequence": (count, ""), "single": (count, " at the demo's settings"), "at_once": (1, " at once")}
-    for run in data["runs"]:
-        for aim, (whole, how) in wholes.items():
-            lines += [
-                f"{data['labels'][name]}{how} diverged on seed {run['seed']} after {len(stages)} of {whole} stages; "
-                "from there it is averaged over the other seeds."
-                for name, stages in run[aim].items()
-                if len(stages) < whole
-            ]
-    return lines
+    count = data["config"]["requests"]
+    return [
+        f"{data['labels'][name]} diverged on seed {run['seed']} after {len(stages)} of {count} stages; from there it "
+        "is averaged over the other seeds."
+        for run in data["runs"]
+        for name, stages in run["sequence"].items()
+        if len(stages) < count
+    ]
 
 
 def figure(data):

@@ -49,8 +49,8 @@ BITS = (4, 32)
 class Watched(OrthogonalUpdates):
     """`OrthogonalUpdates` that measures the change of the parameters as it came out.
 
-    measured: a dict for each step, "layers" and "tensors": cosines of change and retain gradient; "first order": their
-    product, the change of the retain loss that the first order predicts, in nats.
+    measured: a dict for each step, "cosines" of change and retain gradient, a layer each; "first order": their product,
+    the change of the retain loss that the first order predicts, in nats.
     """
 
     measured = ()
@@ -61,9 +61,9 @@ class Watched(OrthogonalUpdates):
         result = super().step(closure)
         with torch.no_grad():
             change = torch._foreach_sub(parameters, before)
-            found = {"layers": cosines(change, g_r, layer_ids=layers.ids.tolist()), "tensors": cosines(change, g_r)}
-            found["first order"] = layers.dots(change, g_r).sum()
-        self.measured = [*self.measured, {name: value.tolist() for name, value in found.items()}]
+            angles = cosines(change, g_r, layer_ids=layers.ids.tolist())
+            found = {"cosines": angles.tolist(), "first order": layers.dots(change, g_r).sum().item()}
+        self.measured = [*self.measured, found]
         return result
 
 
@@ -158,15 +158,9 @@ def _one_run(case, variant, settings):
         method = _unlearn(case, *variant, settings)
     except NonFiniteError:
         return None
-    layers = np.array([step["layers"] for step in method.optimizer.measured])
-    tensors = np.array([step["tensors"] for step in method.optimizer.measured])
-    angles = {
-        "cosine": float(layers.mean()),
-        # rounding leaves cosines of 1e-5 or so of either sign
-        "climbing": float(100 * (layers > 1e-3).mean()),
-        "climbing tensors": float(100 * (tensors > 1e-3).mean()),
-    }
-    return {**case.judged(method.model), **angles}
+    angles = np.array([step["cosines"] for step in method.optimizer.measured])
+    climbing = 100 * (angles > 1e-3).mean()  # rounding leaves cosines of 1e-5 or so of either sign
+    return {**case.judged(method.model), "cosine": float(angles.mean()), "climbing": float(climbing)}
 
 
 def _forget_only(case, optimizer, word, steps):
@@ -182,12 +176,10 @@ def _forget_only(case, optimizer, word, steps):
         report = unlearner.take(plan)
         with torch.no_grad():
             changes.append(float(functional.cross_entropy(model(batch.inputs), batch.labels) - report.retain_loss))
-    sizes = {kind: np.abs([step[kind] for step in watched.measured]) for kind in ("layers", "tensors")}
+    sizes = np.abs([step["cosines"] for step in watched.measured])
     return {
-        "layers mean": float(sizes["layers"].mean()),
-        "layers max": float(sizes["layers"].max()),
-        "tensors mean": float(sizes["tensors"].mean()),
-        "tensors max": float(sizes["tensors"].max()),
+        "layers mean": float(sizes.mean()),
+        "layers max": float(sizes.max()),
         "first order": float(np.sum([step["first order"] for step in watched.measured])),
         "change": float(np.sum(changes)),
         "entropy": report.forget_entropy,

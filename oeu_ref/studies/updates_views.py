@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ..lab import figures, results
+from .study import spread
 
 COLUMNS = {
     "FA": ("FA", 1),
@@ -22,7 +23,7 @@ WHAT = {"first order": "predicted", "change": "change"}
 
 def markdown(data):
     """Both tables and their captions, from the contents of updates.json alone."""
-    alone = {name: {**_angles(of["4"]), **_losses(of)} for name, of in data["alone"].items()}
+    alone = {name: _alone_cells(of) for name, of in data["alone"].items()}
     runs = {name: _run_cells(name, data) for name in data["runs"]}
     points = math.prod(len(values) for values in data["grid"].values())
     seeds, searched = (", ".join(map(str, data[key])) for key in ("seeds", "search_seeds"))
@@ -34,9 +35,8 @@ def markdown(data):
         "",
         f"Digits, {data['forget_steps']} steps along -g_perp (layer by layer, alpha = 1), learning rates {rates}.",
         "Angles: absolute cosine of a step's whole change of the parameters and that step's retain gradient, on the",
-        "4-bit network; mean over layers or tensors, steps and seeds, and the largest of all (1 for a tensor of one",
-        "element, as a quantizer's step is). Retain loss: its change on each step's own retain batch, summed over the",
-        "steps, and what the first order predicts, in 0.001 nats.",
+        "4-bit network; mean over layers, steps and seeds, and the largest of all. Retain loss: its change on each",
+        "step's own retain batch, summed over the steps, and what the first order predicts, in 0.001 nats.",
         "Entropy: of the forget batch at the last step, in nats: how far the steps forgot.",
         f"Mean ± standard deviation over seeds {seeds}.",
         "",
@@ -53,15 +53,9 @@ def markdown(data):
     return "\n".join(lines)
 
 
-def _angles(values):
-    return {
-        f"abs. cos, {title}": f"{values[f'{kind} mean']['mean']:.3f}, at most {values[f'{kind} max']['max']:.2f}"
-        for kind, title in (("layers", "layers"), ("tensors", "tensors"))
-    }
-
-
-def _losses(of):
-    cells = {}
+def _alone_cells(of):
+    mean, most = of["4"]["layers mean"]["mean"], of["4"]["layers max"]["max"]
+    cells = {"abs. cos": f"{mean:.3f}, at most {most:.2f}"}
     for bits, values in of.items():
         for key, title in WHAT.items():
             cells[f"{NETWORKS[bits]}: {title}"] = results.format_value(_thousandths(values[key]))
@@ -78,11 +72,11 @@ def _run_cells(name, data):
     finished, lost = results.finished(many)
     cells = {"rate, weight, steps": f"{best['rate']:g}, {best['weight']:g}, {best['steps']}{lost}"}
     for key, (title, decimals) in COLUMNS.items() if finished else ():
-        cells[title] = results.format_value(results.mean_and_spread([one[key] for one in finished]), decimals)
+        cells[title] = spread([one[key] for one in finished], decimals)
         if key == "AG":
             plain = data["runs"].get(name.split(" | ")[0] + " | all", [])
             gains = [one["AG"] - other["AG"] for one, other in zip(many, plain) if one and other]
-            cells["AG less that of all"] = results.format_value(results.mean_and_spread(gains)) if gains else "–"
+            cells["AG less that of all"] = spread(gains)
     return cells
 
 
@@ -95,31 +89,20 @@ def _table(rows):
 
 
 def figure(data):
-    """Three panels: the angle that is left, what the retain loss does, and AG in the end.  data: of updates.json."""
-    drawn = figures.new_figure(10, 4.4)
-    left, middle, right = drawn.subplots(1, 3, width_ratios=(1, 1, 1.15))
-    _draw_angles(left, data["alone"])
-    _draw_losses(middle, data["alone"])
+    """Two panels: what the retain loss does where steps only forget, and AG in the end.  data: of updates.json."""
+    drawn = figures.new_figure(8, 4.4)
+    left, right = drawn.subplots(1, 2)
+    _draw_losses(left, data["alone"])
     _draw_gaps(right, data["runs"])
-    for ax, names in ((left, data["alone"]), (middle, {}), (right, data["runs"])):
-        count = len(names) or len(data["alone"])
-        ax.set_yticks(range(count), [name.replace(" | ", ": ") for name in names] or [""] * count)
-        ax.set_ylim(count - 0.4, -0.6)
+    for ax, names in ((left, data["alone"]), (right, data["runs"])):
+        ax.set_yticks(range(len(names)), [name.replace(" | ", ": ") for name in names])
+        ax.set_ylim(len(names) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0, labelsize=8)
     return drawn
 
 
 def _colour(name):
     return figures.BAR if name.endswith("| all") else figures.STYLES["oeu"]["color"]
-
-
-def _draw_angles(ax, alone):
-    figures.clean(ax, "Forgetting alone: angle", grid="x")
-    for row, (name, of) in enumerate(alone.items()):
-        ax.barh(row, of["4"]["layers mean"]["mean"], height=0.64, color=_colour(name))
-        ax.plot(of["4"]["layers max"]["max"], row, "|", color=figures.TEXT, markersize=9)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("|cos| of update and g_r,\na layer: mean and largest")
 
 
 def _draw_losses(ax, alone):

@@ -1,8 +1,6 @@
 """Beyond first order: the study of slope and curvature, where codes flip first, and guards that bound a step."""
 
 import copy
-import dataclasses
-import itertools
 import json
 
 import pytest
@@ -13,11 +11,11 @@ from oeu_ref import core
 from oeu_ref.beyond import curvature as core_curvature
 from oeu_ref.beyond import curvature_reference
 from oeu_ref.core import OEU, QuantMLP
-from oeu_ref.data.samples import Batches, Samples, stream
 from oeu_ref.lab import engine
 from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.experiment import QUICK
 from oeu_ref.studies import first_order, step_bound
+from oeu_ref.studies.study import batches
 from oeu_ref.studies.study import run as run_study
 from tests.beyond.test_curvature import quantized_layer
 
@@ -69,7 +67,7 @@ def test_the_first_flip_is_exact(case, way):
         with first_order._moved(list(named.values()), d, share * eta):
             counts.append(sum(int((a != b).sum()) for a, b in zip(before, first_order._codes(model))))
     assert counts == [0, 1]
-    found = first_order.staircase(case.original, case.splits, "weights")
+    found = first_order.staircase(case.original, case.splits)
     assert found["first_flip"][way] == eta
     still = [k for k, value in enumerate(first_order.ETAS) if value < eta]
     assert still and all(found["retain"][way][k] == found["flipped"][way][k] == 0 for k in still)
@@ -85,78 +83,44 @@ def test_a_weight_at_the_end_of_the_range_flips_inward_alone():
     assert first_flip_of(layer, -outward) == pytest.approx(0.06 * 0.75, rel=1e-6)  # 0.06 is stored as float32
 
 
-def test_without_a_bound_the_loop_is_oeu_itself(case):
-    """The study's loop without a bound takes the steps of `OEU` with PyTorch's SGD and momentum."""
-    settings = Settings(0.1, 0.3, 0.9, 0.0)
-    model, _ = step_bound.unlearned(case, settings, "none", 0.0, 4)
-    twin = copy.deepcopy(case.original)
-    unlearner = OEU(twin, torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9), beta=0.3)
-    forget, retain = (
-        Batches(getattr(case.splits, part), 128, stream(case.seed, f"{part} batches")) for part in ("forget", "retain")
-    )
-    for _ in range(4):
-        f, r = next(forget), next(retain)
-        unlearner.step(f.inputs, r.inputs, r.labels)
-    for (name, p), q in zip(model.named_parameters(), twin.parameters()):
-        torch.testing.assert_close(p, q, rtol=0, atol=2e-6, msg=name)
-    for (name, p), q in zip(model.named_buffers(), twin.buffers()):
-        torch.testing.assert_close(p, q, rtol=0, atol=2e-6, msg=name)
-
-
 def test_every_guard_does_what_it_says(case):
-    """With a bound: the prediction obeys for direction and update, the measured rise for measured; without momentum the
-    former two are one; a bound that is never met changes nothing."""
+    """With a bound: the share of the update that was taken is below 1 where a step was shortened; without momentum a
+    bound on the direction is one on the update; a bound that is never met changes nothing."""
     bounds = {"max_increase": 0.01, "steps": 3}
     for guard in ("direction", "update"):
         _, records = step_bound.unlearned(case, Settings(3.0, 0.3, 0.9, 0.0), guard, **bounds)
-        assert all(record["predicted"] <= 0.01 * (1 + 1e-9) for record in records)
         assert any(record["share"] < 1 for record in records)
-    _, records = step_bound.unlearned(case, Settings(3.0, 0.3, 0.9, 0.0), "measured", **bounds)
-    assert all(record["increase"] <= 0.01 for record in records) and records[0]["share"] < 1
     plain = Settings(3.0, 0.3, 0.0, 0.0)
     for one, other in zip(
         *(step_bound.unlearned(case, plain, guard, **bounds)[1] for guard in ("direction", "update"))
     ):
         assert one == pytest.approx(other, rel=1e-4)
     slow = Settings(0.1, 0.3, 0.9, 0.0)
-    free = [step_bound.unlearned(case, slow, guard, 1e6, 2)[0] for guard in ("none", "update")]
-    assert all(torch.equal(p, q) for p, q in zip(*(model.parameters() for model in free)))
+    free = [step_bound.unlearned(case, slow, guard, 1e6, 2)[0] for guard in step_bound.GUARDS]
+    for model in free[1:]:
+        assert all(torch.equal(p, q) for p, q in zip(free[0].parameters(), model.parameters()))
     with pytest.raises(ValueError, match="guard must be one of"):
         step_bound.unlearned(case, Settings(0.1), "hope", 0.1, 1)
 
 
-def test_the_guard_of_the_update_shortens_momentums_memory_too(case):
-    """Replayed step by step with `OEU`'s directions: what is bounded, moved and remembered is the whole update. In
-    float64: in float32 a rounding may flip a code, and the two runs part."""
-    parts = {name: getattr(case.splits, name) for name in ("forget", "retain")}
-    splits = dataclasses.replace(case.splits, **{n: Samples(s.inputs.double(), s.labels) for n, s in parts.items()})
-    case = dataclasses.replace(case, splits=splits, original=copy.deepcopy(case.original).double())
-    model, records = step_bound.unlearned(case, Settings(3.0, 0.3, 0.9, 0.0), "update", 0.01, 4)
-    assert sum(record["share"] < 1 for record in records[:-1]) >= 2
+def test_the_bound_on_the_direction_lets_momentum_through(case):
+    """Replayed with plain gradients of OEU: v <- 0.9 v + share d, theta <- theta - eta v; the batch's loss is measured
+    with BatchNorm's statistics left alone."""
+    settings = Settings(3.0, 0.3, 0.9, 0.0)
+    model, records = step_bound.unlearned(case, settings, "direction", 0.01, 3)
     twin = copy.deepcopy(case.original)
     unlearner = OEU(twin, torch.optim.SGD(twin.parameters(), lr=0.0), beta=0.3)  # leaves d in grad, moves nothing
-    forget, retain = (
-        Batches(getattr(case.splits, part), 128, stream(case.seed, f"{part} batches")) for part in ("forget", "retain")
-    )
-    named = dict(twin.named_parameters())
-    memory = [torch.zeros_like(p) for p in named.values()]
-    for record in records:
-        f, r = next(forget), next(retain)
-        unlearner.step(f.inputs, r.inputs, r.labels)
-        update = [p.grad + 0.9 * m for p, m in zip(named.values(), memory)]
-        probe = copy.deepcopy(twin).train()
-        leaves = dict(probe.named_parameters())
-        loss = functional.cross_entropy(probe(r.inputs), r.labels)
-        graph = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-        slope, bend = step_bound.slope_and_curvature(leaves, graph, update)
-        predicted = curvature_reference.loss_change(3.0 * record["share"], slope, bend).item()
-        assert record["predicted"] == pytest.approx(predicted, rel=1e-6)
-        memory = [record["share"] * u for u in update]
+    memory = [torch.zeros_like(p) for p in twin.parameters()]
+    for record, (f, r) in zip(records, batches(case, 3)):
+        loss = unlearner.step(f.inputs, r.inputs, r.labels).retain_loss
+        memory = [0.9 * m + record["share"] * p.grad for m, p in zip(memory, twin.parameters())]
         with torch.no_grad():
-            for p, m in zip(named.values(), memory):
+            for p, m in zip(twin.parameters(), memory):
                 p -= 3.0 * m
-    for (name, p), q in zip(model.named_parameters(), twin.parameters()):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-9, msg=name)
+            after = functional.cross_entropy(copy.deepcopy(twin).train()(r.inputs), r.labels).item()
+        assert record["increase"] == pytest.approx(after - loss, rel=1e-3)
+    for (name, p), q in zip(model.state_dict().items(), twin.state_dict().values()):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_the_study_writes_what_it_measured(tmp_path):
@@ -166,7 +130,7 @@ def test_the_study_writes_what_it_measured(tmp_path):
     text = written["markdown"].read_text(encoding="utf-8")
     assert first_order.markdown(data) == written["table"] == text.rstrip("\n")
     assert written["picture"].read_bytes().startswith(b"\x89PNG")
-    assert [(r["bits"], r["scope"]) for r in data["staircase"]] == list(itertools.product((4, 32), ("weights", "all")))
+    assert [run["bits"] for run in data["staircase"]] == [4, 32]
     assert [run["activation"] for run in data["smooth"]] == ["GELU"]
     assert {run["guard"] for run in data["bound"]} == set(step_bound.GUARDS)
     for run in data["smooth"]:

@@ -17,8 +17,7 @@ from oeu_ref.lab import engine, results, search
 from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
 from oeu_ref.lab.experiment import QUICK
 from oeu_ref.lab.training import predictions
-from oeu_ref.studies.loop import under
-from oeu_ref.studies.study import Work, run
+from oeu_ref.studies.study import Work, run, under
 
 CLASSES, SETTINGS = 3, Settings(0.1, 0.5, 0.0, 0.0)
 

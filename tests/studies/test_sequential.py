@@ -107,8 +107,6 @@ def test_each_retrain_sees_no_request_so_far_and_all_the_rest(monkeypatch):
         assert requested <= everything  # the original, the control, has seen them all
         for seen in retrains[2 * j : 2 * j + 2]:
             assert seen == everything - requested
-    assert images(sequence.at_once.splits.forget) == requested
-    assert images(sequence.at_once.splits.retain) == everything - requested
 
 
 def test_models_of_a_stage_differ_in_their_initial_weights(sequence):
@@ -194,10 +192,11 @@ def test_a_method_never_reads_the_samples_of_earlier_requests(monkeypatch, seque
         assert not earlier & (read["forget"] | read["retain"] | images(case.splits.train))
         earlier |= read["forget"]
     assert len({read["random"] for read in log}) == TINY.requests  # no two stages draw alike
-    # the control: all at once, the method reads every request
+    # the control: a stage that were handed the whole training set again would read earlier requests
     log.clear()
-    sequences.serve_at_once(sequence, "rl", Settings(0.1), 5, _targets(sequence))
-    assert log[0]["forget"] == earlier
+    case = dataclasses.replace(sequence.cases[-1], splits=dataclasses.replace(case.splits, retain=case.splits.train))
+    engine.forget(case, "rl", Settings(0.1), 20)
+    assert log[0]["retain"] & earlier
 
 
 def test_the_stop_rule_sees_the_stages_own_request_alone(monkeypatch, sequence):
@@ -247,11 +246,6 @@ def test_gaps_are_to_the_stages_own_retrain(sequence):
         assert stage["newest"]["AG"] == metrics.average_gap(stage["newest"], target["newest"])
 
 
-def test_all_at_once_has_the_sequences_steps_in_all(sequence):
-    (found,) = sequences.serve_at_once(sequence, "rl", *STEPS, _targets(sequence))
-    assert found["steps"] == 2 * TINY.requests and len(found["FA_requests"]) == TINY.requests
-
-
 def test_comes_back_counts_what_returns_beyond_retrain():
     """The first request returns from Retrain's 70 to 100, the second falls from 10 above Retrain to it: 30 - 10."""
     retrain = [{"FA_requests": [70.0] * j} for j in (1, 2, 3)]
@@ -288,30 +282,21 @@ def test_json_holds_every_stage_of_every_method(data):
     stages = data["config"]["requests"]
     for run in data["runs"]:
         assert set(run["sequence"]) == {"retrain", "original", "again", *sequences.METHODS}
-        assert set(run["single"]) == set(run["at_once"]) == set(sequences.METHODS)
-        for name, found in [*run["sequence"].items(), *run["single"].items()]:
+        for name, found in run["sequence"].items():
             assert [len(stage["FA_requests"]) for stage in found] == list(range(1, stages + 1))
             for stage, target in zip(found, run["sequence"]["retrain"]):
                 if name != "retrain":
                     assert stage["AG"] == metrics.average_gap(stage, target)
-        assert all(len(found) == 1 for found in run["at_once"].values())
 
 
-def test_each_aim_has_its_own_settings(monkeypatch):
-    """In sequence and at once a method has what the search chose for it, under "single" what the demo's search did."""
+def test_each_method_has_its_own_settings(monkeypatch):
+    """A method serves the requests at what the search chose for it."""
     asked = []
-
-    def note(kind):
-        return lambda sequence, name, settings, steps, targets: asked.append((kind, name, settings, steps)) or []
-
-    monkeypatch.setattr(sequential, "serve", note("serve"))
-    monkeypatch.setattr(sequential, "serve_at_once", note("at once"))
-    aims = ("sequence", "single", "at_once")
-    chosen = {aim: {name: (aim, name) for name in sequences.METHODS} for aim in aims}
+    monkeypatch.setattr(sequential, "serve", lambda sequence, *given: asked.append(given[:3]) or [])
+    chosen = {name: (f"settings of {name}", number) for number, name in enumerate(sequences.METHODS)}
     with engine.progress_bar(1, False) as bar:
         sequential._run_seed(3, TINY, chosen, bar)
-    kinds = dict(zip(aims, ("serve", "serve", "at once")))
-    assert asked == [(kinds[aim], name, aim, name) for name in sequences.METHODS for aim in aims]
+    assert asked == [(name, *found) for name, found in chosen.items()]
 
 
 def test_tables_show_mean_and_spread_of_what_the_json_holds(quick, data):
@@ -342,10 +327,10 @@ def test_methods_that_diverge_are_named_and_averaged_over_the_others(monkeypatch
     changed = json.loads(json.dumps(data))
     del changed["runs"][0]["sequence"]["rl"][1:]
     for run in changed["runs"]:
-        run["sequence"]["ft"], run["at_once"]["ft"] = [], []
+        run["sequence"]["ft"] = []
     text = sequential.markdown(changed)
     assert "RL (random labels) diverged on seed 1 after 1 of 3 stages" in text
-    assert "FT (fine-tuning) at once diverged on seed 2 after 0 of 1 stages" in text
+    assert "FT (fine-tuning) diverged on seed 2 after 0 of 3 stages" in text
     row = next(line for line in text.splitlines() if line.startswith("| RL "))
     assert "±" in row.split("|")[2] and row.split("|")[3].strip() == f"{data['runs'][1]['sequence']['rl'][1]['AG']:.1f}"
     assert next(line for line in text.splitlines() if line.startswith("| FT ")).split("|")[2].strip() == "–"
@@ -360,14 +345,13 @@ def test_search_gives_every_method_the_same_points_and_picks_its_lowest_ag(tmp_p
     sequence = sequences.prepare(7, TINY)
     targets = _targets(sequence)
     for name in ("rl", "ft"):
-        for aim, attempt in (("sequence", sequences.serve), ("at_once", sequences.serve_at_once)):
-            digest = found["methods"][name][aim]
-            points = {tuple(point[:3]): point[3] for point in digest["points"]}
-            assert set(points) == {(rate, 0.3, steps) for rate in (0.05, 0.1) for steps in (1, 2)}
-            for (rate, weight, steps), gap in points.items():
-                stages = attempt(sequence, name, Settings(rate, weight), steps, targets)
-                assert gap == round(np.mean([stage["AG"] for stage in stages]), 2), (name, aim)
-            assert round(digest["best"]["AG"], 2) == min(points.values())
+        digest = found["methods"][name]
+        points = {tuple(point[:3]): point[3] for point in digest["points"]}
+        assert set(points) == {(rate, 0.3, steps) for rate in (0.05, 0.1) for steps in (1, 2)}
+        for (rate, weight, steps), gap in points.items():
+            stages = sequences.serve(sequence, name, Settings(rate, weight), steps, targets)
+            assert gap == round(np.mean([stage["AG"] for stage in stages]), 2), name
+        assert round(digest["best"]["AG"], 2) == min(points.values())
 
 
 def test_settings_were_chosen_on_seeds_that_are_not_reported_within_one_budget():
@@ -379,11 +363,11 @@ def test_settings_were_chosen_on_seeds_that_are_not_reported_within_one_budget()
     assert found["config"] == json.loads(json.dumps(config))
     points = np.prod([len(values) for values in sequences.GRID.values()])
     for name in sequences.METHODS:
-        assert all(len(found["methods"][name][aim]["points"]) == points for aim in sequences.AIMS)
+        assert len(found["methods"][name]["points"]) == points
     for limit in (1, 30, None):
-        for aim, chosen in sequences.load_settings(limit).items():
-            assert list(chosen) == list(sequences.METHODS), aim
-            assert all(1 <= steps <= (limit or 80) for _, steps in chosen.values())
+        chosen = sequences.load_settings(limit)
+        assert list(chosen) == list(sequences.METHODS)
+        assert all(1 <= steps <= (limit or 80) for _, steps in chosen.values())
 
 
 @pytest.mark.parametrize(
