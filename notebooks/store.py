@@ -40,6 +40,7 @@ KEEP = {
         "bound/*/network|momentum|learning_rate|guard|share|metrics|retain_loss",
     ),
     "integer": ("runs/*/changed|agreement|integer",),
+    "monitor": ("runs/*/run", "runs/*/warnings/*/signature|step", "time_ratios"),
     "objective": (
         "search_seeds",
         "grid",

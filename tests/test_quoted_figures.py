@@ -288,6 +288,7 @@ def study_quotes():
         yield file, f"AG ends {interval(np.subtract(ends[1], ends[0]))} points higher"
 
     yield from first_order_quotes()
+    yield from monitor_quotes()
 
     spans = stored("subspace")
     whole = lambda network, m: spread(each(spans["runs"][network][m], "AG"))
@@ -300,7 +301,7 @@ def study_quotes():
 
     updates = stored("updates")
     turned = updates["alone"]["momentum | all"]["4"]["layers mean"]["mean"]
-    yield STUDIES, f"momentum turns them to \\|cos\\| {turned:.2f} with the retain gradient"
+    yield STUDIES, f"momentum turns them to |cos| {turned:.2f} with the retain gradient"
     gaps = {name: np.array(each(runs, "AG")) for name, runs in updates["runs"].items()}
     descent, given = (interval(gaps["momentum | all"] - gaps[f"momentum | {word}"]) for word in ("descent", "given"))
     yield notebook, f'AG is {descent} (`"descent"`) and {given} points (`"given"`) lower with momentum'
@@ -384,6 +385,24 @@ def first_order_quotes():
             file,
             f"shortens a fifth of the steps, and less is forgotten (AG {plain['update']}, without it {plain['none']})",
         )
+
+
+def monitor_quotes():
+    """What a monitor says, when, and what it costs."""
+    data = stored("monitor")
+    assert not any(run["warnings"] for run in data["runs"] if run["run"] == "healthy")
+    steps = {"turned back": set(), "retain loss": set()}
+    for run in data["runs"]:
+        if run["run"] == "turned back":
+            for warning in run["warnings"]:
+                steps.setdefault(warning["signature"], set()).add(warning["step"])
+    named, explodes = (steps[signature].pop() for signature in ("turned back", "retain loss"))
+    assert not steps["turned back"] and not steps["retain loss"]  # the same on each seed
+    assert explodes - named == 12
+    yield STUDIES, f"no warning on healthy runs, too much weight decay named at step {named}, twelve steps before"
+    cost = data["time_ratios"]["4-bit ResNet-18, width 16, batch 32"]
+    quartiles = " to ".join(f"{value:.2f}" for value in cost["quartiles"])
+    yield STUDIES, f"costs {cost['median']:.2f} times a plain one on a small ResNet-18 (quartiles {quartiles})"
 
 
 def objective_quotes():

@@ -24,7 +24,8 @@ def logit_confidence(probabilities, labels):
     probabilities: (N, K) float, rows sum to 1; labels: (N,) integers.  Returns (N,), finite: the sum of the other
     classes, and not 1 - p_y, keeps its digits where p_y rounds to 1; what underflows counts as the smallest number.
     """
-    p, rows = np.array(probabilities, dtype=np.float64), np.arange(len(labels))
+    p = np.array(probabilities, dtype=np.float64)
+    rows = np.arange(len(labels))
     own = p[rows, labels]
     p[rows, labels] = 0.0
     least = np.finfo(np.float64).tiny
@@ -194,7 +195,8 @@ def judged(confidences, members, rates, groups, draws=500):
     rates: false positive rates, (R,); groups: {name: (N,) bool}.  Returns {group: {"tpr", "sample auc" (percent),
     "shift", "klom" (nats), "F": [value, low, high], "tpr" a list of R of them; "aucs", a sample's each, percent}}.
     """
-    scores, found = likelihood_ratios(confidences, members), {}
+    scores = likelihood_ratios(confidences, members)
+    found = {}
     blocks = len(scores) // 2
     for name, group in groups.items():
         s, y, c = scores[:, group], members[:, group], confidences[:, group]

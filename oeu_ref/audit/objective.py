@@ -125,7 +125,8 @@ def attacked(work, best, models, bar):
     {measure: [value, low, high]}}}} of TOLD, None for a name that diverged on some model; names: also "original" and
     "retrain", the floor.
     """
-    unseen, runs = work.splits(per_example.DATA_SEED).validation, {}
+    unseen = work.splits(per_example.DATA_SEED).validation
+    runs = {}
     for name, (_, method, way) in OBJECTIVES.items():
         method = functools.partial(method, validation=unseen) if method is AimedEntropy else method
         runs[name] = method, *search.setting(best[name]), way
@@ -139,14 +140,17 @@ def attacked(work, best, models, bar):
 def collect(seeds, config, quick, bar, work):
     """(config, found) for the document: "values" has a dict of metrics a seed, None of a run that diverged."""
     on_digits = isinstance(config, Digits)
-    grid, searched_on = GRID if on_digits else IMAGE_GRID, SEARCH_SEEDS if on_digits else IMAGE_SEARCH_SEEDS
+    grid = GRID if on_digits else IMAGE_GRID
+    searched_on = SEARCH_SEEDS if on_digits else IMAGE_SEARCH_SEEDS
     grid, searched_on = (QUICK_GRID, searched_on[:1]) if quick else (grid, searched_on)
-    points, steps = list(itertools.product(grid["learning_rate"], grid["weight"])), grid["steps"]
+    points = list(itertools.product(grid["learning_rate"], grid["weight"]))
+    steps = grid["steps"]
     looks = (relearn.LOOKS if on_digits else relearn.IMAGE_LOOKS)[: 3 if quick else None]
     bar.reset(len(OBJECTIVES) * (len(searched_on) + len(seeds)))
     gaps = {}
     for seed, name in itertools.product(searched_on, OBJECTIVES):
-        about, make = {"seed": seed, "objective": name, "grid": grid}, lambda: _gaps(work, seed, name, points, steps)
+        about = {"seed": seed, "objective": name, "grid": grid}
+        make = lambda: _gaps(work, seed, name, points, steps)
         gaps[seed, name] = dict(zip(points, work.part(f"search-{seed}-{name}", about, make)))
         bar.update()
 
@@ -172,7 +176,8 @@ def collect(seeds, config, quick, bar, work):
 
 def _gaps(work, seed, name, points, steps):
     """For each point of the grid AG after each of some numbers of steps, None where the run diverged."""
-    case, found = under(work.case(seed), OBJECTIVES[name][2]), []
+    case = under(work.case(seed), OBJECTIVES[name][2])
+    found = []
     for point in points:
         gaps = {}
         for part in case.experiment.unlearning().runs(steps):
@@ -193,7 +198,8 @@ def _judged(work, seed, name, best, looks):
         model = forget(case, name, *search.setting(best[name])) if name in best else _trained(work, case, name)
     except NonFiniteError:
         return None
-    (kind, share), look = relearn.WAYS[WAY], relearn.Look(case)
+    kind, share = relearn.WAYS[WAY]
+    look = relearn.Look(case)
     rate = share * case.experiment.training().learning_rate
     curve = relearn.relearned(case, model, getattr(case.splits, kind), rate, looks, look)
     if curve is None:
@@ -232,7 +238,9 @@ def _read(values, aim, measure):
 
 def markdown(data):
     """What each objective ends at, and what it gains on plain OEU, with intervals: from the study's JSON alone."""
-    parts, names, told = [_values(data)], [name for name in data["best"] if name != "oeu"], measures(data)
+    parts = [_values(data)]
+    names = [name for name in data["best"] if name != "oeu"]
+    told = measures(data)
     rows = [["less plain OEU, paired", *told.values()]]
     for name in ["again", *names]:
         rows.append([data["labels"][name], *(_interval(*compared(data, name, measure)) for measure in told)])
@@ -274,7 +282,8 @@ def _attacks(data):
     for name in data["attacks"]["retrain"]:
         row = [data["labels"][name] + " (the floor)" * (name == "retrain")]
         for key, reference, group in told.values():
-            found, digits = data["attacks"][reference][name] or {}, 1 if key == "sample auc" else 2
+            found = data["attacks"][reference][name] or {}
+            digits = 1 if key == "sample auc" else 2
             row.append(bracketed(found[group][key], digits) if group in found else "–")
         rows.append(row)
     return results.aligned(rows)
@@ -287,7 +296,8 @@ def _interval(found, low, high):
 
 def figure(data):
     """What each objective gains on plain OEU, a dot a seed, with the mean's interval; last, what the attack finds."""
-    told, names = measures(data), ["again", *(name for name in data["best"] if name != "oeu")]
+    told = measures(data)
+    names = ["again", *(name for name in data["best"] if name != "oeu")]
     drawn = figures.new_figure(11, 5.4)
     *panels, last = drawn.subplots(2, 4, sharey=True).flat[: len(told) + 1]
     for unused in drawn.axes[len(told) + 1 :]:

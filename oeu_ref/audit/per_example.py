@@ -119,7 +119,8 @@ def _case(experiment, splits, seed, pool, half):
 
 def _model(experiment, splits, seed, pool, half, runs):
     """One model's part of `evidence`; the confidences are rounded before anything is computed from them."""
-    case, pool = _case(experiment, splits, seed, pool, half), splits.train[pool]
+    case = _case(experiment, splits, seed, pool, half)
+    pool = splits.train[pool]
     confidences, metrics = {}, {}
     made = {"original": lambda: case.original, "retrain": lambda: case.retrain}
     for name, run in runs.items():
@@ -150,7 +151,8 @@ def attacks(found, names):
     """
     members = np.array(found["members"], dtype=bool)
     groups = {name: np.isin(np.arange(members.shape[1]), at) for name, at in found["groups"].items()}
-    retrain, judged = np.array(found["confidences"]["retrain"]), {reference: {} for reference in REFERENCES}
+    retrain = np.array(found["confidences"]["retrain"])
+    judged = {reference: {} for reference in REFERENCES}
     for name in names:
         lost = any(confidence is None for confidence in found["confidences"][name])
         for reference in REFERENCES:

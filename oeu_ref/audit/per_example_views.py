@@ -14,7 +14,8 @@ SHOWN = ("FA", "RA", "TA", "AG")
 def markdown(data):
     """Tables: accuracies; for each reference the attack on all samples; AUC by groups of samples; a caption."""
     attacks, labels = data["attacks"], data["labels"]
-    parts, rates = [_accuracies(data)], data["config"]["rates"]
+    parts = [_accuracies(data)]
+    rates = data["config"]["rates"]
     for reference, title in TITLES.items():
         head = [title, *(f"TPR at {100 * rate:g} % FPR" for rate in rates), "AUC of a sample", "KLOM", "F"]
         rows = [head]
@@ -77,7 +78,8 @@ def figure(data):
     """ROC on logarithmic axes for both references, and a sample's AUC by group, the floor in each."""
     drawn = figures.new_figure(12, 4)
     *curves, right = drawn.subplots(1, 3, width_ratios=(1, 1, 1.1))
-    config, skipped = data["config"], len(data["config"]["rates"])
+    config = data["config"]
+    skipped = len(data["config"]["rates"])
     resolved = 2 / len(data["members"]) / len(data["members"][0])
     rates = [rate for rate in config["curve"] if rate >= resolved]
     for axes, (reference, title) in zip(curves, TITLES.items()):
@@ -99,7 +101,8 @@ def figure(data):
             for reference, filled in (("retrain", True), ("own", False)):
                 if found := data["attacks"][reference][name]:
                     value, low, high = found[group]["sample auc"]
-                    y, color = row + (i - 0.5) * 0.36 + (0.08 if filled else -0.08), ("#D55E00", "#0072B2")[i]
+                    y = row + (i - 0.5) * 0.36 + (0.08 if filled else -0.08)
+                    color = ("#D55E00", "#0072B2")[i]
                     right.plot([low, high], [y, y], color=color, linewidth=1)
                     label = f"{group}, {'Retrain' if filled else 'own'}" if row == 0 else None
                     face = color if filled else "white"

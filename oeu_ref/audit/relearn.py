@@ -105,13 +105,15 @@ def _row(work, seed, name, rows, looks, ways):
             return None
     parts = {part: getattr(case.splits, part) for part in ("retain", "forget")}
     wide, back = requantized(model, case.splits.retain.inputs[: case.experiment.retain_batch])
-    look, data = Look(case), {"unrelated": shuffled(case.splits.validation, stream(case.seed, "pixels"))}
+    look = Look(case)
+    data = {"unrelated": shuffled(case.splits.validation, stream(case.seed, "pixels"))}
     looks_of = {"unrelated": lambda network: anew(case, network, look)}
     points = POINTS if isinstance(case.experiment, Digits) else IMAGE_POINTS
     found = {**distances(case.original, model), "barrier": barrier(case.original, model, parts, points)}
     found |= {"wide": look(wide), "back": look(back), "curves": {}}
     for way, (kind, share) in ways.items():
-        samples, begin = data.get(kind, case.splits.retain), back if kind == "bits" else model
+        samples = data.get(kind, case.splits.retain)
+        begin = back if kind == "bits" else model
         rate = share * case.experiment.training().learning_rate
         found["curves"][way] = relearned(case, begin, samples, rate, looks, looks_of.get(kind, look))
     # "bits" is against the original as it was, before anything was done to it
@@ -125,7 +127,8 @@ class Look:
     """
 
     def __init__(self, case):
-        self.splits, self.wrong = case.splits, None
+        self.splits = case.splits
+        self.wrong = None
         if isinstance(case.experiment, Digits):
             self.wrong = case.experiment.wrong(case.splits, case.seed)[case.splits.forget_indices]
 
@@ -149,10 +152,12 @@ def relearned(case, model, samples, rate, looks, look):
     case: `engine.Case`, for batch size, momentum, weight decay, augmentation and seed; rate: constant; looks: ascending
     numbers of steps, from 0.  None for a run that diverged.
     """
-    network, training = copy.deepcopy(model), case.experiment.training()
+    network = copy.deepcopy(model)
+    training = case.experiment.training()
     settings = baselines.Settings(rate, 1.0, training.momentum, training.weight_decay)
     method = baselines.FineTuning(network, samples, settings, stream(case.seed, "method"))
-    found, batches = [look(network)], stream(case.seed, "relearning batches")
+    found = [look(network)]
+    batches = stream(case.seed, "relearning batches")
 
     def after(done, report):
         if done in looks:
@@ -233,8 +238,10 @@ def barrier(one, other, parts, points=POINTS):
     and BatchNorm's statistics. 0 where no point lies above the chord; the ends are on it.
     Source: Frankle et al., ICML 2020; above the chord in place of the ends' mean, as their losses differ here.
     """
-    network, ends = copy.deepcopy(one), [model.state_dict() for model in (one, other)]
-    at, losses = np.linspace(0, 1, points), {part: [] for part in parts}
+    network = copy.deepcopy(one)
+    ends = [model.state_dict() for model in (one, other)]
+    at = np.linspace(0, 1, points)
+    losses = {part: [] for part in parts}
     for t in at:
         pairs = ((name, ends[0][name], ends[1][name]) for name in ends[0])
         network.load_state_dict({n: torch.lerp(a, b, float(t)) if a.is_floating_point() else a for n, a, b in pairs})

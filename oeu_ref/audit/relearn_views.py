@@ -155,7 +155,8 @@ def _steps(found, last):
     """The median, and how many seeds never got there."""
     if not found:
         return "–"
-    never, median = found.count(None), np.median([np.inf if steps is None else steps for steps in found])
+    never = found.count(None)
+    median = np.median([np.inf if steps is None else steps for steps in found])
     text = f"> {last}" if np.isinf(median) else f"{median:g}"
     return text + (f" (never {never} of {len(found)})" if never else "")
 
@@ -200,7 +201,9 @@ def figure(data):
 
     data: contents of relearn.json.  Marks of the last panel: means with 95 % intervals.
     """
-    drawn, ways, looks = figures.new_figure(11, 7.4), list(data["rates"]), data["config"]["looks"]
+    drawn = figures.new_figure(11, 7.4)
+    ways = list(data["rates"])
+    looks = data["config"]["looks"]
     axes = drawn.subplots(2, 2)
     wrong = "FA wrong" in data["runs"][0]["rows"]["original"]["now"]
     panels = (

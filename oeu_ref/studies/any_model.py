@@ -146,7 +146,8 @@ def collect(seeds, config, quick, bar):
     grid = {"learning_rate": (0.1,), "weight": (0.3,), "steps": (2,)} if quick else GRID
     search_seeds = SEARCH_SEEDS[:1] if quick else SEARCH_SEEDS
     kinds = [kind for kind in KINDS if kind != "torch" or quantization is not None]
-    best, runs = {"ours": _demo_settings(config)}, {kind: [] for kind in kinds}
+    best = {"ours": _demo_settings(config)}
+    runs = {kind: [] for kind in kinds}
     points = len(grid["learning_rate"]) * len(grid["weight"])
     bar.reset(len(search_seeds) * (len(kinds) - 1) * points + len(seeds) * len(kinds))
     for kind in kinds[1:]:
@@ -212,7 +213,8 @@ def markdown(data):
     """A table for each kind of network and the caption, from the contents of any-model.json alone."""
     parts = []
     for kind, runs in data["runs"].items():
-        (finished, lost), best = results.finished(runs), data["best"][kind]
+        finished, lost = results.finished(runs)
+        best = data["best"][kind]
         setting = f"learning rate {best['learning_rate']:g}, weight {best['weight']:g}, {best['steps']} steps"
         parts += [f"**{KINDS[kind][0]}** ({setting}){lost}", ""]
         if finished:

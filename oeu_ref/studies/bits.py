@@ -72,7 +72,8 @@ def load_settings(max_steps=None, path=SETTINGS_FILE):
 
 def collect(seeds, config, quick, bar):
     """(config, found) for the document on the digits: every method at every width on every seed."""
-    widths, chosen = QUICK_WIDTHS if quick else WIDTHS, load_settings(config.max_steps)
+    widths = QUICK_WIDTHS if quick else WIDTHS
+    chosen = load_settings(config.max_steps)
     values = {str(width): {name: [] for name in ("original", "retrain", *METHODS)} for width in widths}
     held = {str(width): {name: [] for name in METHODS} for width in widths if width != 32}
     bar.reset(len(seeds) * len(widths))
@@ -230,7 +231,8 @@ def figure(data):
     are crosses at the edge.  Returns a Matplotlib `Figure`, 1500 pixels wide.
     """
     picture = figures.new_figure(10, 6.6)
-    widths, names = list(data["values"]), [name for name in data["labels"] if name != "original"]
+    widths = list(data["values"])
+    names = [name for name in data["labels"] if name != "original"]
     for ax, (metric, label) in zip(picture.subplots(2, 2).flat, PANELS.items()):
         low, high = _limits(data, metric)
         ax.set_ylim(low, high)
@@ -242,7 +244,8 @@ def figure(data):
             for x, found in zip(at, runs):
                 dots = [run[metric] for run in found if run["RA"] >= COLLAPSED]
                 ax.scatter([x] * len(dots), dots, s=9, color=style["color"], alpha=0.45, linewidth=0)
-                lost, edge = len(found) - len(dots), high if metric == "AG" else low
+                lost = len(found) - len(dots)
+                edge = high if metric == "AG" else low
                 ax.scatter([x] * lost, [edge] * lost, s=26, marker="x", color=style["color"], clip_on=False, zorder=5)
             middle = [np.median([run[metric] for run in found]) if found else np.nan for found in runs]
             ax.plot(at, middle, label=data["labels"][name], **style)

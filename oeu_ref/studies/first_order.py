@@ -88,7 +88,8 @@ def staircase(model, splits):
     losses = _losses(model, splits)
     g_f, g_r = (torch.autograd.grad(loss(), list(named.values())) for loss in losses)
     directions = _directions(model, named, g_f, g_r)
-    start, codes = [loss().item() for loss in losses], _codes(model)
+    start = [loss().item() for loss in losses]
+    codes = _codes(model)
     found = {"codes": sum(c.numel() for c in codes), "length": {}, "first_flip": {}}
     found.update({name: {way: [] for way in directions} for name in ("forget", "retain", "flipped")})
     for way, d in directions.items():
@@ -109,9 +110,12 @@ def first_flip(model, direction):
     """
     nearest = math.inf
     for name, layer in _quantized_layers(model):
-        quantizer, w = layer.weight_quantizer, layer.weight.detach()
-        d, v = direction[f"{name}.weight"], w / quantizer.magnitude.detach()
-        code, (q_min, q_max) = quantizer.codes(w).double(), quantizer.range
+        quantizer = layer.weight_quantizer
+        w = layer.weight.detach()
+        d = direction[f"{name}.weight"]
+        v = w / quantizer.magnitude.detach()
+        code = quantizer.codes(w).double()
+        q_min, q_max = quantizer.range
         upward = d < 0
         free = torch.where(upward, code < q_max, code > q_min) & (d != 0)
         distance = torch.where(upward, code + 0.5 - v, v - code + 0.5) * quantizer.magnitude.detach() / d.abs()
@@ -137,7 +141,9 @@ def second_order(model, splits):
     for way, d in directions.items():
         slope = sum((g.detach() * x).sum() for g, x in zip(graph, d))
         bend = curvature(graph, list(named.values()), d)[0]
-        found["length"][way], found["slope"][way], found["curvature"][way] = norm(d), slope.item(), bend.item()
+        found["length"][way] = norm(d)
+        found["slope"][way] = slope.item()
+        found["curvature"][way] = bend.item()
         found["predicted"][way] = loss_change(torch.tensor(SMOOTH_ETAS), slope, bend).tolist()
         found["change"][way] = []
     del graph  # its graph holds the parameters as they are, and they move now

@@ -123,7 +123,8 @@ def figure(data):
 
 
 def _draw_codes(ax, data):
-    etas, widths = data["config"]["etas"], dict.fromkeys(run["bits"] for run in data["staircase"])
+    etas = data["config"]["etas"]
+    widths = dict.fromkeys(run["bits"] for run in data["staircase"])
     for bits, color, line in zip([b for b in widths if b != 32], BIT_COLOURS, BIT_LINES):
         runs = _pick(data["staircase"], bits=bits)
         share = np.mean([100 * np.array(run["flipped"]["projected"]) / run["codes"] for run in runs], axis=0)
@@ -147,9 +148,11 @@ def _draw_staircase(ax, data):
 
 
 def _draw_smooth(ax, data):
-    etas, kinds = np.array(data["config"]["smooth_etas"]), [run["activation"] for run in data["smooth"]]
+    etas = np.array(data["config"]["smooth_etas"])
+    kinds = [run["activation"] for run in data["smooth"]]
     activation = "GELU" if "GELU" in kinds else kinds[-1]
-    runs, blue = _pick(data["smooth"], activation=activation), figures.STYLES["retain"]["color"]
+    runs = _pick(data["smooth"], activation=activation)
+    blue = figures.STYLES["retain"]["color"]
     mean = {
         "predicted": np.mean([np.abs(run["predicted"]["projected"]) for run in runs], axis=0),
         "measured": np.mean([np.abs(run["change"]["projected"]) for run in runs], axis=0),

@@ -77,7 +77,8 @@ def _run_seed(seed, config, chosen, bar):
     bar.set_description(f"seed {seed}")
     case = engine.prepare(seed, config)
     bar.update()
-    models, diverged = {"original": case.original, "retrain": case.retrain}, []
+    models = {"original": case.original, "retrain": case.retrain}
+    diverged = []
     for name, (settings, steps) in chosen.items():
         try:
             models[name] = engine.forget(case, name, settings, steps)[0]
@@ -149,7 +150,8 @@ def markdown(data):
         counts = [f"{total[key]:,}" for key in ("codes", "differing", "samples", "predictions_differing")]
         agree.append([pair, *counts, f"{total['logit_difference']:.1e}"])
     tables = [results.table(summary, labels, COLUMNS), results.aligned(changed), results.aligned(agree)]
-    seeds, sizes = ", ".join(map(str, data["seeds"])), runs[0]["bytes"]
+    seeds = ", ".join(map(str, data["seeds"]))
+    sizes = runs[0]["bytes"]
     lost = [f"{SHORT[name]} diverged on seed {run['seed']}." for run in runs for name in run["diverged"]]
     widest = max(
         abs(run["integer"][n][c] - run["pytorch"][n][c]) for run in runs for n in run["pytorch"] for c in COLUMNS
@@ -223,7 +225,8 @@ def _draw_hybrids(ax, runs):
             height = row + 0.2 * (i - 1)
             ax.scatter(values, [height] * len(values), s=14, facecolor="none", edgecolor=color, linewidth=0.8)
             if values:
-                mean, shown = np.mean(values), label if row == 0 else None
+                mean = np.mean(values)
+                shown = label if row == 0 else None
                 ax.plot(mean, height, marker, color=color, markersize=7, linestyle="none", label=shown)
     ax.set_yticks(range(len(rows)), list(rows.values()))
     ax.set_ylim(len(rows) - 0.5, -1.35)

@@ -35,7 +35,8 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
 
     found = search.searched(names, (engine.prepare(seed, config) for seed in searched_on), grid, attempt, bar)
     best = {way: {method: found[way, method]["best"] for method in methods} for way in ways}
-    values, retrain = {way: {method: [] for method in methods} for way in ways}, []
+    values = {way: {method: [] for method in methods} for way in ways}
+    retrain = []
     for seed in seeds:
         case = engine.prepare(seed, config)
         retrain.append(case.target)
@@ -50,7 +51,8 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
 
 def markdown(data):
     """A table for each of SHOWN, from the study's JSON alone: a row a method, a column a way to run the loop."""
-    tables, retrain = [], spread([values["TA"] for values in data["retrain"]])
+    tables = []
+    retrain = spread([values["TA"] for values in data["retrain"]])
     for metric, title in SHOWN.items():
         rows = [[title, *data["values"]]]
         for method, label in data["labels"].items():

@@ -93,7 +93,8 @@ def _watched(case, options):
 
 def _unlearner(model, options, monitor):
     """OEU with SGD; quantizer steps are a parameter group of their own, at step_rate times the learning rate."""
-    rate, groups = options["learning_rate"], {True: [], False: []}
+    rate = options["learning_rate"]
+    groups = {True: [], False: []}
     for name, parameter in model.named_parameters():
         groups[name.endswith("quantizer.step")].append(parameter)
     groups = [{"params": groups[False]}, {"params": groups[True], "lr": rate * options["step_rate"]}]

@@ -19,10 +19,12 @@ class Probe:
     """
 
     def __init__(self, model, forget, retain, unseen, lengths):
-        self.model, self.lengths = copy.deepcopy(model).train(), lengths
+        self.model = copy.deepcopy(model).train()
+        self.lengths = lengths
         self.named = dict(self.model.named_parameters())
         self.layers = layers_of(self.model, self.named)
-        self.forget, self.parts = forget, {"unseen": unseen, "whole": retain}
+        self.forget = forget
+        self.parts = {"unseen": unseen, "whole": retain}
         self.start = [p.detach().clone() for p in self.named.values()]
         self.g_f = self.gradient(self.forget_loss())
         self.g_r = {name: self.retain_gradient(part) for name, part in self.parts.items()}

@@ -36,7 +36,8 @@ class Images(Digits):
 def collect(seeds, config, quick, bar):
     """(config, found): "gaps"[network] has a list [learning rate, beta, steps, AG, proxy AG] a point, means over seeds,
     None where a run diverged; "start"[network]: both of the network before."""
-    grid, cases = QUICK if quick else GRID, {"perceptron": config, "convolutional": Images(**vars(config))}
+    grid = QUICK if quick else GRID
+    cases = {"perceptron": config, "convolutional": Images(**vars(config))}
     bar.reset(len(cases) * len(seeds) * len(grid["learning_rate"]) * len(grid["beta"]))
     gaps, start = {}, {}
     for name, experiment in cases.items():

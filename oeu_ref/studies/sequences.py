@@ -90,7 +90,9 @@ def stage_splits(splits, requests):
     Returns a list of `Splits`, one a stage: `train` is what the stage before left, `forget` the request, `retain` the
     rest; forget_indices are positions in that `train`.
     """
-    left, positions, found = splits.train, torch.arange(len(splits.train)), []
+    left = splits.train
+    positions = torch.arange(len(splits.train))
+    found = []
     for request in requests:
         chosen = torch.isin(positions, request)
         part, retain, indices = split_at(left, chosen.nonzero().flatten())
@@ -118,7 +120,9 @@ def prepare(seed, config, on_step=None):
             repeated.append(name)
         return model
 
-    original, cases, again = trained(splits, "original"), [], []
+    original = trained(splits, "original")
+    cases = []
+    again = []
     for j, parts in enumerate(stage_splits(splits, requests), 1):
         # a seed of its own, so that no two stages draw the same batches or labels
         stage_seed = stream(seed, f"stage {j}").initial_seed()

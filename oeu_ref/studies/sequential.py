@@ -36,7 +36,8 @@ MARKERS = {"original": "x", "oeu": "o", "oeu_stop": "s", "ft": "v", "rl": "^", "
 def collect(seeds, base, quick, bar):
     """(config, found) for the document: every method serves every request on every seed."""
     config = QUICK_CONFIG if quick else SequenceConfig()
-    chosen, searched = load_settings(config.base.max_steps), results.read_json(SETTINGS_FILE)
+    chosen = load_settings(config.base.max_steps)
+    searched = results.read_json(SETTINGS_FILE)
     bar.reset(len(seeds) * ((1 + 2 * config.requests) * config.base.train.epochs + len(METHODS)))
     runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     return dataclasses.asdict(config), {
@@ -84,7 +85,8 @@ def markdown(data):
 
 def _caption(data):
     config, seeds, grid = data["config"], data["seeds"], data["search"]["grid"]
-    points, most_steps = np.prod([len(values) for values in grid.values()]), max(grid["steps"])
+    points = np.prod([len(values) for values in grid.values()])
+    most_steps = max(grid["steps"])
     repeated = sum(len(set(run["repeated"])) for run in data["runs"])
     chosen = [
         "{} {learning_rate:g}/{weight:g}/{steps}".format(data["labels"][name], **settings)

@@ -44,7 +44,8 @@ def unlearned(case, settings, guard, max_increase, steps):
     Raises ValueError for an unknown word, `NonFiniteError` if the run diverges.
     """
     boundary.one_of("guard", guard, tuple(GUARDS))
-    model, records = copy.deepcopy(case.original), []
+    model = copy.deepcopy(case.original)
+    records = []
     optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, settings.momentum)
     bound = {} if guard == "none" else {"max_retain_increase": max_increase}
     unlearner = GUARDS[guard](model, optimizer, beta=settings.weight, **bound)

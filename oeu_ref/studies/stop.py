@@ -47,7 +47,8 @@ def collect(seeds, config, quick, bar, work):
     chosen, every = (SETTINGS, 1) if isinstance(config, Digits) else (IMAGE_SETTINGS, IMAGE_EVERY)
     settings = {name: (s, 2 if quick else steps) for name, (s, steps) in chosen.items()}
     bar.reset(len(settings) * len(seeds))
-    stops, retrain = {name: {rule: [] for rule in RULES} for name in settings}, []
+    stops = {name: {rule: [] for rule in RULES} for name in settings}
+    retrain = []
     for seed in seeds:
         retrain.append(work.part(f"seed-{seed}-retrain", {"seed": seed}, lambda: work.case(seed).target))
         for name, (setting, steps) in settings.items():
@@ -63,7 +64,8 @@ def collect(seeds, config, quick, bar, work):
 
 def _ends(case, setting, steps, every=1):
     """{rule: where it ends one run}: None where it never does; every: steps between two looks."""
-    splits, model = case.splits, copy.deepcopy(case.original)
+    splits = case.splits
+    model = copy.deepcopy(case.original)
     guard = GuardedStop(model, splits.forget, splits.retain, splits.validation, max_steps=steps)
     ends = dict.fromkeys(RULES)
 
@@ -121,7 +123,8 @@ def _statuses(ends):
 def figure(data):
     """AG where each rule ends, one panel a setting; a cross where it gave up or spent its budget."""
     drawn = figures.new_figure(11, 2.6)
-    rules, panels = list(data["labels"]), drawn.subplots(1, len(data["stops"]), sharey=True, squeeze=False)[0]
+    rules = list(data["labels"])
+    panels = drawn.subplots(1, len(data["stops"]), sharey=True, squeeze=False)[0]
     for axes, (name, by_rule) in zip(panels, data["stops"].items()):
         for height, rule in enumerate(rules):
             for end in by_rule[rule]:

@@ -50,7 +50,8 @@ def run(study, out_dir, seeds=None, quick=False, progress=True, experiment=None,
     Raises TypeError or ValueError, naming the argument, for bad seeds, a directory that cannot be written to or holds
     parts of other settings, or images where the study has no form for them.
     """
-    name, image_seeds = study.__name__.rpartition(".")[2].replace("_", "-"), getattr(study, "IMAGE_SEEDS", None)
+    name = study.__name__.rpartition(".")[2].replace("_", "-")
+    image_seeds = getattr(study, "IMAGE_SEEDS", None)
     folder = f"{name}-quick" if quick else name
     if experiment is None:
         experiment, usual = QUICK if quick else Digits(), study.REPORTED_SEEDS
@@ -77,7 +78,11 @@ class Work:
     """
 
     def __init__(self, experiment, folder=None, runner=None):
-        self.experiment, self.folder, self.runner, self.seconds, self.mib = experiment, folder, runner, 0.0, None
+        self.experiment = experiment
+        self.folder = folder
+        self.runner = runner
+        self.seconds = 0.0
+        self.mib = None
         self.case = functools.lru_cache(maxsize=1)(self.case)
 
     def splits(self, seed):
@@ -115,7 +120,8 @@ class Work:
         Raises ValueError, naming the file, if that is of another experiment or about something else.
         """
         of = results.plain({"experiment": described(self.experiment), **about})
-        name, start = name.replace(", ", "-").replace(" ", "-"), time.process_time()
+        name = name.replace(", ", "-").replace(" ", "-")
+        start = time.process_time()
         path = self.folder and self.folder / f"{name}.json"
         if path is not None and path.is_file():
             part = results.read_json(path)
@@ -129,7 +135,8 @@ class Work:
         if part["of"] != of:
             made = difference(part["of"], of)
             raise ValueError(f"{path} must be of this run, it is of another ({made}): choose another folder")
-        self.seconds, self.mib = self.seconds + part["seconds"], max(self.mib or 0, part["mib"] or 0) or None
+        self.seconds = self.seconds + part["seconds"]
+        self.mib = max(self.mib or 0, part["mib"] or 0) or None
         return part["found"]
 
 

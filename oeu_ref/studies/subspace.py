@@ -93,7 +93,9 @@ def _metrics(case, size, settings, steps):
 
 def _one_step(case, scale, settings):
     """Measurements of single steps of one seed: dict history -> direction -> `Probe.measure`'s result."""
-    retain, sizes, batch = case.splits.retain, scale["sizes"], case.experiment.retain_batch
+    retain = case.splits.retain
+    sizes = scale["sizes"]
+    batch = case.experiment.retain_batch
     order = torch.randperm(len(retain), generator=stream(case.seed, "held out"))
     unseen, seen = retain[order[: scale["held_out"]]], retain[order[scale["held_out"] :]]
     case = dataclasses.replace(case, splits=dataclasses.replace(case.splits, retain=seen))
@@ -103,7 +105,8 @@ def _one_step(case, scale, settings):
     for pair in batches(case, max(sizes)):
         method.step(*pair)
     probe = Probe(method.model, case.splits.forget, retain, unseen, LENGTHS)
-    generator, past = stream(case.seed, f"fresh batches of {batch}"), method.oeu.remembered.history(probe.named)
+    generator = stream(case.seed, f"fresh batches of {batch}")
+    past = method.oeu.remembered.history(probe.named)
     draws = {place: [] for place in HISTORIES}
     for _ in range(scale["draws"]):
         chosen = [torch.randperm(len(seen), generator=generator)[:batch] for _ in range(max(sizes))]
@@ -195,7 +198,8 @@ def markdown(data):
 
 
 def _runs_table(data):
-    rows, labels = {}, {m: f"m = {m}" if m != "0" else "no projection" for m in data["runs"]["4-bit"]}
+    rows = {}
+    labels = {m: f"m = {m}" if m != "0" else "no projection" for m in data["runs"]["4-bit"]}
     for m in labels:
         rows[m] = {}
         for network, found in data["runs"].items():
@@ -209,7 +213,8 @@ def _runs_table(data):
 
 
 def _caption(data):
-    config, seeds = data["config"], ", ".join(map(str, data["seeds"]))
+    config = data["config"]
+    seeds = ", ".join(map(str, data["seeds"]))
     demo, steps = config["demo"]
     own = "; ".join(
         f"{'no projection' if m == '0' else f'm = {m}'} {best['learning_rate']:g} and {best['weight']:g}"
@@ -217,7 +222,8 @@ def _caption(data):
     )
     lost = sum(run is None for found in data["runs"].values() for runs in found.values() for run in runs)
     searched = ", ".join(map(str, config["search_seeds"]))
-    m, points = config["sizes"][-1], math.prod(map(len, config["grid"].values()))
+    m = config["sizes"][-1]
+    points = math.prod(map(len, config["grid"].values()))
     text = f"""Digits, mean ± standard deviation over seeds {seeds}; batches of 128. A step goes against g_perp: the
         gradient of the forget set's negative entropy, in each layer projected off the span of m mini-batch retain
         gradients; raw: not projected; whole: off the whole retain set's gradient. It is taken after {m} steps of OEU
