@@ -8,7 +8,7 @@ Python, NumPy and PyTorch are neither used nor changed. The names, with <> for a
 - original and Retrain: "<> weights", and "<> batches" for the order of samples and for augmentation; "estimate batches"
   for a tenth of an epoch that tells how long they take
 - unlearning: "method" (random labels), "forget batches", "retain batches" (order and augmentation)
-- studies: "requests", "stage <>"; "held out", "<> batches of <>"; "pool", "half <>"; "relearning batches", "pixels"
+- studies: "requests", "stage <>"; "held out", "fresh batches of <>"; "pool", "half <>"; "relearning batches", "pixels"
 - where figures are times: "bench", "cost", "images"
 
 Beside these, from generators made of a seed on the spot: the membership attack's choice of members (the run's seed);
