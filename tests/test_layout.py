@@ -53,7 +53,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1084,
     "lab": 5321,
-    "studies": 3454,
+    "studies": 3457,
     "audit": 1344,
     "commands": 851,
     "own": 1147,

@@ -14,7 +14,7 @@ from scipy import stats
 
 from oeu_ref.audit import objective, relearn_views
 from oeu_ref.lab import engine, figures, report_figures
-from oeu_ref.studies import sensitivity
+from oeu_ref.studies import sensitivity, subspace
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES, AUDIT = (f"oeu_ref/{room}/README.md" for room in ("lab", "studies", "audit"))
@@ -292,7 +292,20 @@ def study_quotes():
 
     spans = stored("subspace")
     whole = lambda network, m: spread(each(spans["runs"][network][m], "AG"))
-    yield STUDIES, f"(AG {whole('4-bit', '1')} for 1, {whole('4-bit', '16')} for 16)"
+    slower = np.median(spans["costs"]["16"]["time"])
+    yield (
+        STUDIES,
+        f"(AG {whole('4-bit', '1')} for 1, {whole('4-bit', '16')} for 16), at {slower:.1f} times the time of a step",
+    )
+    harm = [
+        "{mean:.0f} ± {spread:.0f} %".format(**subspace.damage(spans["steps"]["4-bit"]["last"], f"m = {m}", at))
+        for at in (1, 0)
+        for m in (16, 1)
+    ]
+    yield STUDIES, f"{harm[0]} of what the raw step does, {harm[1]} with one"
+    yield notebook, f"{harm[0]} of the raw step's at 4 bits ({harm[1]} with one"
+    for file in (STUDIES, notebook):
+        yield file, f"{harm[2]} and {harm[3]}"
     plain = f"{whole('unquantized', '1')} and {whole('unquantized', '16')} without quantization"
     yield (
         notebook,

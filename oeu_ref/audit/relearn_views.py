@@ -247,4 +247,4 @@ def _leftover(ax, data, ways):
     ax.invert_yaxis()
     ax.set_xlabel("points; 0: as Retrain")
     figures.clean(ax, "Highest FA on the way, less Retrain's", grid="x")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=len(ways))

@@ -84,8 +84,11 @@ def figure(data):
             shade = str(0.65 * (i // 2) / 2)
             look = {"marker": "os^"[i // 2], "markerfacecolor": "white" if i % 2 == 0 else shade, "color": shade}
             axes.plot(means, range(len(methods)), linestyle="", label=way, **look)
-        axes.set(yticks=range(len(methods)), yticklabels=data["labels"].values(), xlabel=title)
+        axes.set(yticks=range(len(methods)), yticklabels=data["labels"].values())
         axes.invert_yaxis()
-    axes.axvline(sum(values["TA"] for values in data["retrain"]) / len(data["retrain"]), color="black", linewidth=0.7)
-    axes.legend(frameon=False, fontsize=8)
+        figures.clean(axes, title, grid="x")
+    retrain = sum(values["TA"] for values in data["retrain"]) / len(data["retrain"])
+    axes.axvline(retrain, color="black", linewidth=0.7, label="Retrain")
+    handles, labels = axes.get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     return drawn
