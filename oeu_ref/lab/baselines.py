@@ -96,6 +96,15 @@ class Method:
         """Forget samples with the labels that this method teaches; asked for once, before the first step."""
         return forget
 
+    def mine(self, batch):
+        """This process's part of a batch that all processes hold, `Samples` or a tensor (N, ...).
+
+        Where each set's batch is forwarded for itself, no process may go without: ValueError for fewer samples than
+        processes. Of one batch of both sets a process may have none of one set, as chance has shuffled them: it forwards
+        what it has of the other, and adds 0 to the first one's mean.
+        """
+        return batch[distributed.rank() :: distributed.size()] if self.together else distributed.shard(batch)
+
     def loss_of_forget(self, logits, batch):
         """What descent lowers of a batch to be forgotten, a mean; logits: of this process's part of it.
 
@@ -105,14 +114,14 @@ class Method:
 
     def loss_of_retain(self, logits, batch):
         """The same of a retain batch: by default cross-entropy with its labels, in nats."""
-        labels = boundary.labels("labels", distributed.shard(batch.labels), torch, logits)
+        labels = boundary.labels("labels", self.mine(batch.labels), torch, logits)
         return functional.cross_entropy(logits, labels)
 
     def losses(self, forget, retain):
         """(forget loss, retain loss), scalars of which descent lowers both; None for one that the method ignores."""
         losses_of = (self.loss_of_forget, self.loss_of_retain)
         read = [None if of is None else batch for of, batch in zip(losses_of, (forget, retain))]
-        logits = iter(self.logits([distributed.shard(batch).inputs for batch in read if batch is not None]))
+        logits = iter(self.logits([self.mine(batch).inputs for batch in read if batch is not None]))
         return tuple(None if b is None else _mean(of, next(logits), b) for of, b in zip(losses_of, read))
 
     def logits(self, inputs):
@@ -145,6 +154,10 @@ class Method:
         if self.together:
             counts = [0 if batch is None else len(batch) for batch in (forget, retain)]
             self.shares = tuple(count / max(1, sum(counts)) for count in counts)
+            if max(counts) < distributed.size() > 1:
+                raise ValueError(
+                    f"forget or retain must hold a sample for each of {distributed.size()} processes, got {counts}"
+                )
         with undone_on_error(self.model, self.generator), in_mode(self.model, True), torch.enable_grad():
             forget_loss, retain_loss = self.losses(forget, retain)
             losses = (forget_loss, retain_loss)
@@ -167,8 +180,9 @@ class Method:
 
 
 def _mean(loss_of, logits, batch):
-    """What this process contributes to the mean loss of a whole batch; logits: of its own part."""
-    return distributed.part(loss_of(logits, batch), len(logits), len(batch))
+    """What this process contributes to the mean loss of a whole batch; logits: of its own part, perhaps of none."""
+    loss = loss_of(logits, batch)  # also of none, where it has no value: all processes draw the same random numbers
+    return distributed.part(loss, len(logits), len(batch)) if len(logits) else logits.sum()
 
 
 def _check_batches(forget, retain):
@@ -265,7 +279,7 @@ class RandomLabels(Method):
 
     def loss_of_forget(self, logits, batch):
         # drawn for the whole batch, also by a process that needs only its part: all processes draw the same
-        return functional.cross_entropy(logits, distributed.shard(self.drawn(batch.labels, logits.shape[1])))
+        return functional.cross_entropy(logits, self.mine(self.drawn(batch.labels, logits.shape[1])))
 
 
 class SalUn(RandomLabels):
@@ -290,9 +304,11 @@ class SalUn(RandomLabels):
         gradient = [torch.zeros_like(p) for p in self.parameters]
         # eval mode: BatchNorm as the original model has it, and its statistics stay what they are
         with in_mode(self.model), torch.enable_grad():
-            for chunk in torch.arange(len(forget), device=forget.labels.device).split(batch_size):
+            # of nearly equal size: a small last one might not do for all processes
+            count = -(-len(forget) // batch_size)
+            for chunk in torch.arange(len(forget), device=forget.labels.device).tensor_split(count):
                 batch = forget[chunk]
-                logits = class_logits(self.model, distributed.shard(batch).inputs)
+                logits = class_logits(self.model, self.mine(batch).inputs)
                 part = self.gradient(_mean(self.loss_of_retain, logits, batch))
                 torch._foreach_add_(gradient, part, alpha=len(batch) / len(forget))
         sizes = [p.numel() for p in self.parameters]

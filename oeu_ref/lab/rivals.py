@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional
 
 from .. import boundary
-from ..beyond import distributed
 from ..core.entropy import log_softmax
 from ..core.undo import class_logits
 from ..data.samples import Samples
@@ -58,7 +57,9 @@ class Taught(Method):
 
     def divergence(self, logits, batch):
         """Mean KL(p_o || p) in nats of this process's part of a batch, whose logits (N, K) are given."""
-        target, found = (log_softmax.unchecked(z) for z in (self.teach(distributed.shard(batch).inputs), logits))
+        if not len(logits):
+            return logits.sum()
+        target, found = (log_softmax.unchecked(z) for z in (self.teach(self.mine(batch).inputs), logits))
         return functional.kl_div(found, target, reduction="batchmean", log_target=True)
 
 
@@ -131,10 +132,10 @@ class Lotus(Taught):
 
     def loss_of_forget(self, logits, batch):
         target = (self.noisy(batch.inputs) / self.temperature).softmax(dim=1)
-        return functional.cross_entropy(logits, distributed.shard(target))
+        return functional.cross_entropy(logits, self.mine(target))
 
     def loss_of_retain(self, logits, batch):
-        return functional.cross_entropy(logits, distributed.shard(self.noisy(batch.inputs).argmax(dim=1)))
+        return functional.cross_entropy(logits, self.mine(self.noisy(batch.inputs).argmax(dim=1)))
 
     def step(self, forget, retain):
         losses = super().step(forget, retain)

@@ -22,7 +22,7 @@ from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import baselines
 from oeu_ref.lab.baselines import JointOEU
 from oeu_ref.lab.experiment import METHODS
-from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.lab.training import SHUFFLED, TrainConfig, UnlearnConfig, build, train, unlearn
 from oeu_ref.own import unlearning as own
 from oeu_ref.reference import projection as reference
 
@@ -76,6 +76,32 @@ def method_steps(name):
     method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
     reports = unlearn(method, forget, retain, 3, UnlearnConfig(5, 6), (stream(1, "f"), stream(1, "r")))
     return flat(model), torch.tensor([r.retain_loss or r.forget_loss for r in reports])
+
+
+def shuffled_steps(name):
+    """Two passes over both sets shuffled together, in batches of which half have one sample to forget, half none: each
+    time one process has none."""
+    model, (forget, retain) = network("convolutional"), batches("convolutional")
+    forget = forget[:1]
+    model(distributed.shard(retain).inputs)  # no original's quantizers are still to see their first batch
+    method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
+    given = UnlearnConfig(5, 7), (stream(1, "f"), stream(1, "r"))
+    reports = unlearn(method, forget, retain, 4, *given, order=SHUFFLED)
+    assert sorted(report.forget_loss is None for report in reports) == [False, False, True, True]
+    return flat(model), torch.tensor([[r.forget_loss or 0, r.retain_loss] for r in reports])
+
+
+def too_few():
+    """1 if a batch of both sets that some process had nothing of was refused, and nothing changed."""
+    model, (forget, retain) = network("convolutional"), batches("convolutional")
+    method = METHODS["rl"].make(model, forget, baselines.Settings(0.02), stream(1, "method"))
+    method.together, before = True, flat(model)
+    try:
+        method.step(forget[:1], retain[:1])
+    except ValueError as error:
+        told = "must hold a sample for each of 2 processes, got [1, 1]" in str(error)
+        return (torch.tensor(float(told and torch.equal(flat(model), before))),)
+    return (torch.tensor(0.0),)
 
 
 def own_loop(different=False):
@@ -225,6 +251,8 @@ def recalibrated():
     return (flat(model),)
 
 
+# SalUn is random labels with a mask, for which it divides the whole forget set: here one sample
+MIXED = ("qmul_released", "rl", "uniform", "scrub", "lotus")
 WORK = {
     "recalibrated": recalibrated,
     "oeu perceptron": lambda: oeu_steps("perceptron"),
@@ -235,6 +263,8 @@ WORK = {
     "other batches": lambda: own_loop(True),
     "alone": alone,
     **{name: lambda name=name: method_steps(name) for name in METHODS},
+    **{f"shuffled {name}": lambda name=name: shuffled_steps(name) for name in MIXED},
+    "too few": too_few,
     "infinite": infinite_on_one_side,
     "unused": unused_and_sparse,
     "one side": used_on_one_side,
@@ -245,7 +275,7 @@ WORK = {
 }
 
 
-REFUSED = ("infinite", "other batches", "alone")
+REFUSED = ("infinite", "other batches", "alone", "too few")
 
 
 def flat(model):
