@@ -5,6 +5,7 @@ is written after each cell, to `replicate.json`, and the same command goes on fr
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -99,8 +100,7 @@ class Plan:
             if not all(cell in done for cell in cells[:2]):
                 continue
             original, retrain, *again = [done[cell] for cell in cells if cell in done]
-            scale = values(original, retrain)["AG"]
-            short = lambda cell, scale=scale, retrain=retrain: _short(cell, retrain, scale)
+            short = functools.partial(_short, retrain=retrain, original=original)
             trained[seed] = {"original": short(original), "retrain": short(retrain)}
             if again:
                 trained[seed]["retrain again"] = short(again[0])
@@ -116,19 +116,10 @@ class Plan:
         return {"search_seed": SEARCH_SEED, "search": search, "trained": trained, "rows": rows}
 
 
-def _short(cell, retrain, scale):
-    """A cell's figures against Retrain of its seed, None if it diverged; scale: the original's AG."""
-    found = values(cell, retrain)
-    if found is None:
-        return None
-    share = found["AG"] / scale if scale else None
-    return {
-        **found,
-        "share_of_original": share,
-        "tug_of_war": engine.tug_of_war(cell["metrics"], retrain["metrics"]),
-        "features": cell["features"],
-        "seconds": cell["seconds"],
-    }
+def _short(cell, retrain, original):
+    """A cell's figures, as `report.values`, with "features" and "seconds"; None if it diverged."""
+    found = values(cell, retrain, original)
+    return found and {**found, "features": cell["features"], "seconds": cell["seconds"]}
 
 
 def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), name=""):

@@ -9,11 +9,12 @@ import numpy as np
 from .. import boundary
 from ..reference import metrics
 from . import report_figures, results
+from .engine import tug_of_war
 from .experiment import METHODS, PAPER, PAPER_SOURCE
 from .options import LABELS, RULES
 from .tables import KINDS
 
-COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "time")
+COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "share_of_original", "tug_of_war", "forget_vs_test_auc", "time")
 RULE_TITLES = {
     "true": "Settings chosen by true AG (what papers do; it needs the retrained model)",
     "proxy": "Settings chosen by proxy AG (no retrained model, no test image)",
@@ -36,7 +37,7 @@ def report(out):
     """
     out = pathlib.Path(boundary.instance("out", out, (str, os.PathLike), "path"))
     documents = {kind: load(out, kind) for kind in KINDS if (out / f"{kind}.json").is_file()}
-    tuning = _read(out / "tuning.json", TUNING, "tune") if (out / "tuning.json").is_file() else None
+    tuning = read_document(out / "tuning.json", TUNING, "tune") if (out / "tuning.json").is_file() else None
     if not documents and tuning is None:
         names = ", ".join(f"{kind}.json" for kind in (*KINDS, "tuning"))
         raise ValueError(f"out must be a folder with one of {names}, got {out}")
@@ -65,27 +66,27 @@ def report(out):
 def load(out, kind):
     """A document with the contents of its cells put in: each row gets "cells", "values" and "gaps", a seed each.
 
-    values: metrics with AG against Retrain of the same seed and "time", the seconds divided by Retrain's; None where
-    the run diverged. The document gets "original" and "retrain" as lists of cells.
+    values: as `values`, against Retrain and the original of the same seed. The document gets "original" and "retrain"
+    as lists of cells.
     Raises ValueError, naming it, for a file that is missing, no JSON, another file in its place, or one that lies
     outside the folder.
     """
     out = pathlib.Path(out)
-    document = _read(out / f"{kind}.json", DOCUMENT, kind)
+    document = read_document(out / f"{kind}.json", DOCUMENT, kind)
 
     def cells(files):
-        return [_read(results.inside(out, file), CELL, kind) for file in files]
+        return [read_document(results.inside(out, file), CELL, kind) for file in files]
 
     for name in ("original", "retrain"):
         document[name] = cells(document[name])
     for row in document["rows"]:
         row["cells"] = cells(row["files"])
         row["label"] = LABELS[row["method"]] + "".join(f", {key} = {value:g}" for key, value in row["options"].items())
-        row["values"] = [values(cell, retrain) for cell, retrain in zip(row["cells"], document["retrain"])]
+        row["values"] = _values(document, row["cells"])
     return document
 
 
-def _read(path, keys, command):
+def read_document(path, keys, command):
     """Contents of a JSON file.  Raises ValueError, naming it, unless it is a dict with these keys."""
     found = results.read_json(path)
     if not isinstance(found, dict):
@@ -101,7 +102,7 @@ def digest(document):
     short.update({key: document["retrain"][0][key] for key in ("attack", "device", "versions", "data")})
     for name in ("original", "retrain"):
         short[name] = {
-            "values": [values(cell, retrain) for cell, retrain in zip(document[name], document["retrain"])],
+            "values": _values(document, document[name]),
             "entropy_histograms": _histograms(document[name]),
         }
     short["rows"] = []
@@ -128,13 +129,30 @@ def _histograms(cells):
     return {part: np.sum([cell["entropy_histograms"][part] for cell in cells], axis=0).tolist() for part in parts}
 
 
-def values(cell, retrain):
-    """The figures of one cell against Retrain of its seed, None if it diverged; older cells have no "retain_loss"."""
+def values(cell, retrain, original):
+    """The figures of one cell, None if it diverged: its metrics and loss (older cells have no "retain_loss"), "AG",
+    "time", the seconds divided by Retrain's, "share_of_original", AG divided by the original's (None where that is 0),
+    and "tug_of_war", in percent.
+
+    retrain, original: the cells of the same seed.
+    """
     if cell.get("diverged"):
         return None
-    gap = metrics.average_gap(cell["metrics"], retrain["metrics"])
+    gap, scale = (metrics.average_gap(of["metrics"], retrain["metrics"]) for of in (cell, original))
     loss = {key: cell[key] for key in ("retain_loss",) if key in cell}
-    return {**cell["metrics"], **loss, "AG": gap, "time": cell["seconds"] / retrain["seconds"]}
+    return {
+        **cell["metrics"],
+        **loss,
+        "AG": gap,
+        "time": cell["seconds"] / retrain["seconds"],
+        "share_of_original": gap / scale if scale else None,
+        "tug_of_war": tug_of_war(cell["metrics"], retrain["metrics"]),
+    }
+
+
+def _values(document, cells):
+    """`values` of cells, one a seed."""
+    return [values(*of_seed) for of_seed in zip(cells, document["retrain"], document["original"])]
 
 
 def table(document, rows):
@@ -143,9 +161,9 @@ def table(document, rows):
     same = document["experiment"]["arch"] == "resnet18" and document["experiment"]["weight_bits"] == 4
     summary, labels = {}, {}
     for name in ("original", "retrain"):
-        found = [values(cell, retrain) for cell, retrain in zip(document[name], document["retrain"])]
-        summary[name], labels[name] = _summary(found), LABELS[name]
-    del summary["retrain"]["AG"]  # the gap of Retrain to itself would say nothing
+        summary[name], labels[name] = _summary(_values(document, document[name])), LABELS[name]
+    for name in ("AG", "share_of_original", "tug_of_war"):  # the gap of Retrain to itself would say nothing
+        summary["retrain"].pop(name, None)
     for i, row in enumerate(rows):
         found = [value for value in row["values"] if value is not None]
         summary[i], labels[i] = _summary(found) if found else {}, row["label"]
@@ -158,7 +176,11 @@ def table(document, rows):
 
 
 def _summary(found):
-    return {key: results.mean_and_spread([value[key] for value in found]) for key in found[0]}
+    return {
+        key: results.mean_and_spread([value[key] for value in found])
+        for key in found[0]
+        if not any(value[key] is None for value in found)
+    }
 
 
 def _remarks(rows):
@@ -197,7 +219,8 @@ def about(document):
         f"{'' if e['augmented'] else ' without augmentation'}; {spread}.",
         f"FA, RA, TA: accuracy on forget, retain and test images; MIA: share of forget images that a {first['attack']} "
         "calls unseen; AG: mean absolute gap to Retrain of the same seed over these four, lower is better; all in "
-        "percent. forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen images. time / Retrain: "
+        "percent. AG / original's: AG divided by that of the original model; ToW: product of 1 - gap over FA, RA and TA, "
+        "100 is Retrain. forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen images. time / Retrain: "
         "seconds divided by Retrain's in the same run.",
         results.how_unlearned(e),
         f"Settings: {origin['source']}"

@@ -15,12 +15,14 @@ write_json, write_text = files.write_json, files.write_text  # beside `read_json
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc", "seconds")
 TITLES = {
     "TA_forgotten": "TA forgotten",
+    "share_of_original": "AG / original's",
+    "tug_of_war": "ToW",
     "forget_vs_test_auc": "forget-vs-test AUC",
     "seconds": "s",
     "time": "time / Retrain",
     "paper_AG": "AG in the paper",
 }
-DIGITS = {"seconds": 2, "time": 2, "paper_AG": 2}
+DIGITS = {"share_of_original": 2, "seconds": 2, "time": 2, "paper_AG": 2}
 
 
 def output_directory(name, path):

@@ -164,7 +164,7 @@ def _rows(loaded):
 
 def _values(loaded):
     """{method: metrics a seed} of a document that `report.load` has read."""
-    originals = [report.values(*pair) for pair in zip(loaded["original"], loaded["retrain"])]
+    originals = [report.values(cell, *pair) for cell, *pair in zip(loaded["original"], loaded["retrain"], loaded["original"])]
     retrains = [{**cell["metrics"], "time": 1.0} for cell in loaded["retrain"]]
     return {
         "original": originals,
