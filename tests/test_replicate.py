@@ -336,9 +336,9 @@ def test_bad_options_are_named(words, message, source, tmp_path, capsys):
 
 
 @pytest.mark.studies
-def test_an_estimate_counts_every_image_that_is_read(made, source, data_sizes, monkeypatch):
+def test_an_estimate_counts_every_image_that_is_read(source, few_points, tmp_path, data_sizes, monkeypatch):
     """Two epochs of five networks, and an epoch of 2 forget and 3 retain batches for three runs a row: by hand."""
-    runner, plan = Runner(made[0], source, jobs=3, progress=False), replicate.Plan(TINY, (2, 3, 6), (1,), FEW)
+    runner, plan = Runner(tmp_path, source, jobs=3, progress=False), replicate.Plan(TINY, (2, 3, 6), (1,), FEW)
     train, forget, retain = data_sizes
     networks = 2 * (train + retain + retain) + 2 * (train + train)
     pairs, turns = 3 * 3 * (8 + 64), 3 * (2 * 8 + 3 * 64)
@@ -348,8 +348,59 @@ def test_an_estimate_counts_every_image_that_is_read(made, source, data_sizes, m
     assert together.images(splits) == networks + pairs + 3 * 6 * 64
     clock = iter([0.0, 2.0])
     monkeypatch.setattr(replicate.time, "perf_counter", lambda: next(clock))
-    said = replicate.estimate(runner, TINY, (1,), FEW)
+    experiment, said = replicate.fitted(runner, TINY, (1,), rows=FEW)
     assert f"at {64 / 2 * 3:.0f} a second, 3 processes" in said  # a batch, since a tenth of the images is less than one
+    assert experiment == TINY
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "size", "told"),
+    [
+        (2.0, 1, None, "take less."),
+        (0.7, 1, 128, "Cut to 128 of 220 training images, for"),
+        (0.1, 2, 128, "fewer are not taken, and they need"),
+        (0.1, 10, None, "take less."),
+    ],
+)
+def test_the_size_is_cut_to_what_fits_and_stays_what_it_was(share, least, size, told, source, tmp_path, monkeypatch):
+    """Whole batches of 64 of the 220 images, at least so many, all of them where that is more; a later call with other
+    minutes measures nothing and has the same; a size that was asked for, or a table that was begun, is left alone."""
+    rate, whole = 50.0, TINY.split(TINY.load(source), 1)
+    images = lambda e, s: replicate.Plan(e, e.passes(s), (1,), FEW).images(s)
+    minutes = share * images(TINY, whole) / rate / 60
+    monkeypatch.setattr(replicate, "LEAST_STEPS", least)
+    monkeypatch.setattr(replicate, "speed", lambda *_: rate)
+    runner = Runner(tmp_path / "out", source, progress=False)
+    experiment, said = replicate.fitted(runner, TINY, (1,), minutes, FEW)
+    assert experiment == dataclasses.replace(TINY, train_size=size) and told in said
+    cut = experiment.split(experiment.load(source), 1)
+    assert len(cut.train) == (size or 220)
+    needed = images(experiment, cut) / rate / 60
+    assert (needed <= minutes) == (share > 0.1)
+    if "they need" in said:
+        assert float(said.split("they need ")[1].rstrip(".")) == pytest.approx(needed, abs=0.51)
+    monkeypatch.setattr(replicate, "speed", None)
+    assert replicate.fitted(runner, TINY, (1,), 1e-6, FEW) == (experiment, said)
+    monkeypatch.setattr(replicate, "speed", lambda *_: rate)
+    own = dataclasses.replace(TINY, train_size=200)
+    assert replicate.fitted(Runner(tmp_path / "own", source), own, (1,), minutes, FEW)[0] == own
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/replicate.json").write_text("{}")
+    assert replicate.fitted(Runner(tmp_path / "begun", source), TINY, (1,), minutes, FEW)[0] == TINY
+
+
+@pytest.mark.studies
+def test_the_long_preset_says_what_it_cut_and_makes_that(source, tmp_path, capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(replicate, "speed", lambda *_: 1.0)
+    monkeypatch.setattr(replicate, "LEAST_STEPS", 1)
+    monkeypatch.setitem(protocol.SCHEDULE, "batch_size", 64)
+    monkeypatch.setattr(replicate, "replicate", lambda *given: made.append(given) or (tmp_path / "none.json", False))
+    words = "replicate cifar10-10 --preset long --dataset tiny --width 4 --validation-size 40 --device cpu --minutes 5"
+    where = ["--data-root", source["data_root"], "--out", str(tmp_path)]
+    assert main([*words.split(), *where, "--rows", "ga", "--seeds", "1"]) == 0
+    assert "Cut to 64 of 220 training images" in capsys.readouterr().out
+    assert made[0][1].train_size == 64 and made[0][3] == 5
 
 
 @pytest.fixture

@@ -254,7 +254,12 @@ class Replicate(Images):
     line = "the paper's claims at full size within a budget of minutes, by the protocol of the field's own code"
     example = "cifar10-10 --minutes 9 --jobs 6 --data-root data --out results/replicate"
     without = ("forget_copies",)
-    minutes: float | None = option(None, "minutes to spend, > 0", example=9, unset="as long as it takes")
+    minutes: float | None = option(
+        None,
+        "minutes to spend, > 0; --preset long takes as many images as fit in those of its first call",
+        example=9,
+        unset="as long as it takes",
+    )
     protocol: str = option("authors", "batches of each set in turns or shuffled; or pairs", words=options.PROTOCOLS)
     rows: tuple[str, ...] = option(options.REPLICATED, "rows, the most worth first", words=options.REPLICATED)
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
@@ -264,9 +269,10 @@ class Replicate(Images):
 
         with self.started() as (experiment, runner, _):
             seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
-            if self.preset == "long":
-                say(replicate.estimate(runner, experiment, seeds, self.rows))
             minutes = math.inf if self.minutes is None else boundary.positive("--minutes", self.minutes)
+            if self.preset == "long":
+                experiment, said = replicate.fitted(runner, experiment, seeds, minutes, self.rows)
+                say(said)
             path, finished = replicate.replicate(runner, experiment, seeds, minutes, self.rows, self.name)
             said = () if finished else ("The time is over: the same command goes on.",)
             say(*((replicate.table(results.read_json(path)),) if path.is_file() else ()), *said, path)

@@ -19,8 +19,10 @@ from .experiment import described
 from .jobs import run_planned
 from .options import RULES
 from .protocol import ROWS, SEARCH_SEED, Replication, label
-from .report import values
+from .report import read_document, values
 from .training import SHUFFLED, train
+
+LEAST_STEPS = 10  # of an epoch of training, below which `fitted` makes no table smaller: 5,120 images
 
 
 class Plan:
@@ -150,22 +152,48 @@ def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), nam
     return path, finished
 
 
-def estimate(runner, experiment, seeds, rows=tuple(ROWS)):
-    """How long the table will take, in words, from a tenth of an epoch of training; arguments as in `replicate`.
+def fitted(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS)):
+    """The experiment at a size of which the whole table is made in so many minutes: fewer training images, if need be.
 
-    What is there already counts as well; measuring does not.
+    How long it takes is estimated from a tenth of an epoch of training; measuring does not count. Steps go with the
+    images, so that unlearning costs the same share of Retrain at every size. What the first call in a folder chose is in
+    OUT/size.json, and later ones go on with that, whatever their minutes. A train_size of the experiment's own is kept.
+    Arguments as in `replicate`.  Returns (`Replication`, what to say of it).  Raises ValueError for another size.json.
     """
-    splits = experiment.split(experiment.load(runner.source), seeds[0]).to(runner.device)
-    model = engine.new_model(experiment, splits, seeds[0], "estimate", runner.device)
-    few = splits.train[slice(max(experiment.batch_size, len(splits.train) // 10))]
-    config, start = dataclasses.replace(experiment.training(), epochs=1), time.perf_counter()
-    train(model, few, config, stream(seeds[0], "estimate batches"), None, experiment.augment())
-    rate = len(few) / (time.perf_counter() - start) * runner.jobs
-    images = Plan(experiment, experiment.passes(splits), seeds, rows).images(splits)
-    return (
-        f"About {images / rate / 3600:.1f} hours: {images / 1e6:.1f} million images at {rate:.0f} a second, "
+    out = results.output_directory("out", runner.out)
+    if (out / "size.json").is_file():
+        chosen = read_document(out / "size.json", {"train_size", "estimate"}, "replicate")
+        return dataclasses.replace(experiment, train_size=chosen["train_size"]), chosen["estimate"]
+
+    def images(experiment):
+        splits = experiment.split(experiment.load(runner.source), seeds[0])
+        return splits, Plan(experiment, experiment.passes(splits), seeds, rows).images(splits)
+
+    splits, count = images(experiment)
+    rate, all_images = speed(runner, experiment, splits, seeds[0]), len(splits.train)
+    said = (
+        f"About {count / rate / 3600:.1f} hours: {count / 1e6:.1f} million images at {rate:.0f} a second, "
         f"{runner.jobs} processes side by side; {len(seeds)} seeds and {len(rows)} rows, fewer of them take less."
     )
+    fits = min(1.0, 60 * minutes * rate / count) * all_images
+    size = max(LEAST_STEPS, int(fits) // experiment.batch_size) * experiment.batch_size
+    begun = (out / "replicate.json").is_file()  # by a version that made it as it is
+    if experiment.train_size is None and fits < all_images and size < all_images and not begun:
+        experiment = dataclasses.replace(experiment, train_size=size)
+        least = f"; fewer are not taken, and they need {images(experiment)[1] / rate / 60:.0f}" if size > fits else ""
+        said += f" Cut to {size} of {all_images} training images, for {minutes:g} minutes{least}."
+    results.write_json(out / "size.json", {"train_size": experiment.train_size, "estimate": said})
+    return experiment, said
+
+
+def speed(runner, experiment, splits, seed):
+    """Images a second in training, by all processes side by side, from a tenth of an epoch; splits: on the CPU."""
+    splits = splits.to(runner.device)
+    model = engine.new_model(experiment, splits, seed, "estimate", runner.device)
+    few = splits.train[slice(max(experiment.batch_size, len(splits.train) // 10))]
+    config, start = dataclasses.replace(experiment.training(), epochs=1), time.perf_counter()
+    train(model, few, config, stream(seed, "estimate batches"), None, experiment.augment())
+    return len(few) / (time.perf_counter() - start) * runner.jobs
 
 
 def table(data):
