@@ -10,20 +10,20 @@ from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, digits, other_labels, stream
 from oeu_ref.lab import engine
-from oeu_ref.lab.baselines import (
+from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.methods.baselines import (
     FineTuning,
     L1Sparse,
-    Method,
-    OrthogonalEntropy,
     RandomLabels,
     SalUn,
-    Settings,
     SimilarLabels,
     SimilarLabelsByEpoch,
     similar_labels,
 )
-from oeu_ref.lab.experiment import METHODS, QUICK
-from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.methods.by_name import METHODS
+from oeu_ref.methods.method import Method, Settings
+from oeu_ref.methods.orthogonal import OrthogonalEntropy
 from oeu_ref.reference.entropy import cross_entropy, entropy_loss
 from oeu_ref.reference.projection import project
 

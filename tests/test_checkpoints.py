@@ -9,10 +9,10 @@ import torch
 from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
 from oeu_ref.data.samples import Batches, Samples, digits, stream
-from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.checkpoints import Checkpoint
-from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.methods.by_name import METHODS
+from oeu_ref.methods.method import Settings
 
 
 class Interrupted(Exception):

@@ -15,8 +15,9 @@ from oeu_ref.core.stop_rule import EntropyStop, mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import demo, engine, figures, results, search
 from oeu_ref.lab.attacks import SupportVectorAttack
-from oeu_ref.lab.baselines import Settings
-from oeu_ref.lab.experiment import DEMO, QUICK, Digits, described
+from oeu_ref.lab.experiment import QUICK, Digits, described
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.names import DEMO
 from oeu_ref.reference.metrics import average_gap, membership_inference
 from oeu_ref.studies import bits, sequences
 

@@ -24,7 +24,6 @@ from oeu_ref.lab import (
     bench,
     cells,
     engine,
-    experiment,
     jobs,
     models,
     options,
@@ -33,10 +32,12 @@ from oeu_ref.lab import (
     tables,
     tuning,
 )
-from oeu_ref.lab.baselines import Settings
 from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
 from oeu_ref.lab.engine import proxy_average_gap
-from oeu_ref.lab.experiment import METHODS, QUICK, Experiment, described
+from oeu_ref.lab.experiment import QUICK, Experiment, described
+from oeu_ref.methods import by_name, names
+from oeu_ref.methods.by_name import METHODS
+from oeu_ref.methods.method import Settings
 from oeu_ref.reference import metrics
 
 SETTINGS = Settings(0.02, 0.5)
@@ -535,15 +536,15 @@ def test_the_words_of_the_help_are_those_of_the_code():
     """What --help lists without PyTorch is what there is."""
     assert tuple(bench.FIGURES) == options.BENCH
     assert tuple(models.ARCHITECTURES) == tuple(options.STANDARD_WIDTHS)
-    assert tuple(experiment._MAKE) == tuple(options.METHODS)
-    assert {*options.BASELINES, *options.ABLATIONS, *options.PROJECTIONS, *options.RELEASED, *options.RIVALS} == set(METHODS)
+    assert tuple(by_name._MAKE) == tuple(names.METHODS)
+    assert {*names.BASELINES, *names.ABLATIONS, *names.PROJECTIONS, *names.RELEASED, *names.RIVALS} == set(METHODS)
     assert not set(tables.REPORTED_SEEDS) & set(tuning.TUNING_SEEDS)
 
 
 def test_the_package_brings_settings_for_every_method_of_table_and_ablation_by_both_rules():
     found = json.loads(tables.SETTINGS_FILE.read_text())
     for rule in tuning.RULES:
-        for name in {*options.BASELINES, *options.ABLATIONS}:
+        for name in {*names.BASELINES, *names.ABLATIONS}:
             settings, steps = tuning.chosen(found, rule, name)
             assert settings.learning_rate > 0 and steps >= 1
     assert found["experiment"] == json.loads(

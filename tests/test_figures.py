@@ -10,7 +10,7 @@ import pytest
 
 import oeu_ref
 from oeu_ref.lab import demo, figures, report_figures
-from oeu_ref.lab.experiment import METHODS
+from oeu_ref.methods.by_name import METHODS
 
 LAB = pathlib.Path(oeu_ref.__file__).parent / "lab"
 

@@ -31,11 +31,13 @@ from oeu_ref.core.stop_rule import mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError, layers_of
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab.attacks import SupportVectorAttack
-from oeu_ref.lab.baselines import JointOEU, Settings, similar_labels
-from oeu_ref.lab.experiment import METHODS
 from oeu_ref.lab.images import augment, channel_statistics
 from oeu_ref.lab.models import quantized_layers
 from oeu_ref.lab.training import TrainConfig, UnlearnConfig, probabilities, train, unlearn
+from oeu_ref.methods.baselines import similar_labels
+from oeu_ref.methods.by_name import METHODS
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import JointOEU
 
 from .test_bad_input import ruled, valid_call
 

@@ -17,8 +17,10 @@ from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, training
-from oeu_ref.lab.baselines import OrthogonalEntropy, RandomLabels, Settings, SimilarLabels
 from oeu_ref.lab.experiment import Digits
+from oeu_ref.methods.baselines import RandomLabels, SimilarLabels
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import OrthogonalEntropy
 from oeu_ref.own import sources
 from oeu_ref.own.stop import class_shares, weighted_auc
 from oeu_ref.own.unlearning import interruptible
@@ -499,7 +501,7 @@ NOT_FINITE = Samples(torch.full((4, 3), float("nan")), torch.arange(4))
 @pytest.mark.parametrize(
     ("bad", "error", "words"),
     [
-        ({"unlearner": nn.Linear(3, 4)}, TypeError, "unlearner must be an OEU or a method of oeu_ref.lab.baselines"),
+        ({"unlearner": nn.Linear(3, 4)}, TypeError, "unlearner must be an OEU or a method of oeu_ref.methods"),
         ({"forget": 1}, TypeError, "forget must be Samples, a pair"),
         ({"forget": []}, ValueError, "forget must hold at least one sample, got none"),
         ({"forget": NOT_FINITE}, NonFiniteError, "finite"),

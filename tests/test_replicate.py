@@ -12,10 +12,12 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import attacks, engine, jobs, options, protocol, replicate, report_figures
+from oeu_ref.lab import attacks, engine, jobs, replicate, report_figures
 from oeu_ref.lab.cells import Cell, Runner
-from oeu_ref.lab.protocol import ROWS, Replication
+from oeu_ref.lab.experiment import Replication
 from oeu_ref.lab.training import Mixed, UnlearnConfig, unlearn
+from oeu_ref.methods import names, protocol
+from oeu_ref.methods.protocol import ROWS
 from oeu_ref.reference import metrics
 
 from .test_experiments import tiny_arrays
@@ -172,7 +174,7 @@ def test_an_epoch_in_turns_shows_each_sample_once():
 
 
 def test_the_words_of_the_help_are_the_rows():
-    assert tuple(ROWS) == options.REPLICATED
+    assert tuple(ROWS) == names.REPLICATED
 
 
 def test_an_unknown_protocol_is_refused():

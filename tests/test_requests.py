@@ -19,6 +19,7 @@ from oeu_ref.lab.cells import load_model
 from oeu_ref.lab.experiment import Digits, Experiment, ForgettingCopies
 from oeu_ref.lab.tables import experiment_named
 from oeu_ref.lab.training import TrainConfig
+from oeu_ref.methods import by_name
 
 
 def split(data, kind=Experiment, seed=1, **changes):
@@ -172,8 +173,8 @@ def test_the_stop_rule_of_a_request_asks_unseen_samples_of_its_classes(request_,
 
     monkeypatch.setattr(engine, "EntropyStop", Asked)
     monkeypatch.setattr(engine, "unlearn", lambda *args: [])
-    info = dataclasses.replace(engine.METHODS["oeu_stop"], make=lambda *args, **options: None)
-    monkeypatch.setitem(engine.METHODS, "oeu_stop", info)
+    info = dataclasses.replace(by_name.METHODS["oeu_stop"], make=lambda *args, **options: None)
+    monkeypatch.setitem(by_name.METHODS, "oeu_stop", info)
     experiment = Experiment(**{"forget_ratio": None, "validation_size": 30, **request_})
     splits = experiment.split(DATA, 1)
     engine.unlearned(experiment, splits, 1, torch.nn.Identity(), "oeu_stop", None, 1)

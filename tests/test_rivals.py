@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab.baselines import Settings
-from oeu_ref.lab.rivals import Lotus, NegGradPlus, Scrub, UniformTarget
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.rivals import Lotus, NegGradPlus, Scrub, UniformTarget
 
 RATE, WEIGHT, CLASSES = 0.1, 0.7, 4
 

@@ -13,7 +13,7 @@ from oeu_ref import core
 from oeu_ref.core import OEU, EntropyStop, NonFiniteError, QuantLinear, QuantMLP, quantize_model
 from oeu_ref.core.projection import projected
 from oeu_ref.core.stop_rule import mean_entropy
-from oeu_ref.lab.baselines import JointOEU
+from oeu_ref.methods.orthogonal import JointOEU
 
 
 def batches(features=6, classes=4, seed=0):

@@ -18,9 +18,10 @@ import numpy as np
 from ..core.entropy import entropy, kl_to_uniform
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, figures, results, search
-from ..lab.baselines import OrthogonalEntropy, Settings
 from ..lab.experiment import Digits, described
 from ..lab.training import predictions
+from ..methods.method import Settings
+from ..methods.orthogonal import OrthogonalEntropy
 from ..reference.entropy import entropy_of_probabilities
 from ..studies.study import COLUMNS, averaged, cost, interval, under
 from . import STUDIES, per_example, relearn

@@ -14,10 +14,10 @@ import torch
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Splits, split_at, stream
 from ..lab import engine, search
-from ..lab.baselines import Settings
 from ..lab.experiment import Digits, described
-from ..lab.options import LABELS
 from ..lab.training import predictions
+from ..methods.method import Settings
+from ..methods.names import LABELS
 from ..studies.study import under
 from . import STUDIES, likelihood_ratio
 from .per_example_views import figure, markdown

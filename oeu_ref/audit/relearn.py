@@ -24,10 +24,12 @@ import torch
 from ..core.undo import logits_of
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples, stream
-from ..lab import baselines, engine, search
-from ..lab.experiment import DEMO, Digits, described
-from ..lab.options import LABELS
+from ..lab import engine, search
+from ..lab.experiment import Digits, described
 from ..lab.training import UnlearnConfig, as_left, predictions, unlearn
+from ..methods.baselines import FineTuning
+from ..methods.method import Settings
+from ..methods.names import DEMO, LABELS
 from ..reference import metrics
 from .relearn_views import figure, markdown
 
@@ -154,8 +156,8 @@ def relearned(case, model, samples, rate, looks, look):
     """
     network = copy.deepcopy(model)
     training = case.experiment.training()
-    settings = baselines.Settings(rate, 1.0, training.momentum, training.weight_decay)
-    method = baselines.FineTuning(network, samples, settings, stream(case.seed, "method"))
+    settings = Settings(rate, 1.0, training.momentum, training.weight_decay)
+    method = FineTuning(network, samples, settings, stream(case.seed, "method"))
     found = [look(network)]
     batches = stream(case.seed, "relearning batches")
 

@@ -9,6 +9,7 @@ import pathlib
 from .. import boundary, files
 from ..lab import options
 from ..lab.options import NEEDED, option
+from ..methods import names
 from . import own
 from .command import EXPERIMENT, Command, check_writable, say
 
@@ -18,7 +19,7 @@ RULES = "rules by which settings were chosen, rows for each: true is by AG, prox
 
 def methods(default, unset=None):
     """The option that chooses methods."""
-    return option(default, "methods to compare", example="oeu,ft", unset=unset, words=tuple(options.METHODS))
+    return option(default, "methods to compare", example="oeu,ft", unset=unset, words=tuple(names.METHODS))
 
 
 @options.record
@@ -159,7 +160,7 @@ class Table(Rows):
 
     line = "one of the paper's tables: original, Retrain and seven methods, on several seeds"
     example = "cifar10-10 --preset cpu --data-root data"
-    methods: tuple[str, ...] = methods(options.BASELINES)
+    methods: tuple[str, ...] = methods(names.BASELINES)
 
     def run(self):
         return self.make(self.methods)
@@ -171,7 +172,7 @@ class Ablation(Rows):
 
     line = "OEU without projection, with global projection, with random labels, with the stop rule"
     example = "cifar10-10 --preset cpu --data-root data"
-    methods: tuple[str, ...] = methods(options.ABLATIONS)
+    methods: tuple[str, ...] = methods(names.ABLATIONS)
 
     def run(self):
         return self.make(self.methods)
@@ -199,7 +200,7 @@ class Run(Rows):
 
     line = "one method, with the settings that the tables use or your own"
     example = "--method oeu --preset cpu --seeds 1 --learning-rate 0.03 --weight 0.3 --steps 40"
-    method: str = option(NEEDED, "the method", "METHOD", words=("retrain", *options.METHODS))
+    method: str = option(NEEDED, "the method", "METHOD", words=("retrain", *names.METHODS))
     unlearning_rate: float | None = option(
         None,
         "learning rate of unlearning, > 0; with --weight and --steps",
@@ -219,7 +220,7 @@ class Run(Rows):
             raise ValueError("--learning-rate, --weight and --steps must be given together, or none of them")
         if self.method == "retrain" or own[0] is None:
             return self.make(() if self.method == "retrain" else (self.method,))
-        from ..lab.baselines import Settings
+        from ..methods.method import Settings
 
         settings = {self.method: (Settings(*own[:2]), boundary.integer("--steps", self.steps, 1))}
         return self.make((self.method,), settings=settings)
@@ -261,7 +262,7 @@ class Replicate(Images):
         unset="as long as it takes",
     )
     protocol: str = option("authors", "batches of each set in turns or shuffled; or pairs", words=options.PROTOCOLS)
-    rows: tuple[str, ...] = option(options.REPLICATED, "rows, the most worth first", words=options.REPLICATED)
+    rows: tuple[str, ...] = option(names.REPLICATED, "rows, the most worth first", words=names.REPLICATED)
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
     def run(self):

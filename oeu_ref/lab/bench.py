@@ -25,10 +25,10 @@ from ..core.network import QuantMLP, quantize_model
 from ..core.quantizer import Quantizer, integer_range, step_gradient_scale
 from ..core.unlearner import OEU
 from ..data.samples import Samples, stream
+from ..methods.orthogonal import JointOEU
 from ..reference.network import QuantizedMLP
 from ..reference.unlearner import oeu_step
 from . import results
-from .baselines import JointOEU
 from .engine import progress_bar
 from .figures import STYLES, clean, new_figure, picture, written
 from .images import ImageClassifier, augment

@@ -14,8 +14,9 @@ import torch
 
 from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
+from ..methods.method import Settings
 from ..reference import metrics
-from . import baselines, engine, results
+from . import engine, results
 from .attacks import SupportVectorAttack, by_feature
 from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described
@@ -30,7 +31,7 @@ TRAINED = ("original", "retrain", "retrain again")
 class Cell:
     """What to make: "original", "retrain", "retrain again" (other random numbers), or a method's run.
 
-    seed: integer >= 0; name: "original", "retrain" or a key of METHODS; settings: `baselines.Settings` of a method;
+    seed: integer >= 0; name: "original", "retrain" or a key of METHODS; settings: `Settings` of a method;
     steps: at most so many; evaluate_at: steps after which the model is measured, besides the end; attacked: whether
     that includes the attacks, as tuning needs it, or accuracies alone; options: further arguments of the method, such
     as (("alpha", 0.5),); folder: where seed-<seed> lies below the output folder; suffix: tells apart runs of one
@@ -40,7 +41,7 @@ class Cell:
 
     seed: int
     name: str
-    settings: baselines.Settings | None = None
+    settings: Settings | None = None
     steps: int = 0
     evaluate_at: tuple = ()
     options: tuple = ()

@@ -12,11 +12,11 @@ import numpy as np
 
 from .. import files
 from ..core.unlearner import NonFiniteError
+from ..methods.names import DEMO, LABELS
 from ..reference import metrics
 from . import engine, figures, results
 from .attacks import SupportVectorAttack
-from .experiment import DEMO, QUICK, Digits, described
-from .options import LABELS
+from .experiment import QUICK, Digits, described
 from .search import SETTINGS_FILE, load_settings, search
 
 __all__ = ["REPORTED_SEEDS", "markdown", "redraw", "run", "search"]

@@ -22,10 +22,10 @@ from ..core.stop_rule import EntropyStop
 from ..core.unlearner import NonFiniteError
 from ..data.requests import like, whole_classes
 from ..data.samples import Splits, stream
+from ..methods.by_name import METHODS
 from ..reference import metrics
 from ..reference.entropy import entropy_of_probabilities
 from .attacks import SupportVectorAttack
-from .experiment import METHODS
 from .training import as_left, build, predictions, train, unlearn
 
 BINS = 18  # of the entropy histograms, from 0 to log K nats
@@ -59,7 +59,7 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     """Let one method change a trained model in place.  Returns its reports, one a step.
 
     experiment, splits, seed: as in `trained`; method: a key of METHODS, or make(model, forget, settings, generator);
-    settings: `baselines.Settings`; steps: at most so many; options: further arguments of the method, pairs; on_step,
+    settings: `Settings`; steps: at most so many; options: further arguments of the method, pairs; on_step,
     checkpoint: as in `training.unlearn`.  Raises `NonFiniteError` if the method diverges.
     """
     info = METHODS.get(method) if isinstance(method, str) else None

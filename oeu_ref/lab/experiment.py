@@ -12,10 +12,11 @@ from ..core.network import QuantMLP, quantize_model
 from ..data.image_sets import load_images
 from ..data.requests import class_numbers, held_out, indices_of_file, settle_copies, whole_classes
 from ..data.samples import Samples, Splits, class_indices, digits, forget_split, split_at, stream
-from . import baselines, options, rivals
+from ..methods.protocol import MIXED, ROWS, SHUFFLED
+from . import options
 from .images import ImageClassifier, augment, channel_statistics
 from .models import ARCHITECTURES
-from .options import PRECISIONS, STANDARD_WIDTHS
+from .options import PRECISIONS, PROTOCOLS, STANDARD_WIDTHS
 from .training import TrainConfig, UnlearnConfig
 
 
@@ -237,6 +238,43 @@ class ForgettingCopies(Experiment):
     forget_copies: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class Replication(Experiment):
+    """An experiment whose methods unlearn for epochs, by the "authors" protocol; "joint": pairs in place of turns, and
+    of sets that are shuffled."""
+
+    protocol: str = "authors"
+
+    # who goes on on another machine brings results, and of the models what methods start from is made again
+    all_features, kept = True, ("original",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        boundary.one_of("protocol", self.protocol, PROTOCOLS)
+
+    def passes(self, splits):
+        """Batches in a pass over forget set, over retain set, and over both together: three integers."""
+        forget, retain = len(splits.forget), len(splits.retain)
+        counts = (forget // self.forget_batch, retain // self.retain_batch, (forget + retain) // self.retain_batch)
+        return tuple(max(1, count) for count in counts)
+
+    def row(self, name):
+        """A row as this experiment makes it.  name: a key of ROWS."""
+        row, instead = ROWS[name], SHUFFLED if self.dataset in MIXED else "turns"
+        instead = "pairs" if self.protocol == "joint" else instead
+        return dataclasses.replace(row, reads=instead) if row.reads == "turns" else row
+
+    def order(self, method, splits):
+        row = next((self.row(name) for name, row in ROWS.items() if row.method == method), None)
+        if row is None or "pairs" in row.reads:
+            return None
+        if row.reads == SHUFFLED:
+            return SHUFFLED
+        forget, retain = row.counts(*self.passes(splits))
+        epoch = [(True, False)] * forget + [(False, True)] * retain
+        return lambda step: epoch[step % len(epoch)]
+
+
 TABLES = {name: Experiment(**fields) for name, fields in options.TABLES.items()}
 
 
@@ -246,67 +284,3 @@ PAPER = {
     "cifar100-30": {"oeu": {"AG": 1.98}, "qmul": {"AG": 3.90}, "oeu_global": {"AG": 5.40}},
 }
 PAPER_SOURCE = "arXiv 2602.00567, the same data set and share, at full size"
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodInfo:
-    """A method as the tables know it.
-
-    label: what to call it; make(model, forget, settings, generator) -> `oeu_ref.lab.baselines.Method`; stops: whether
-    the entropy stop rule may end it early; fades: whether its steps depend on how many there will be, `fade`; compares:
-    whether it needs images that were not trained on, `validation`.
-    """
-
-    label: str
-    make: object
-    stops: bool = False
-    fades: bool = False
-    compares: bool = False
-
-    def runs(self, config, steps):
-        """Numbers of steps by the run that shows them: `UnlearnConfig.runs`, each its own if the method fades."""
-        return [(count,) for count in steps] if self.fades else config.runs(steps)
-
-
-def _oeu(**options):
-    return functools.partial(baselines.OrthogonalEntropy, **options)
-
-
-_MAKE = {
-    "oeu": baselines.OrthogonalEntropy,
-    "ft": baselines.FineTuning,
-    "ga": baselines.GradientAscent,
-    "rl": baselines.RandomLabels,
-    "salun": baselines.SalUn,
-    "qmul": baselines.SimilarLabels,
-    "l1": baselines.L1Sparse,
-    "oeu_stop": baselines.OrthogonalEntropy,
-    "oeu_no_projection": _oeu(alpha=0.0),
-    "oeu_global": _oeu(granularity="global"),
-    "oeu_random_labels": baselines.OrthogonalRandomLabels,
-    "l1_fading": baselines.L1Sparse,
-    "qmul_released": baselines.SimilarLabelsByEpoch,
-    "oeu_conflict": _oeu(form="under conflict"),
-    "oeu_forget_only": _oeu(form="forget only"),
-    "uniform": rivals.UniformTarget,
-    "ng_plus": rivals.NegGradPlus,
-    "scrub": rivals.Scrub,
-    "lotus": rivals.Lotus,
-}
-METHODS = {
-    name: MethodInfo(label, _MAKE[name], name == "oeu_stop", name == "l1_fading", name == "lotus")
-    for name, label in options.METHODS.items()
-}
-DEMO = ("oeu", "oeu_stop", "ft", "ga", "rl", "salun", "qmul")
-# OEU with one option changed: what the paper leaves open, and what is left without its parts
-VARIANTS = {
-    "module, undo": {},
-    "module, match": {"rescale": "match"},
-    "tensor, undo": {"layer": "tensor"},
-    "tensor, match": {"layer": "tensor", "rescale": "match"},
-    "global": {"granularity": "global"},
-    "joint forward": {"form": "joint"},
-    "no projection": {"alpha": 0.0},
-    "only under conflict": {"form": "under conflict"},
-    "forget-only steps": {"form": "forget only"},
-}

@@ -12,15 +12,15 @@ import time
 
 from .. import boundary
 from ..data.samples import stream
+from ..methods.method import Settings
+from ..methods.protocol import ROWS, SEARCH_SEED, SHUFFLED, label
 from . import engine, results, tuning
-from .baselines import Settings
 from .cells import Cell
-from .experiment import described
+from .experiment import Replication, described
 from .jobs import run_planned
 from .options import RULES
-from .protocol import ROWS, SEARCH_SEED, Replication, label
 from .report import read_document, values
-from .training import SHUFFLED, train
+from .training import train
 
 LEAST_STEPS = 10  # of an epoch of training, below which `fitted` makes no table smaller: 5,120 images
 

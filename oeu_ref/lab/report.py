@@ -7,11 +7,13 @@ import pathlib
 import numpy as np
 
 from .. import boundary
+from ..methods.by_name import METHODS
+from ..methods.names import LABELS
 from ..reference import metrics
 from . import report_figures, results
 from .engine import tug_of_war
-from .experiment import METHODS, PAPER, PAPER_SOURCE
-from .options import LABELS, RULES
+from .experiment import PAPER, PAPER_SOURCE
+from .options import RULES
 from .tables import KINDS
 
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "share_of_original", "tug_of_war", "forget_vs_test_auc", "time")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .experiment import METHODS
+from ..methods.by_name import METHODS
 from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, draw_histograms, new_figure, picture
 
 # a line style and a marker of its own for each method, so that they can be told apart in grey

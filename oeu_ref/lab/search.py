@@ -13,8 +13,11 @@ import numpy as np
 
 from .. import boundary
 from ..core.unlearner import NonFiniteError
-from . import baselines, engine, results
-from .experiment import DEMO, METHODS, VARIANTS, Digits, described
+from ..methods.by_name import METHODS, VARIANTS
+from ..methods.method import Settings
+from ..methods.names import DEMO
+from . import engine, results
+from .experiment import Digits, described
 
 SETTINGS_FILE = Path(__file__).with_name("demo_settings.json")
 # The search budget, the same for every method. The end of the steps is a budget, not a range: 80 steps read a fifth of
@@ -100,7 +103,7 @@ def on_digits(methods, seeds, grid, config, progress=True):
     def attempt(case, name, rate, weight):
         options = tuple(VARIANTS.get(name, {}).items())
         method = "oeu" if name in VARIANTS else name
-        return gaps_of(case, method, baselines.Settings(rate, weight), grid["steps"], options)
+        return gaps_of(case, method, Settings(rate, weight), grid["steps"], options)
 
     total = len(seeds) * len(methods) * len(grid["learning_rate"]) * len(grid["weight"])
     with engine.one_thread(), engine.progress_bar(total, progress, "runs") as bar:
@@ -128,7 +131,7 @@ def checked_grid(grid):
             raise ValueError(f"grid[{axis!r}] must hold at least one value, got none")
     for rate, weight in itertools.product(axes["learning_rate"], axes["weight"]):
         try:
-            baselines.Settings(rate, weight)
+            Settings(rate, weight)
         except (TypeError, ValueError) as error:
             raise type(error)(f"grid must hold settings: {error}") from None
     for steps in axes["steps"]:
@@ -160,12 +163,12 @@ def digest(points, grid):
 
 
 def setting(best, max_steps=None):
-    """(`baselines.Settings`, steps) of a `digest`'s best point, steps cut at max_steps."""
+    """(`Settings`, steps) of a `digest`'s best point, steps cut at max_steps."""
     steps = best["steps"] if max_steps is None else min(best["steps"], max_steps)
-    return baselines.Settings(best["learning_rate"], best["weight"]), steps
+    return Settings(best["learning_rate"], best["weight"]), steps
 
 
 def load_settings(max_steps=None, path=SETTINGS_FILE):
-    """Settings that `search` chose: dict method -> (`baselines.Settings`, steps), steps cut at max_steps."""
+    """Settings that `search` chose: dict method -> (`Settings`, steps), steps cut at max_steps."""
     methods = results.read_json(path)["methods"]
     return {name: setting(methods[name]["best"], max_steps) for name in DEMO}

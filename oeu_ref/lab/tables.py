@@ -9,13 +9,13 @@ import pathlib
 
 from .. import boundary
 from ..beyond import distributed
+from ..methods.protocol import SCHEDULE
 from . import results
 from .cells import Cell
 from .engine import checked_seeds
-from .experiment import TABLES, Experiment, ForgettingCopies, described
+from .experiment import TABLES, Experiment, ForgettingCopies, Replication, described
 from .jobs import run_cells
 from .options import PRESETS, RULES, SEEDS
-from .protocol import SCHEDULE, Replication
 from .tuning import checked_methods, chosen
 
 SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")

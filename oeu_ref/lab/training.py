@@ -12,13 +12,13 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..core.batch_norm import recalibrate_batchnorm
-from ..core.undo import class_logits, in_mode, undone, undone_on_error
+from ..core.undo import class_logits, undone, undone_on_error
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Batches, Samples
+from ..methods.method import all_logits
+from ..methods.protocol import SHUFFLED
 from .checkpoints import Checkpoint
 from .options import SCHEDULES
-
-SHUFFLED = "shuffled"  # the order of batches of both sets together
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def unlearn(
     """The loop of every unlearning method: draw batches, let the method update the model, until told to stop.
 
     method: anything with `relabel(forget) -> Samples`, called once, and `step(forget_batch, retain_batch) -> report`,
-    as in `oeu_ref.lab.baselines`; forget, retain: `Samples`, or endless batches of them that come in sizes and an order
+    as in `oeu_ref.methods`; forget, retain: `Samples`, or endless batches of them that come in sizes and an order
     of their own, as `oeu_ref.own.sources.Repeated`; steps >= 0: at most so many; config: `UnlearnConfig`;
     generators: two, for the order of forget and of retain samples; stop: callable without arguments, asked before each
     step, True ends the loop; on_step: called with (steps done, report) after each step; augment: as in
@@ -300,13 +300,6 @@ def _check_helpers(checkpoint, **others):
             boundary.instance(name, value, torch.Generator, "torch.Generator")
         else:
             boundary.function(name, value)
-
-
-@torch.no_grad()
-def all_logits(model, inputs, batch_size=1024):
-    """Logits (N, K) of a model in eval mode, computed in batches; each module's own mode is put back afterwards."""
-    with in_mode(model):
-        return torch.cat([class_logits(model, batch) for batch in inputs.split(batch_size)])
 
 
 def probabilities(model, inputs, batch_size=1024):

@@ -10,11 +10,13 @@ import pathlib
 
 from .. import boundary
 from ..beyond import distributed
+from ..methods.by_name import METHODS
+from ..methods.method import Settings
 from ..reference import metrics
-from . import baselines, results
+from . import results
 from .cells import Cell
 from .engine import checked_seeds, proxy_average_gap
-from .experiment import METHODS, described
+from .experiment import described
 from .jobs import run_cells
 from .options import RULES, TUNING_SEEDS
 from .search import checked_grid, searched, setting
@@ -116,7 +118,7 @@ def chosen(tuning, rule, name):
 def _cell(seed, method, rate, weight, steps, one_of_several):
     """The cell of one run at a point, which gives all these numbers of steps: `UnlearnConfig.runs`."""
     *points, last = steps
-    settings, suffix = baselines.Settings(rate, weight), f"_lr{rate:g}_w{weight:g}" + f"_s{last}" * one_of_several
+    settings, suffix = Settings(rate, weight), f"_lr{rate:g}_w{weight:g}" + f"_s{last}" * one_of_several
     return Cell(seed, method, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
 
 

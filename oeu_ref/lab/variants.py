@@ -2,8 +2,9 @@
 
 import math
 
+from ..methods.by_name import VARIANTS
 from . import engine, figures, results, search
-from .experiment import VARIANTS, Digits, described
+from .experiment import Digits, described
 from .training import as_left, predictions
 
 GRID = {"learning_rate": (0.03, 0.1, 0.3), "weight": (0.03, 0.1, 0.3, 1.0, 3.0), "steps": (10, 20, 40, 80)}

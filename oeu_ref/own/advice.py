@@ -72,7 +72,7 @@ def suggest(
     """Try OEU's learning rates, betas and steps on copies of a network, and say which came nearest to forgetting.
 
     model: left as it is; forget, retain, unseen: labelled data as for `unlearn`; make: function of (network, learning
-    rate, beta) that returns an `OEU` or a method of `oeu_ref.lab.baselines`, None: `OEU` with SGD of momentum 0.9;
+    rate, beta) that returns an `OEU` or a method of `oeu_ref.methods`, None: `OEU` with SGD of momentum 0.9;
     learning_rates > 0, betas >= 0, steps >= 1: at least one of each, all pairs are run for the most steps, and looked
     at after each number of them; forget_batch, retain_batch, recalibrated, progress: as for `unlearn`; seed: of all
     that is drawn, Dropout included, which is the same for all pairs.

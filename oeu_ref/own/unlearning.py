@@ -105,7 +105,7 @@ def unlearn(
 ):
     """Let a method change its network until the stop rule has a verdict, at most `max_steps` steps.
 
-    unlearner: an `OEU`, or a method of `oeu_ref.lab.baselines`, with the network and the optimizer that it has; forget,
+    unlearner: an `OEU`, or a method of `oeu_ref.methods`, with the network and the optimizer that it has; forget,
     retain, unseen: in any form that `oeu_ref.own.sources` names, the shorter begins anew at its end; batches go to the
     network's device. OEU needs no forget labels; with them FA counts in the verdict. unseen: neither trained on nor
     used for testing; with it, and without `stop`, `GuardedStop` ends the run. stop: a `GuardedStop`, or a function
@@ -258,7 +258,7 @@ class Steps:
         self.teaches = hasattr(unlearner, "relabel") and hasattr(unlearner, "step")
         if not self.teaches and not all(hasattr(unlearner, name) for name in ("model", "optimizer", "step")):
             raise TypeError(
-                f"unlearner must be an OEU or a method of oeu_ref.lab.baselines, got {type(unlearner).__name__}"
+                f"unlearner must be an OEU or a method of oeu_ref.methods, got {type(unlearner).__name__}"
             )
         if distributed.size() > 1 and isinstance(unlearner, OEU) and not isinstance(unlearner, distributed.ParallelOEU):
             raise TypeError("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU where there are processes")

@@ -21,8 +21,8 @@ from ..lab import engine, figures, report, results, tables, tuning
 from ..lab import search as searches
 from ..lab.engine import checked_seeds
 from ..lab.experiment import Digits
-from ..lab.options import LABELS
 from ..lab.report_figures import LINES
+from ..methods.names import LABELS
 from .study import COLUMNS, averaged, document
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"
@@ -63,7 +63,7 @@ def search(path, seeds=SEARCH_SEEDS, widths=WIDTHS, grid=None, config=None, prog
 
 
 def load_settings(max_steps=None, path=SETTINGS_FILE):
-    """What `search` chose: {width as str: {method: (`baselines.Settings`, steps)}}, steps cut at max_steps."""
+    """What `search` chose: {width as str: {method: (`Settings`, steps)}}, steps cut at max_steps."""
     return {
         width: {name: searches.setting(found["best"], max_steps) for name, found in methods.items()}
         for width, methods in results.read_json(path)["widths"].items()

@@ -22,8 +22,8 @@ from ..core.projection import project
 from ..core.quantizer import owner
 from ..core.unlearner import NonFiniteError
 from ..lab import engine
-from ..lab.baselines import Settings
 from ..lab.experiment import Digits
+from ..methods.method import Settings
 from . import step_bound
 from .first_order_views import figure, markdown
 from .one_step import move, norm

@@ -6,9 +6,10 @@ Each method gets the same search for its settings under each way to run the loop
 import itertools
 
 from ..lab import engine, figures, results, search
-from ..lab.baselines import Settings
-from ..lab.experiment import DEMO, described
-from ..lab.options import LABELS, SCHEDULES
+from ..lab.experiment import described
+from ..lab.options import SCHEDULES
+from ..methods.method import Settings
+from ..methods.names import DEMO, LABELS
 from .study import spread, under
 
 QUESTION = "Does a learning rate that falls to zero, or BatchNorm's statistics estimated anew, change who is best?"

@@ -12,9 +12,9 @@ from torch import nn
 
 from ..core.network import quantize_model
 from ..lab import engine, figures, results
-from ..lab.baselines import Settings
 from ..lab.experiment import Digits, described
 from ..lab.search import gaps_along
+from ..methods.method import Settings
 from ..own.advice import GRID, draw_grid
 
 QUESTION = "Which learning rates and betas serve OEU, and does a search without Retrain find them?"

@@ -15,11 +15,12 @@ from .. import boundary
 from ..core.network import QuantMLP
 from ..core.unlearner import NonFiniteError
 from ..data.samples import split_at, stream
-from ..lab import baselines, engine, results
+from ..lab import engine, results
 from ..lab import search as searches
 from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
 from ..lab.experiment import QUICK, Digits
 from ..lab.training import predictions
+from ..methods.method import Settings
 from ..reference import metrics
 
 METHODS = ("oeu", "oeu_stop", "ft", "rl", "qmul")
@@ -210,7 +211,7 @@ def search(path, seeds=SEARCH_SEEDS, grid=None, methods=METHODS, config=None, pr
 
     def attempt(prepared, name, rate, weight):
         sequence, targets = prepared
-        found = {n: serve(sequence, name, baselines.Settings(rate, weight), n, targets) for n in grid["steps"]}
+        found = {n: serve(sequence, name, Settings(rate, weight), n, targets) for n in grid["steps"]}
         whole = {n: len(stages) == len(targets) for n, stages in found.items()}
         return {n: np.mean([stage["AG"] for stage in found[n]]) if whole[n] else math.inf for n in found}
 

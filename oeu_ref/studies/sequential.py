@@ -9,7 +9,7 @@ import numpy as np
 
 from ..lab import figures, results
 from ..lab.attacks import SupportVectorAttack
-from ..lab.options import LABELS
+from ..methods.names import LABELS
 from .sequences import (
     METHODS,
     QUICK_CONFIG,

@@ -37,7 +37,7 @@ GUARDS = {"none": OEU, "direction": BoundedDirection, "update": BoundedOEU}
 def unlearned(case, settings, guard, max_increase, steps):
     """A copy of the original model after OEU steps, each of which may raise the retain batch's loss by max_increase.
 
-    case: `engine.Case`; settings: `baselines.Settings` (without weight decay); guard: a word of GUARDS; max_increase
+    case: `engine.Case`; settings: `Settings` (without weight decay); guard: a word of GUARDS; max_increase
     >= 0, in nats.
     Returns (model, records): a dict a step with "share" (of the update that was taken, in [0, 1]), "increase" (of the
     retain batch's loss, in train mode) and "retain_loss" (of the retain set, in eval mode), in nats.

@@ -12,8 +12,8 @@ import numpy as np
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, figures, results
-from ..lab.baselines import Settings
 from ..lab.experiment import Digits, described
+from ..methods.method import Settings
 from ..own.stop import IDEAL, GuardedStop
 from .study import cost
 

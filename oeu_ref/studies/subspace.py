@@ -18,7 +18,9 @@ import torch
 
 from ..beyond.subspace import SubspaceOEU
 from ..data.samples import stream
-from ..lab import baselines, engine, figures, results, search
+from ..lab import engine, figures, results, search
+from ..methods.method import Settings
+from ..methods.orthogonal import OrthogonalEntropy
 from . import STUDIES
 from .one_step import Probe
 from .study import batches
@@ -37,7 +39,7 @@ SMALL = {**FULL, "draws": 1, "sizes": (1, 2), "grid": {**GRID, "weight": (0.3,)}
 HISTORIES = {"fresh": "fresh gradients", "last": "the last steps'"}
 
 
-class OrthogonalEntropyWithMemory(baselines.OrthogonalEntropy):
+class OrthogonalEntropyWithMemory(OrthogonalEntropy):
     """OEU whose forget gradient is projected off its last m retain gradients, `SubspaceOEU`; size: m, 0: not at all."""
 
     def __init__(self, model, forget, settings, generator, size=1):
@@ -62,7 +64,7 @@ def collect(seeds, base, quick, bar):
         case = engine.prepare(seed, dataclasses.replace(base, bits=bits))
         _append(steps[network], _one_step(case, scale, demo[0]))
         for m in sizes:
-            runs[network][str(m)].append(_metrics(case, m, baselines.Settings(**best[str(m)]), demo[1]))
+            runs[network][str(m)].append(_metrics(case, m, Settings(**best[str(m)]), demo[1]))
         bar.update()
     costs = _costs(case, scale["sizes"], demo[0], rounds=1 if quick else 9)
     config = {**scale, "lengths": LENGTHS, "search_seeds": searched, "demo": [vars(demo[0]), demo[1]]}
@@ -73,7 +75,7 @@ def _search(seeds, base, sizes, grid, steps, bar):
     """Best setting of each m by mean AG on the 4-bit network: dict m -> {"learning_rate", "weight"}."""
 
     def attempt(case, m, rate, weight):
-        settings = baselines.Settings(rate, weight)
+        settings = Settings(rate, weight)
         return search.gaps_along(case.gap, (steps,), lambda look: _unlearned(case, m, settings, steps, look))
 
     cases = (engine.prepare(seed, base) for seed in seeds)

@@ -19,10 +19,11 @@ from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import OEU, NonFiniteError
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import baselines
-from oeu_ref.lab.baselines import JointOEU
-from oeu_ref.lab.experiment import METHODS
-from oeu_ref.lab.training import SHUFFLED, TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.lab.training import TrainConfig, UnlearnConfig, build, train, unlearn
+from oeu_ref.methods.by_name import METHODS
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import JointOEU
+from oeu_ref.methods.protocol import SHUFFLED
 from oeu_ref.own import unlearning as own
 from oeu_ref.reference import projection as reference
 
@@ -73,7 +74,7 @@ def oeu_steps(name, forward="separate"):
 def method_steps(name):
     """Three steps of a method of `baselines` from the loop that all share."""
     model, (forget, retain) = network("convolutional"), batches("convolutional")
-    method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
+    method = METHODS[name].make(model, forget, Settings(0.02, 0.5), stream(1, "method"))
     reports = unlearn(method, forget, retain, 3, UnlearnConfig(5, 6), (stream(1, "f"), stream(1, "r")))
     return flat(model), torch.tensor([r.retain_loss or r.forget_loss for r in reports])
 
@@ -84,7 +85,7 @@ def shuffled_steps(name):
     model, (forget, retain) = network("convolutional"), batches("convolutional")
     forget = forget[:1]
     model(distributed.shard(retain).inputs)  # no original's quantizers are still to see their first batch
-    method = METHODS[name].make(model, forget, baselines.Settings(0.02, 0.5), stream(1, "method"))
+    method = METHODS[name].make(model, forget, Settings(0.02, 0.5), stream(1, "method"))
     given = UnlearnConfig(5, 7), (stream(1, "f"), stream(1, "r"))
     reports = unlearn(method, forget, retain, 4, *given, order=SHUFFLED)
     assert sorted(report.forget_loss is None for report in reports) == [False, False, True, True]
@@ -94,7 +95,7 @@ def shuffled_steps(name):
 def too_few():
     """1 if a batch of both sets that some process had nothing of was refused, and nothing changed."""
     model, (forget, retain) = network("convolutional"), batches("convolutional")
-    method = METHODS["rl"].make(model, forget, baselines.Settings(0.02), stream(1, "method"))
+    method = METHODS["rl"].make(model, forget, Settings(0.02), stream(1, "method"))
     method.together, before = True, flat(model)
     try:
         method.step(forget[:1], retain[:1])

@@ -17,7 +17,7 @@ from torch import nn
 from oeu_ref import beyond
 from oeu_ref.beyond.monitor import SIGNATURES, Monitor, Monitored, Thresholds, UnlearningWarning
 from oeu_ref.core import OEU, NonFiniteError, QuantMLP
-from oeu_ref.lab.baselines import JointOEU
+from oeu_ref.methods.orthogonal import JointOEU
 
 # most networks here are untrained, and some of the optimizers wild
 pytestmark = pytest.mark.filterwarnings("ignore::oeu_ref.beyond.monitor.UnlearningWarning")

@@ -11,10 +11,11 @@ from oeu_ref.core.network import QuantMLP
 from oeu_ref.core.stop_rule import EntropyStop
 from oeu_ref.core.unlearner import OEU
 from oeu_ref.data.samples import Batches, digits, stream
-from oeu_ref.lab.baselines import OrthogonalEntropy, Settings
 from oeu_ref.lab.checkpoints import Checkpoint
 from oeu_ref.lab.engine import one_thread
 from oeu_ref.lab.training import TrainConfig, build, train
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import OrthogonalEntropy
 
 
 def snapshot():

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from oeu_ref.lab import results, tables
 from oeu_ref.lab.checkpoints import read
-from oeu_ref.lab.experiment import METHODS, described
+from oeu_ref.lab.experiment import described
+from oeu_ref.methods.by_name import METHODS
 
 TIMES = ("seconds", "time")
 SIZE = {"dataset": "tiny", "width": 4, "epochs": 4, "train_size": 120, "validation_size": 40}

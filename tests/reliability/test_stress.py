@@ -20,8 +20,9 @@ from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.core import entropy, fast, projection
 from oeu_ref.core.projection import Layers
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab.baselines import JointOEU, Settings
-from oeu_ref.lab.experiment import METHODS
+from oeu_ref.methods.by_name import METHODS
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import JointOEU
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import projection as reference_projection
 

@@ -10,9 +10,10 @@ import torch
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, Splits, stream
 from oeu_ref.lab import engine, experiment, figures
-from oeu_ref.lab.baselines import Losses, Settings
 from oeu_ref.lab.experiment import described
 from oeu_ref.lab.training import TrainConfig, predictions
+from oeu_ref.methods import by_name
+from oeu_ref.methods.method import Losses, Settings
 from oeu_ref.reference import metrics
 from oeu_ref.studies import sequences, sequential
 from oeu_ref.studies.study import run as run_study
@@ -183,7 +184,7 @@ def reader(log):
 def test_a_method_never_reads_the_samples_of_earlier_requests(monkeypatch, sequence):
     """A stage's method gets its own request to forget, and as retain samples none that was ever requested so far."""
     log = []
-    monkeypatch.setitem(experiment.METHODS, "rl", experiment.MethodInfo("RL", reader(log)))
+    monkeypatch.setitem(by_name.METHODS, "rl", by_name.MethodInfo("RL", reader(log)))
     assert [taken for _, taken in sequences.follow(sequence, "rl", Settings(0.1), 20)] == [20] * TINY.requests
     earlier = set()
     for read, case in zip(log, sequence.cases):

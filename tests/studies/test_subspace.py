@@ -9,7 +9,8 @@ import torch
 from oeu_ref.beyond import subspace as core
 from oeu_ref.core import QuantMLP
 from oeu_ref.data.samples import digits, stream
-from oeu_ref.lab import baselines
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import OrthogonalEntropy
 from oeu_ref.studies import subspace as study
 from oeu_ref.studies.one_step import Probe, inner
 from oeu_ref.studies.one_step import norm as length_of
@@ -34,11 +35,11 @@ def small():
 def test_the_studys_method_is_oeu_for_one_gradient_and_unprojected_for_none(small, size, options):
     """Ten steps with momentum from the same weights on the same batches end at the same weights, up to rounding."""
     model, splits = small
-    settings_ = baselines.Settings(0.1, 1.0)
+    settings_ = Settings(0.1, 1.0)
     ends = []
     for make in (
         lambda *args: study.OrthogonalEntropyWithMemory(*args, size=size),
-        lambda *args: baselines.OrthogonalEntropy(*args, **options),
+        lambda *args: OrthogonalEntropy(*args, **options),
     ):
         method = make(copy.deepcopy(model), splits.forget, settings_, stream(0, "method"))
         for i in range(10):
@@ -55,7 +56,7 @@ def test_a_longer_memory_is_that_of_the_class_it_is_named_for(small):
     ends = []
     for size in (4, 1):
         method = study.OrthogonalEntropyWithMemory(
-            copy.deepcopy(model), splits.forget, baselines.Settings(0.1, 0.5), stream(0, "method"), size=size
+            copy.deepcopy(model), splits.forget, Settings(0.1, 0.5), stream(0, "method"), size=size
         )
         twin = copy.deepcopy(model)
         optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from oeu_ref.core.unlearner import OEU, NonFiniteError
-from oeu_ref.lab import baselines, engine, variants
-from oeu_ref.lab.experiment import QUICK, VARIANTS
+from oeu_ref.lab import engine, variants
+from oeu_ref.lab.experiment import QUICK
+from oeu_ref.methods.by_name import VARIANTS
+from oeu_ref.methods.method import Settings
 
 RUN = functools.partial(
     variants.run,
@@ -53,7 +55,7 @@ def test_variants_differ_in_the_option_that_they_are_named_for(monkeypatch):
     monkeypatch.setattr(OEU, "take", lambda self, plan: taken.append(plan) or take(self, plan))
     reports, plans = {}, {}
     for name, options in VARIANTS.items():
-        settings = baselines.Settings(0.1, 0.3)
+        settings = Settings(0.1, 0.3)
         reports[name] = engine.forget(case, "oeu", settings, 1, options=tuple(options.items()))[1][0]
         plans[name] = taken[-1]
     assert plans["no projection"].residual == pytest.approx(reports["no projection"].cosine, abs=1e-6)
@@ -71,7 +73,7 @@ def test_a_curve_is_the_retain_loss_of_eval_mode_from_start_to_end():
     for recalibrated in (False, True):
         case = engine.prepare(1, dataclasses.replace(QUICK, recalibrated=recalibrated))
         curve = variants._Curve(case, 2)
-        model = engine.forget(case, "oeu", baselines.Settings(0.1, 0.3), 2, curve.look)[0]
+        model = engine.forget(case, "oeu", Settings(0.1, 0.3), 2, curve.look)[0]
         for end, network in ((0, case.original), (-1, model)):
             logits = network.eval()(case.splits.retain.inputs).double()
             loss = torch.nn.functional.cross_entropy(logits, case.splits.retain.labels).item()

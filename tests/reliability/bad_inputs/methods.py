@@ -15,7 +15,11 @@ from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.beyond.updates import OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core.stop_rule import mean_entropy
 from oeu_ref.data.samples import Samples
-from oeu_ref.lab import baselines, experiment, training
+from oeu_ref.lab import training
+from oeu_ref.methods import by_name
+from oeu_ref.methods.baselines import FineTuning, SalUn
+from oeu_ref.methods.method import Settings
+from oeu_ref.methods.orthogonal import JointOEU, OrthogonalEntropy
 
 from .row import rows
 from .world import with_first
@@ -84,7 +88,7 @@ def _samples(part, inputs=lambda x: x, labels=lambda y: y):
 
 STEPS = [
     row
-    for name in experiment.METHODS
+    for name in by_name.METHODS
     for row in rows(
         f"{name}.step",
         _method_step(name),
@@ -169,7 +173,7 @@ METHODS = [
     ),
     *rows(
         "OEU.step, joint",
-        _step(partial(_made, baselines.JointOEU)),
+        _step(partial(_made, JointOEU)),
         ("forget_inputs", "another width", torch.zeros(5, 4), ValueError, "(4,)", "(6,)"),
         ("forget_inputs", "NaN", _first("forget", NAN), core.NonFiniteError, "NaN", "finite"),
     ),
@@ -254,7 +258,7 @@ METHODS = [
     ),
     *rows(
         "Settings",
-        lambda w, **bad: baselines.Settings(**{"learning_rate": 0.1, **bad}),
+        lambda w, **bad: Settings(**{"learning_rate": 0.1, **bad}),
         ("learning_rate", "zero", 0, ValueError, "0", "greater than 0"),
         ("learning_rate", "text", "0.1", TypeError, "str", "a number"),
         ("learning_rate", "NaN", NAN, ValueError, "nan", "finite"),
@@ -274,7 +278,7 @@ METHODS = [
     ),
     *rows(
         "FineTuning",
-        lambda w, **bad: baselines.FineTuning(
+        lambda w, **bad: FineTuning(
             **{
                 "model": w.model,
                 "forget": w.forget_samples,
@@ -291,14 +295,14 @@ METHODS = [
     ),
     *rows(
         "SalUn",
-        lambda w, share: baselines.SalUn(w.model, w.forget_samples, w.settings, w.generator, share),
+        lambda w, share: SalUn(w.model, w.forget_samples, w.settings, w.generator, share),
         ("share", "zero", 0, ValueError, "0", "greater than 0"),
         ("share", "above 1", 1.5, ValueError, "1.5", "[0, 1]"),
         ("share", "text", "half", TypeError, "str", "a number"),
     ),
     *rows(
         "OrthogonalEntropy",
-        lambda w, alpha: baselines.OrthogonalEntropy(w.model, w.forget_samples, w.settings, w.generator, alpha=alpha),
+        lambda w, alpha: OrthogonalEntropy(w.model, w.forget_samples, w.settings, w.generator, alpha=alpha),
         ("alpha", "negative", -1, ValueError, "-1", "[0, 1]"),
     ),
     *STEPS,

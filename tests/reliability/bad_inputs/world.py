@@ -13,7 +13,9 @@ from oeu_ref import core
 from oeu_ref.beyond import subspace
 from oeu_ref.core.quantizer import Quantizer
 from oeu_ref.data import samples
-from oeu_ref.lab import baselines, checkpoints, experiment, training
+from oeu_ref.lab import checkpoints, training
+from oeu_ref.methods import by_name
+from oeu_ref.methods.method import Method, Settings
 from oeu_ref.reference import network
 
 from .bad_files import write_files
@@ -39,9 +41,9 @@ class World:
         self.stop = core.EntropyStop(self.model, self.forget, self.retain)
         self.forget_samples = samples.Samples(self.forget, self.forget_labels)
         self.retain_samples = samples.Samples(self.retain, self.labels)
-        self.settings = baselines.Settings(0.1)
+        self.settings = Settings(0.1)
         self.methods = {}
-        for name, info in experiment.METHODS.items():
+        for name, info in by_name.METHODS.items():
             parts = copy.deepcopy(self.model), self.forget_samples, self.settings
             self.methods[name] = info.make(*parts, torch.Generator().manual_seed(3))
             self.methods[name].step(self.forget_samples, self.retain_samples)
@@ -100,6 +102,6 @@ def _bytes(value):
         return _bytes(value.notes)
     if isinstance(value, core.OEU):
         return _bytes([value.optimizer, value.alpha, value.beta])
-    if isinstance(value, baselines.Method):
+    if isinstance(value, Method):
         return _bytes([value.model, value.state_dict()])
     return _bytes(value.state_dict()) if hasattr(value, "state_dict") else repr(value).encode()

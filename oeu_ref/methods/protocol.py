@@ -17,11 +17,9 @@ peers shares; for the weights that of Q-MUL (arXiv 2503.13917), RL_min.py there.
 
 import dataclasses
 
-from .. import boundary
-from .experiment import METHODS, Experiment
-from .options import PROTOCOLS
-from .training import SHUFFLED
+from . import names
 
+SHUFFLED = "shuffled"  # the order of batches of both sets together
 MIXED = ("cifar100", "tinyimagenet")  # data sets on which that code shuffles both sets together
 SEARCH_SEED = 101  # never reported
 SCHEDULE = {"epochs": 18, "batch_size": 512, "learning_rate": 0.2, "forget_batch": 256, "retain_batch": 256}
@@ -57,7 +55,7 @@ class Row:
         }[self.reads]
 
     def steps(self, *passes):
-        """Steps in all; passes: as `Replication.passes` gives them."""
+        """Steps in all; passes: as `oeu_ref.lab.experiment.Replication.passes` gives them."""
         first, second = self.counts(*passes)
         return self.epochs * (first if "pairs" in self.reads else first + second)
 
@@ -87,43 +85,6 @@ ROWS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Replication(Experiment):
-    """An experiment whose methods unlearn for epochs, by the "authors" protocol; "joint": pairs in place of turns, and
-    of sets that are shuffled."""
-
-    protocol: str = "authors"
-
-    # who goes on on another machine brings results, and of the models what methods start from is made again
-    all_features, kept = True, ("original",)
-
-    def __post_init__(self):
-        super().__post_init__()
-        boundary.one_of("protocol", self.protocol, PROTOCOLS)
-
-    def passes(self, splits):
-        """Batches in a pass over forget set, over retain set, and over both together: three integers."""
-        forget, retain = len(splits.forget), len(splits.retain)
-        counts = (forget // self.forget_batch, retain // self.retain_batch, (forget + retain) // self.retain_batch)
-        return tuple(max(1, count) for count in counts)
-
-    def row(self, name):
-        """A row as this experiment makes it.  name: a key of ROWS."""
-        row, instead = ROWS[name], SHUFFLED if self.dataset in MIXED else "turns"
-        instead = "pairs" if self.protocol == "joint" else instead
-        return dataclasses.replace(row, reads=instead) if row.reads == "turns" else row
-
-    def order(self, method, splits):
-        row = next((self.row(name) for name, row in ROWS.items() if row.method == method), None)
-        if row is None or "pairs" in row.reads:
-            return None
-        if row.reads == SHUFFLED:
-            return SHUFFLED
-        forget, retain = row.counts(*self.passes(splits))
-        epoch = [(True, False)] * forget + [(False, True)] * retain
-        return lambda step: epoch[step % len(epoch)]
-
-
 def label(name):
     """What to call a row."""
-    return ROWS[name].label or METHODS[ROWS[name].method].label
+    return ROWS[name].label or names.METHODS[ROWS[name].method]

@@ -1,4 +1,4 @@
-"""More unlearning methods of the field, in the notation and behind the interface of `baselines.py`.
+"""More unlearning methods of the field, in the notation and behind the interface of `method.py`.
 
 Beside it p(x) are the predictions, p_o(x) those of the original model, in eval mode, K classes.
 """
@@ -12,8 +12,7 @@ from .. import boundary
 from ..core.entropy import log_softmax
 from ..core.undo import class_logits
 from ..data.samples import Samples
-from .baselines import Method
-from .training import all_logits
+from .method import Method, all_logits
 
 
 class NegGradPlus(Method):
@@ -68,7 +67,7 @@ class Scrub(Taught):
 
     Update: SGD along grad (L_r + alpha KL(p_o(x_r) || p(x_r))) - w grad KL(p_o(x_f) || p(x_f)), means over the batch.
     alpha >= 0: 0.5 is ours. The code has a temperature besides, which is 1 here, and ends the ascent before the
-    descent: with one batch a step, as in `oeu_ref.lab.protocol`, the parts take turns, to the end.
+    descent: with one batch a step, as in `protocol.py`, the parts take turns, to the end.
     Source: Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023, and its public code.
     """
 

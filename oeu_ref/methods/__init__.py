@@ -1,0 +1,1 @@
+"""Unlearning methods behind one interface, OEU among them, each with its source."""
