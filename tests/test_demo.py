@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from oeu_ref import files
 from oeu_ref.core.stop_rule import EntropyStop, mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab import demo, engine, figures, results, search
+from oeu_ref.lab import demo, engine, figures, measures, results, search
 from oeu_ref.lab.attacks import SupportVectorAttack
 from oeu_ref.lab.experiment import QUICK, Digits, described
 from oeu_ref.methods.method import Settings
@@ -69,7 +69,7 @@ def test_demo_json_holds_everything_a_reader_needs(data):
     for run in data["runs"]:
         assert set(run["metrics"]) == {"original", "retrain", *DEMO}
         for name, values in run["metrics"].items():
-            assert set(values) == {*KINDS, *engine.FA_PARTS, *(() if name == "retrain" else ("AG",))}
+            assert set(values) == {*KINDS, *measures.FA_PARTS, *(() if name == "retrain" else ("AG",))}
             assert all(0 <= value <= 100 for value in values.values())
         for name in DEMO:
             assert run["steps"][name] <= data["settings"][name]["steps"]
@@ -88,7 +88,7 @@ def test_forget_accuracy_is_split_by_whether_the_label_is_wrong(data):
             counts = values["FA wrong"] * wrong.sum() / 100, values["FA right"] * (~wrong).sum() / 100
             assert counts == pytest.approx(np.round(counts), abs=1e-9)
             assert values["FA"] == pytest.approx(100 * sum(counts) / len(wrong))
-    assert engine.accuracy_by_label((np.eye(10)[true], taught), wrong) == {"FA wrong": 0.0, "FA right": 100.0}
+    assert measures.accuracy_by_label((np.eye(10)[true], taught), wrong) == {"FA wrong": 0.0, "FA right": 100.0}
 
 
 def test_demo_numbers_hang_together(data):

@@ -25,6 +25,7 @@ from oeu_ref.lab import (
     cells,
     engine,
     jobs,
+    measures,
     models,
     options,
     report,
@@ -33,8 +34,8 @@ from oeu_ref.lab import (
     tuning,
 )
 from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
-from oeu_ref.lab.engine import proxy_average_gap
 from oeu_ref.lab.experiment import QUICK, Experiment, described
+from oeu_ref.lab.measures import proxy_average_gap
 from oeu_ref.methods import by_name, names
 from oeu_ref.methods.by_name import METHODS
 from oeu_ref.methods.method import Settings
@@ -312,7 +313,7 @@ def test_cells_of_the_digits_are_the_demo_s_own_runs(tmp_path):
     expected["oeu_stop"] = engine.forget(case, "oeu_stop", settings, 4)[0]
     for name, cell in cells_of.items():
         found = run_cell(Runner(tmp_path), QUICK, cell)
-        shown = engine.measure(engine.outputs(expected[name], case.splits), 1)
+        shown = measures.measure(measures.outputs(expected[name], case.splits), 1)
         assert {key: found[key] for key in shown} == shown
         assert found["data"]["source"] == "digits"
 
@@ -363,9 +364,9 @@ def test_every_method_goes_its_own_way(place, data):
 def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, source, monkeypatch):
     unlearn, seen = engine.unlearn, []
 
-    def watched(method, forget, retain, steps, config, generators, *rest):
+    def watched(method, *given, generators, **others):
         seen.append([generator.initial_seed() for generator in (*generators, method.generator)])
-        return unlearn(method, forget, retain, steps, config, generators, *rest)
+        return unlearn(method, *given, generators=generators, **others)
 
     monkeypatch.setattr(engine, "unlearn", watched)
     for seed in (1, 2):
@@ -447,13 +448,13 @@ def test_the_proxy_attack_learns_on_one_half_of_the_validation_images_and_judges
     model = engine.new_model(TINY, splits, 1, "original")
     calls = []
 
-    class Attack(engine.SupportVectorAttack):
+    class Attack(measures.SupportVectorAttack):
         def __call__(self, *scores):
             calls.append([len(part) for part in scores])
             return super().__call__(*scores)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "SupportVectorAttack", Attack)
+        patch.setattr(measures, "SupportVectorAttack", Attack)
         cells.measure(model, splits, 1)
     assert calls == [[198, 60, 22], [198, 20, 22 + 20]]
 
@@ -673,8 +674,8 @@ def test_a_curve_shows_the_network_as_the_loop_would_leave_it(tmp_path, source, 
 
 def test_the_mean_loss_is_that_of_cross_entropy_also_where_a_probability_is_zero():
     probabilities = np.array([[0.5, 0.5], [0.25, 0.75]])
-    assert engine.mean_loss(probabilities, np.array([0, 1])) == pytest.approx(-math.log(0.5 * 0.75) / 2)
-    assert math.isfinite(engine.mean_loss(np.array([[1.0, 0.0]]), np.array([1])))
+    assert measures.mean_loss(probabilities, np.array([0, 1])) == pytest.approx(-math.log(0.5 * 0.75) / 2)
+    assert math.isfinite(measures.mean_loss(np.array([[1.0, 0.0]]), np.array([1])))
 
 
 def test_the_point_with_the_lowest_mean_gap_is_chosen_and_a_wrong_one_is_priced(tmp_path, source, monkeypatch):

@@ -18,7 +18,7 @@ import oeu_ref
 from oeu_ref import evaluate
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import engine
+from oeu_ref.lab import measures
 from oeu_ref.lab.training import build
 from oeu_ref.own import evaluation, sources
 from oeu_ref.reference import metrics
@@ -73,7 +73,7 @@ def test_evaluate_is_the_tables_measure_whatever_form_data_has(form):
     model, retrain = network(0), network(1)
     found = evaluate(model, **in_form(form), retrain=retrain, seed=3)
     splits = dataclasses.make_dataclass("Splits", [*SIZES, "test_of_forgotten"])(**PARTS, test_of_forgotten=None)
-    expected, theirs = (engine.measure(engine.outputs(m, splits), 3)["metrics"] for m in (model, retrain))
+    expected, theirs = (measures.measure(measures.outputs(m, splits), 3)["metrics"] for m in (model, retrain))
     assert found.metrics == expected and found.retrain == theirs
     assert found.AG == metrics.average_gap(expected, theirs) > 0
     assert found.samples == SIZES and found.attack == "support vector classifier on confidence (SalUn)"
@@ -95,10 +95,10 @@ def test_without_retrain_the_proxy_and_its_targets_are_shown():
     model, before = network(0), network(1)
     found = evaluate(model, **PARTS, before=before)
     near, target = (
-        engine.proxy({"validation": found["unseen"], **found}, 0)
+        measures.proxy({"validation": found["unseen"], **found}, 0)
         for found in (evaluation.outputs(m, PARTS) for m in (model, before))
     )
-    assert found.proxy == near and found.proxy_gap == engine.proxy_average_gap(near, target) > 0
+    assert found.proxy == near and found.proxy_gap == measures.proxy_average_gap(near, target) > 0
     assert found.proxy_targets["FA"] == target["VA"] and found.proxy_targets["MIA"] == target["MIA_unseen"]
     assert np.mean([abs(near[k] - t) for k, t in found.proxy_targets.items()]) == pytest.approx(found.proxy_gap)
     assert "proxy AG" in str(found) and f"{target['VA']:.1f}" in str(found)
@@ -121,7 +121,7 @@ def test_divergence_and_tug_of_war_by_hand():
     by_hand = (math.log(4 / 3) + 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)) / 2
     assert evaluation.jensen_shannon(sure, half) == pytest.approx(by_hand)
     values = {"FA": 60.0, "RA": 90.0, "TA": 80.0}
-    assert engine.tug_of_war(values, {"FA": 50.0, "RA": 100.0, "TA": 80.0}) / 100 == pytest.approx(0.9 * 0.9)
+    assert measures.tug_of_war(values, {"FA": 50.0, "RA": 100.0, "TA": 80.0}) / 100 == pytest.approx(0.9 * 0.9)
 
 
 def test_classes_that_are_forgotten_whole_are_told_apart():

@@ -16,7 +16,7 @@ from oeu_ref import OEU, EntropyStop, GuardedStop, Watch, evaluate, unlearn
 from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import engine, training
+from oeu_ref.lab import engine, measures, training
 from oeu_ref.lab.experiment import Digits
 from oeu_ref.methods.baselines import RandomLabels, SimilarLabels
 from oeu_ref.methods.method import Settings
@@ -178,7 +178,7 @@ def test_the_curve_is_that_of_the_network_in_eval_mode(tmp_path):
     run = unlearn(oeu(model), FORGET, RETAIN, 7, unseen=UNSEEN, stop=lambda: False, every=3, **QUIET)
     assert run.curve("RA")[0] == [0, 3, 6, 7] and run.curve("forget_entropy")[0] == [1, 2, 3, 4, 5, 6, 7]
     last = run.looks[-1]
-    found = engine.outputs(model, type("Splits", (), {**PARTS, "test_of_forgotten": None}), ("retain", "forget"))
+    found = measures.outputs(model, type("Splits", (), {**PARTS, "test_of_forgotten": None}), ("retain", "forget"))
     assert (last["RA"], last["FA"]) == tuple(metrics.accuracy(*found[part]) for part in ("retain", "forget"))
     assert "budget spent after 7 steps" in str(run) and run.curve("nothing") == ([], [])
     run.plot(tmp_path / "curve.png")

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from oeu_ref.audit import objective, relearn_views
-from oeu_ref.lab import engine, figures, report_figures
+from oeu_ref.lab import figures, measures, report_figures
 from oeu_ref.studies import sensitivity, subspace
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -83,8 +83,8 @@ def demo_quotes():
         cells = [spread(each(data["runs"], "metrics", name, column)) for column in COLUMNS]
         yield "README.md", row(label, cells)
         yield LAB, row(label, [*cells, spread(each(data["seconds"]["runs"], name), 2)])
-        yield LAB, row(label, [spread(each(data["runs"], "metrics", name, kind)) for kind in ("FA", *engine.FA_PARTS)])
-    wrong = {name: mean(each(data["runs"], "metrics", name, engine.FA_PARTS[0])) for name in data["labels"]}
+        yield LAB, row(label, [spread(each(data["runs"], "metrics", name, kind)) for kind in ("FA", *measures.FA_PARTS)])
+    wrong = {name: mean(each(data["runs"], "metrics", name, measures.FA_PARTS[0])) for name in data["labels"]}
     yield (
         LAB,
         f"says {wrong['retrain']} % of the wrong labels; fine-tuning {wrong['ft']}, Q-MUL {wrong['qmul']}, SalUn "

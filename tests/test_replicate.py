@@ -12,7 +12,7 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import attacks, engine, jobs, replicate, report_figures
+from oeu_ref.lab import attacks, jobs, measures, replicate, report_figures
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.experiment import Replication
 from oeu_ref.lab.training import Mixed, UnlearnConfig, unlearn
@@ -434,8 +434,8 @@ def test_the_pictures_show_what_the_document_holds(made):
 def test_tug_of_war_is_the_product_of_what_is_left_of_each_accuracy():
     """0.9 * 0.8 * 1 = 72 %; Retrain itself has 100."""
     retrain = {"FA": 60.0, "RA": 90.0, "TA": 50.0}
-    assert engine.tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
-    assert engine.tug_of_war(retrain, retrain) == 100
+    assert measures.tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
+    assert measures.tug_of_war(retrain, retrain) == 100
 
 
 def test_each_feature_is_attacked_by_the_same_classifier():

@@ -14,11 +14,11 @@ from oeu_ref.commands import command
 from oeu_ref.core import EntropyStop
 from oeu_ref.data.image_sets import Images, load_images
 from oeu_ref.data.requests import class_numbers, held_out, indices_of_file, like
-from oeu_ref.lab import engine
+from oeu_ref.lab import engine, measures
 from oeu_ref.lab.cells import load_model
 from oeu_ref.lab.experiment import Digits, Experiment, ForgettingCopies
 from oeu_ref.lab.tables import experiment_named
-from oeu_ref.lab.training import TrainConfig
+from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.methods import by_name
 
 
@@ -115,15 +115,15 @@ def test_a_perfect_forgetter_of_a_class_loses_no_accuracy_by_it():
         "forget": pair([1] * 10, kept),
         "test_of_forgotten": pair([1, 1, 1, 1], kept),
     }
-    values = engine.measure(found, 0)["metrics"]
+    values = measures.measure(found, 0)["metrics"]
     assert (values["TA"], values["FA"], values["TA_forgotten"]) == (100, 0, 0)
     without = {part: value for part, value in found.items() if part != "test_of_forgotten"}
-    again = engine.measure(without, 0)["metrics"]
+    again = measures.measure(without, 0)["metrics"]
     assert again == {key: value for key, value in values.items() if key != "TA_forgotten"}
-    proxy = engine.proxy({**without, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)
+    proxy = measures.proxy({**without, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)
     assert proxy["VA"] == 100
     some_kept = {**without, "retain": pair([0, 1, 2, 3, 4] * 10, kept)}
-    assert engine.proxy({**some_kept, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)["VA"] == 80
+    assert measures.proxy({**some_kept, "validation": pair([0, 1, 2, 3, 4] * 4, kept)}, 0)["VA"] == 80
 
 
 def test_the_proxys_targets_for_a_whole_class_are_what_retrain_shows():
@@ -137,16 +137,16 @@ def test_the_proxys_targets_for_a_whole_class_are_what_retrain_shows():
     with engine.one_thread():
         models = [engine.trained(experiment, splits, 1, name)[0] for name in ("original", "retrain")]
     parts = ("forget", "retain", "validation")
-    original, retrain = (engine.proxy(engine.outputs(model, splits, parts), 1) for model in models)
-    probabilities, labels = engine.predictions(models[1], splits.forget)
+    original, retrain = (measures.proxy(measures.outputs(model, splits, parts), 1) for model in models)
+    probabilities, labels = predictions(models[1], splits.forget)
     assert not (probabilities.argmax(axis=1) == 3).any()
     share = float((splits.forget.labels == 3).double().mean())
-    targets = engine.proxy_targets(original)
+    targets = measures.proxy_targets(original)
     assert targets["FA"] == pytest.approx((1 - share) * original["VA"]) and 0.5 < share < 0.8
     assert retrain["FA"] == pytest.approx(targets["FA"], abs=2) and retrain["MIA"] == pytest.approx(
         targets["MIA"], abs=3
     )
-    assert engine.proxy_average_gap(retrain, original) < 2 < 20 < engine.proxy_average_gap(original, original)
+    assert measures.proxy_average_gap(retrain, original) < 2 < 20 < measures.proxy_average_gap(original, original)
 
 
 def test_unseen_samples_are_taken_in_the_classes_and_shares_of_what_is_to_be_forgotten():
@@ -172,7 +172,7 @@ def test_the_stop_rule_of_a_request_asks_unseen_samples_of_its_classes(request_,
             super().__init__(model, forget_inputs, unseen_inputs, **options)
 
     monkeypatch.setattr(engine, "EntropyStop", Asked)
-    monkeypatch.setattr(engine, "unlearn", lambda *args: [])
+    monkeypatch.setattr(engine, "unlearn", lambda *args, **others: [])
     info = dataclasses.replace(by_name.METHODS["oeu_stop"], make=lambda *args, **options: None)
     monkeypatch.setitem(by_name.METHODS, "oeu_stop", info)
     experiment = Experiment(**{"forget_ratio": None, "validation_size": 30, **request_})

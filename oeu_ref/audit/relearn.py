@@ -24,7 +24,7 @@ import torch
 from ..core.undo import logits_of
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples, stream
-from ..lab import engine, search
+from ..lab import engine, measures, search
 from ..lab.experiment import Digits, described
 from ..lab.training import UnlearnConfig, as_left, predictions, unlearn
 from ..methods.baselines import FineTuning
@@ -125,7 +125,7 @@ def _row(work, seed, name, rows, looks, ways):
 class Look:
     """What is read off a network on the way, {metric: percent}: FA, RA, TA, AUC (entropy, forget against test).
 
-    On digits also FA in two parts, as `engine.accuracy_by_label`.  case: `engine.Case`.
+    On digits also FA in two parts, as `measures.accuracy_by_label`.  case: `engine.Case`.
     """
 
     def __init__(self, case):
@@ -135,11 +135,11 @@ class Look:
             self.wrong = case.experiment.wrong(case.splits, case.seed)[case.splits.forget_indices]
 
     def __call__(self, model):
-        found = engine.outputs(model, self.splits)
+        found = measures.outputs(model, self.splits)
         parts = {"FA": "forget", "RA": "retain", "TA": "test"}
         values = {metric: metrics.accuracy(*found[part]) for metric, part in parts.items()}
         values["AUC"] = metrics.forget_vs_test_auc(found["forget"][0], found["test"][0])
-        return values if self.wrong is None else values | engine.accuracy_by_label(found["forget"], self.wrong)
+        return values if self.wrong is None else values | measures.accuracy_by_label(found["forget"], self.wrong)
 
 
 def anew(case, model, look):
@@ -248,6 +248,6 @@ def barrier(one, other, parts, points=POINTS):
         pairs = ((name, ends[0][name], ends[1][name]) for name in ends[0])
         network.load_state_dict({n: torch.lerp(a, b, float(t)) if a.is_floating_point() else a for n, a, b in pairs})
         for part, samples in parts.items():
-            losses[part].append(engine.mean_loss(*predictions(network, samples)))
+            losses[part].append(measures.mean_loss(*predictions(network, samples)))
     chords = {part: found[0] + at * (found[-1] - found[0]) for part, found in losses.items()}
     return {part: float(np.max(found - chords[part])) for part, found in losses.items()}

@@ -16,7 +16,7 @@ from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
 from ..methods.method import Settings
 from ..reference import metrics
-from . import engine, results
+from . import engine, measures, results
 from .attacks import SupportVectorAttack, by_feature
 from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described
@@ -308,23 +308,23 @@ class Clock:
 
 
 def measure(model, splits, seed, all_features=False):
-    """Everything that a table, a tuning rule or a figure asks of a model: what `engine.measure` finds, and "proxy".
+    """Everything that a table, a tuning rule or a figure asks of a model: what `measures.measure` finds, and "proxy".
 
     all_features: whether "features" is among it, what `attacks.by_feature` finds.
     """
-    outputs = engine.outputs(model, splits, (*engine.MEASURED, "validation"))
-    found = {**engine.measure(outputs, seed), "proxy": engine.proxy(outputs, seed)}
+    outputs = measures.outputs(model, splits, (*measures.MEASURED, "validation"))
+    found = {**measures.measure(outputs, seed), "proxy": measures.proxy(outputs, seed)}
     if all_features:
-        found["features"] = by_feature(*(outputs[part] for part in engine.MEASURED), seed)
-    return {**found, "retain_loss": engine.mean_loss(*outputs["retain"])}
+        found["features"] = by_feature(*(outputs[part] for part in measures.MEASURED), seed)
+    return {**found, "retain_loss": measures.mean_loss(*outputs["retain"])}
 
 
 def accuracies(model, splits):
     """{"metrics": {"FA", "RA", "TA"}, "retain_loss": nats}, what a curve asks of a model: attacks take longer."""
-    found = engine.outputs(model, splits)
+    found = measures.outputs(model, splits)
     parts = {"FA": "forget", "RA": "retain", "TA": "test"}
     shares = {metric: metrics.accuracy(*found[part]) for metric, part in parts.items()}
-    return {"metrics": shares, "retain_loss": engine.mean_loss(*found["retain"])}
+    return {"metrics": shares, "retain_loss": measures.mean_loss(*found["retain"])}
 
 
 def _brief(found):

@@ -14,7 +14,7 @@ from .. import files
 from ..core.unlearner import NonFiniteError
 from ..methods.names import DEMO, LABELS
 from ..reference import metrics
-from . import engine, figures, results
+from . import engine, figures, measures, results
 from .attacks import SupportVectorAttack
 from .experiment import QUICK, Digits, described
 from .search import SETTINGS_FILE, load_settings, search
@@ -68,10 +68,10 @@ def _run_seed(seed, config, chosen, bar):
             diverged.append(name)
             continue
         bar.update(steps - len(reports[name]))  # steps that the stop rule saved
-    outputs = {name: engine.outputs(model, case.splits) for name, model in models.items()}
-    found = {name: engine.measure(one, seed) for name, one in outputs.items()}
+    outputs = {name: measures.outputs(model, case.splits) for name, model in models.items()}
+    found = {name: measures.measure(one, seed) for name, one in outputs.items()}
     wrong = config.wrong(case.splits, seed)[case.splits.forget_indices]
-    values = {n: {**found[n]["metrics"], **engine.accuracy_by_label(outputs[n]["forget"], wrong)} for n in models}
+    values = {n: {**found[n]["metrics"], **measures.accuracy_by_label(outputs[n]["forget"], wrong)} for n in models}
     for name in set(values) - {"retrain"}:  # the gap of Retrain to itself would say nothing
         values[name] = {**values[name], "AG": metrics.average_gap(values[name], values["retrain"])}
     return {
@@ -100,7 +100,7 @@ def _document(config, seeds, chosen, runs, seconds, path):
             "versions": results.versions(),
             "labels": {name: LABELS[name] for name in ("original", "retrain", *DEMO)},
             "summary": results.summarize([run["metrics"] for run in runs]),
-            "entropy_bins": np.linspace(0, math.log(10), engine.BINS + 1).tolist(),
+            "entropy_bins": np.linspace(0, math.log(10), measures.BINS + 1).tolist(),
             "runs": runs,
             "seconds": {**seconds, "summary": results.summarize(times)},
         }

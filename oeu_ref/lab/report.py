@@ -7,12 +7,11 @@ import pathlib
 import numpy as np
 
 from .. import boundary
-from ..methods.by_name import METHODS
 from ..methods.names import LABELS
 from ..reference import metrics
 from . import report_figures, results
-from .engine import tug_of_war
 from .experiment import PAPER, PAPER_SOURCE
+from .measures import tug_of_war
 from .options import RULES
 from .tables import KINDS
 
@@ -256,7 +255,7 @@ def tuning_table(tuning):
             gaps = [_number(value) for value in (best["AG"], found["median_AG"], found["worst_AG"])]
             point = [f"{best['learning_rate']:g}", f"{best['weight']:g}", f"{best['steps']}"]
             ends = ", ".join(found["best_at_end_of"]).replace("_", " ") or "–"
-            rows.append([METHODS[name].label, *point, *gaps, f"{found['diverged']}", ends])
+            rows.append([LABELS[name], *point, *gaps, f"{found['diverged']}", ends])
         lines += [f"## By {rule} AG", "", results.aligned(rows), ""]
     return "\n".join(lines).rstrip()
 

@@ -1,7 +1,7 @@
 """Tuning that is fair: one grid for all methods, on seeds that no table reports, by two rules that are kept apart.
 
 "true": by AG, as papers do, though it needs the retrained model that unlearning is meant to avoid. "proxy": by
-`engine.proxy_average_gap`, which needs none.
+`measures.proxy_average_gap`, which needs none.
 """
 
 import itertools
@@ -15,9 +15,10 @@ from ..methods.method import Settings
 from ..reference import metrics
 from . import results
 from .cells import Cell
-from .engine import checked_seeds, proxy_average_gap
+from .engine import checked_seeds
 from .experiment import described
 from .jobs import run_cells
+from .measures import proxy_average_gap
 from .options import RULES, TUNING_SEEDS
 from .search import checked_grid, searched, setting
 

@@ -1,9 +1,10 @@
 """OEU's own options side by side on the digits: what a layer is, how to rescale, and what projection itself adds."""
 
+import functools
 import math
 
 from ..methods.by_name import VARIANTS
-from . import engine, figures, results, search
+from . import engine, figures, measures, results, search
 from .experiment import Digits, described
 from .training import as_left, predictions
 
@@ -41,8 +42,8 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
             for name, options in VARIANTS.items():
                 for column, used in zip(COLUMNS, (search.setting(best[name]), common)):
                     curve = _Curve(case, used[1])
-                    run = case, "oeu", *used, curve.look, tuple(options.items())
-                    values = case.attempt(lambda run=run: engine.forget(*run)[0])
+                    run = functools.partial(engine.forget, case, "oeu", *used, curve.look, tuple(options.items()))
+                    values = case.attempt(lambda run=run: run()[0])
                     gaps[name][column].append(values and values["AG"])
                     if column == COLUMNS[0]:
                         losses[name].append(values and curve.losses)
@@ -57,8 +58,11 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
             "versions": results.versions(),
             "variants": {
                 name: {
-                    **{"options": VARIANTS[name], "best": best[name], "AG": gaps[name]},
-                    **{"digest": {key: found["methods"][name][key] for key in DIGEST}, "retain_losses": losses[name]},
+                    "options": VARIANTS[name],
+                    "best": best[name],
+                    "AG": gaps[name],
+                    "digest": {key: found["methods"][name][key] for key in DIGEST},
+                    "retain_losses": losses[name],
                 }
                 for name in VARIANTS
             },
@@ -97,7 +101,7 @@ class _Curve:
                 self.add(model)
 
     def add(self, model):
-        self.losses.append(engine.mean_loss(*predictions(model, self.case.splits.retain)))
+        self.losses.append(measures.mean_loss(*predictions(model, self.case.splits.retain)))
 
 
 def _cell(values, digits=1):

@@ -11,7 +11,8 @@ from .. import boundary
 from ..core.unlearner import OEU
 from ..data.samples import stream
 from ..lab import figures, training
-from ..lab.engine import STOP_SAMPLES, progress_bar, proxy_average_gap
+from ..lab.engine import STOP_SAMPLES, progress_bar
+from ..lab.measures import proxy_average_gap
 from ..lab.search import gaps_along, searched
 from .evaluation import outputs, without_retrain
 from .sources import device_of, labelled, repeatable, some, source

@@ -9,7 +9,7 @@ from torch import nn
 from .. import boundary
 from ..data.requests import whole_classes
 from ..lab.attacks import SupportVectorAttack
-from ..lab.engine import measure, proxy, proxy_average_gap, proxy_targets, tug_of_war
+from ..lab.measures import measure, proxy, proxy_average_gap, proxy_targets, tug_of_war
 from ..lab.training import predictions
 from ..reference import metrics
 from .sources import batches, device_of, labelled, repeatable
@@ -34,7 +34,7 @@ class Evaluation:
     retrain: Retrain's metrics; AG: mean gap to them over FA, RA, TA, MIA; ToW: product over FA, RA, TA of
     1 - gap / 100; divergence, agreement: {"forget", "test"}: mean Jensen-Shannon divergence in nats from Retrain's
     predictions, and share of equal predicted classes; all of these None without Retrain;
-    proxy: what can be said without it, as `oeu_ref.lab.engine.proxy`, None without unseen samples; proxy_targets,
+    proxy: what can be said without it, as `oeu_ref.lab.measures.proxy`, None without unseen samples; proxy_targets,
     proxy_gap: what it should be, by the network before, and the mean gap to that, None without that network.
     """
 
@@ -152,7 +152,7 @@ def _gone(found):
 
 
 def without_retrain(found, seed):
-    """As `oeu_ref.lab.engine.proxy`; found: `outputs` of forget, retain and unseen samples, two of these at least."""
+    """As `oeu_ref.lab.measures.proxy`; found: `outputs` of forget, retain and unseen samples, two of these at least."""
     if (~np.isin(found["unseen"][1], _gone(found))).sum() < 2:
         raise ValueError("unseen must hold at least two samples of kept classes: an attack learns on half, judges half")
     return proxy({**{part: found[part] for part in ("forget", "retain")}, "validation": found["unseen"]}, seed)

@@ -13,7 +13,7 @@ from ..core.unlearner import NonFiniteError
 from ..integer import network as integer
 from ..integer.agreement import changed_codes, compare, with_codes
 from ..integer.export import export, to_bytes
-from ..lab import engine, figures, results
+from ..lab import engine, figures, measures, results
 from ..lab.export import float_bytes
 from ..lab.search import load_settings
 from ..reference import metrics
@@ -69,7 +69,7 @@ def measure(case, network):
         samples = getattr(case.splits, part)
         logits = integer.real_logits(network, integers(samples.inputs), len(samples))
         outputs[part] = softmax(logits), samples.labels.numpy()
-    return engine.measure(outputs, case.seed)["metrics"]
+    return measures.measure(outputs, case.seed)["metrics"]
 
 
 def _run_seed(seed, config, chosen, bar):

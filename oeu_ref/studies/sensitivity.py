@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from ..core.network import quantize_model
-from ..lab import engine, figures, results
+from ..lab import engine, figures, measures, results
 from ..lab.experiment import Digits, described
 from ..lab.search import gaps_along
 from ..methods.method import Settings
@@ -58,11 +58,11 @@ def collect(seeds, config, quick, bar):
 def _both(case):
     """A function of a network: its AG, and what `suggest` sees instead."""
     parts = ("forget", "retain", "validation")
-    original = engine.proxy(engine.outputs(case.original, case.splits, parts), case.seed)
+    original = measures.proxy(measures.outputs(case.original, case.splits, parts), case.seed)
 
     def gap(model):
-        near = engine.proxy(engine.outputs(model, case.splits, parts), case.seed)
-        return np.array([case.gap(model), engine.proxy_average_gap(near, original)])
+        near = measures.proxy(measures.outputs(model, case.splits, parts), case.seed)
+        return np.array([case.gap(model), measures.proxy_average_gap(near, original)])
 
     return gap
 

@@ -15,7 +15,7 @@ from .. import boundary
 from ..core.network import QuantMLP
 from ..core.unlearner import NonFiniteError
 from ..data.samples import split_at, stream
-from ..lab import engine, results
+from ..lab import engine, measures, results
 from ..lab import search as searches
 from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
 from ..lab.experiment import QUICK, Digits
@@ -156,7 +156,7 @@ def measure(sequence, stage, model):
     retain, test = (predictions(model, part) for part in (cases[-1].splits.retain, cases[-1].splits.test))
 
     def measured(asked):
-        return engine.measure({"retain": retain, "test": test, "forget": asked}, cases[-1].seed)["metrics"]
+        return measures.measure({"retain": retain, "test": test, "forget": asked}, cases[-1].seed)["metrics"]
 
     return {
         **measured(tuple(np.concatenate(parts) for parts in zip(*requests))),

@@ -10,7 +10,7 @@ from ..beyond.curvature import BoundedOEU, BoundedReport
 from ..beyond.curvature_reference import largest_learning_rate
 from ..core.undo import in_mode, undone
 from ..core.unlearner import OEU, NonFiniteError
-from ..lab import engine
+from ..lab import measures
 from ..lab.training import predictions
 from .study import batches
 
@@ -55,7 +55,7 @@ def unlearned(case, settings, guard, max_increase, steps):
             after = torch.nn.functional.cross_entropy(model(retain.inputs), retain.labels).item()
         if not math.isfinite(after):
             raise NonFiniteError("the retain batch's loss must be finite: a step was too long")
-        whole = engine.mean_loss(*predictions(model, case.splits.retain))
+        whole = measures.mean_loss(*predictions(model, case.splits.retain))
         share = getattr(report, "update_share", 1.0)
         records.append({"share": share, "increase": after - report.retain_loss, "retain_loss": whole})
     return model.eval(), records

@@ -9,7 +9,7 @@ import torch
 
 from oeu_ref.audit import relearn, relearn_views
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import engine, results
+from oeu_ref.lab import engine, measures, results
 from oeu_ref.lab.experiment import Digits
 from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.studies.study import Work, interval, run
@@ -132,7 +132,7 @@ def test_the_line_ends_in_both_networks_statistics_and_steps_too(memorized):
     middle.load_state_dict(halves)
     networks = (memorized.original, middle, memorized.retrain)
     for part, samples in parts.items():
-        first, half, last = (engine.mean_loss(*predictions(m, samples)) for m in networks)
+        first, half, last = (measures.mean_loss(*predictions(m, samples)) for m in networks)
         assert between[part] == pytest.approx(half - (first + last) / 2, rel=1e-4) and between[part] > 0.5
     itself = relearn.barrier(memorized.original, memorized.original, parts)
     assert itself == pytest.approx({"retain": 0, "forget": 0}, abs=1e-9)
