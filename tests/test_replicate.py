@@ -320,6 +320,9 @@ def test_the_command_prints_the_table_and_where_it_is(made, source, capsys):
     assert main([*words.split(), *where, "--rows", "ga", "--seeds", "1"]) == 0
     printed = capsys.readouterr().out
     assert "GA (gradient ascent)" in printed and printed.rstrip().endswith("replicate.json")
+    pictures = {path.name for path in (made[0].parent / "command").glob("*.png")}
+    assert pictures == {f"replicate_{name}.png" for name in ("scale", "search", "attacks")}
+    assert all(name in printed for name in pictures)
 
 
 @pytest.mark.parametrize(
@@ -425,6 +428,7 @@ def test_the_pictures_show_what_the_document_holds(made):
         found["AG"]["true"] for found in made[1]["search"].values()
     ]
     assert report_figures.scale_figure({**made[1], "rows": []}) is None
+    assert report_figures.attacks_figure({**made[1], "trained": {}}) is None
     assert report_figures.search_figure({**made[1], "search": {}}) is None
 
 

@@ -250,7 +250,7 @@ class Tune(Images):
 class Replicate(Images):
     """Tests the paper's claims by the protocol of the field's own code: 10 epochs of unlearning, settings searched on a
     seed that is not reported, a second Retrain as the floor. Makes complete rows in order of worth for as long as
-    --minutes says; writes replicate.json after each. Wants a GPU, on which several processes pay."""
+    --minutes says; writes replicate.json after each, and pictures at the end. Wants a GPU, on which several processes pay."""
 
     line = "the paper's claims at full size within a budget of minutes, by the protocol of the field's own code"
     example = "cifar10-10 --minutes 9 --jobs 6 --data-root data --out results/replicate"
@@ -266,7 +266,7 @@ class Replicate(Images):
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
     def run(self):
-        from ..lab import replicate, results
+        from ..lab import replicate, report_figures, results
 
         with self.started() as (experiment, runner, _):
             seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
@@ -275,8 +275,10 @@ class Replicate(Images):
                 experiment, said = replicate.fitted(runner, experiment, seeds, minutes, self.rows)
                 say(said)
             path, finished = replicate.replicate(runner, experiment, seeds, minutes, self.rows, self.name)
-            said = () if finished else ("The time is over: the same command goes on.",)
-            say(*((replicate.table(results.read_json(path)),) if path.is_file() else ()), *said, path)
+            if path.is_file():
+                found = results.read_json(path)
+                say(replicate.table(found), *report_figures.draw(found, path.parent))
+            say(*(() if finished else ("The time is over: the same command goes on.",)), path)
         return 0
 
 

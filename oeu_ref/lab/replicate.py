@@ -23,6 +23,7 @@ from .report import read_document, values
 from .training import train
 
 LEAST_STEPS = 10  # of an epoch of training, below which `fitted` makes no table smaller: 5,120 images
+COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "share_of_original", "tug_of_war", "forget_vs_test_auc", "seconds")
 
 
 class Plan:
@@ -198,7 +199,7 @@ def speed(runner, experiment, splits, seed):
 
 def table(data):
     """Markdown table of what is there, from the contents of replicate.json alone: a row a seed and rule."""
-    head = ["row", "seed", "rules", "rate", "weight", *COLUMNS.values()]
+    head = ["row", "seed", "rules", "rate", "weight", *(results.TITLES.get(column, column) for column in COLUMNS)]
     lines = [head]
     for seed, models in data["trained"].items():
         lines += [[kind, seed, "", "", "", *_cells(found)] for kind, found in models.items()]
@@ -206,19 +207,6 @@ def table(data):
         point = [f"{row['learning_rate']:g}", f"{row['weight']:g}"]
         lines.append([row["label"], str(row["seed"]), ", ".join(row["rules"]), *point, *_cells(row["values"])])
     return results.aligned(lines)
-
-
-COLUMNS = {
-    "FA": "FA",
-    "RA": "RA",
-    "TA": "TA",
-    "MIA": "MIA",
-    "AG": "AG",
-    "share_of_original": "AG / original's",
-    "tug_of_war": "ToW",
-    "forget_vs_test_auc": "AUC",
-    "seconds": "s",
-}
 
 
 def _cells(found):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..methods.by_name import METHODS
+from ..methods.names import METHODS
 from .figures import BAR, FAINT, SIDE, STYLES, TEXT, clean, draw_histograms, new_figure, picture
 
 # a line style and a marker of its own for each method, so that they can be told apart in grey
@@ -21,13 +21,16 @@ LINES = {
 def draw(document, out):
     """Draw every picture that the document has data for; returns the paths of the PNG files in `out`."""
     kind = document["kind"]
-    pictures = {
-        "methods": methods_figure,
-        "tradeoff": tradeoff_figure,
-        "entropies": entropies_figure,
-        "cosines": cosines_figure,
-        "alpha": sweep_figure,
-    }
+    if kind == "replicate":
+        pictures = {"scale": scale_figure, "search": search_figure, "attacks": attacks_figure}
+    else:
+        pictures = {
+            "methods": methods_figure,
+            "tradeoff": tradeoff_figure,
+            "entropies": entropies_figure,
+            "cosines": cosines_figure,
+            "alpha": sweep_figure,
+        }
     drawn = [picture(out / f"{kind}_{name}.png", make, document) for name, make in pictures.items()]
     return [path for path in drawn if path is not None]
 
@@ -255,6 +258,8 @@ def search_figure(data):
 
 def attacks_figure(data):
     """What each of five attacks calls unseen of the forget set, of every network trained for replicate.json's table."""
+    if not data["trained"]:
+        return None
     styles = {"original": "retain", "retrain": "retrain", "retrain again": "oeu"}
     names = list(next(iter(data["trained"].values()))["retrain"]["features"])
     figure = new_figure(7, 2.6)
