@@ -13,8 +13,12 @@ from ..lab.options import NEEDED, option
 from .command import Command, check_writable, say
 
 # what errors about data name, and this command has not
-SAID = {"--data-root": "--data", "data_root": "--data", "pass --download to fetch it": "put one of them there"}
-SAID["; --image-size sets one"] = ""
+SAID = {
+    "--data-root": "--data",
+    "data_root": "--data",
+    "pass --download to fetch it": "put one of them there",
+    "; --image-size sets one": "",
+}
 WRITTEN = ("report.json", "report.md", "curve.png", "unlearned.pt")
 MODEL = "a function without arguments that builds the network, floats in [0, 1] in, logits out; its code is run"
 

@@ -17,8 +17,20 @@ from ..files import write_bytes
 FORMAT = "oeu_ref checkpoint 1"
 # what reading a file that is damaged, or was made to do harm, may raise
 UNREADABLE = (
-    *(OSError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, MemoryError),
-    *(AttributeError, AssertionError, LookupError, ArithmeticError, struct.error, zlib.error),
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 

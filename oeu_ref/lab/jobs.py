@@ -52,17 +52,14 @@ def run_cells(runner, experiment, cells):
         work = {cell: _images_of(cell, experiment, sizes) for cell in needed}
         done = {}
         with progress_bar(sum(work.values()), progress, "images") as bar:
-            if jobs == 1:
-                for cell in needed:
-                    bar.set_description(f"seed {cell.seed}: {cell.name}")
-                    before = bar.n
-                    done[cell] = run_cell(runners[cell], experiment, cell, bar.update)
-                    bar.update(work[cell] - (bar.n - before))
-            else:
-                for cell, found in _side_by_side(runners.get, experiment, jobs, lambda done: needed):
-                    done[cell] = found
-                    bar.set_description(f"seed {cell.seed}: {cell.name}")
-                    bar.update(work[cell])
+
+            def runner_of(cell):
+                bar.set_description(f"seed {cell.seed}: {cell.name}")
+                return runners[cell]
+
+            for cell, found in _made(runner_of, experiment, jobs, lambda done: needed, on_images=bar.update):
+                done[cell] = found
+                bar.update(sum(work[made] for made in done) - bar.n)
     return done
 
 
@@ -78,12 +75,9 @@ def run_planned(runner, experiment, plan, on_cell, minutes=math.inf):
     deadline, done = time.monotonic() + 60 * minutes, {}
     with _at_work(runner, {path for path in pathlib.Path(runner.out).rglob("*") if path.is_dir()}):
         experiment.load(runner.source)
-        if boundary.integer("jobs", runner.jobs, 1) == 1:
-            cells = _one_by_one(runner, experiment, plan, deadline)
-        else:
-            cells = _side_by_side(lambda cell: runner, experiment, runner.jobs, plan, deadline)
+        jobs = boundary.integer("jobs", runner.jobs, 1)
         try:
-            for cell, found in cells:
+            for cell, found in _made(lambda cell: runner, experiment, jobs, plan, deadline):
                 done[cell] = found
                 on_cell(done)
         except TimeoutError:
@@ -104,25 +98,30 @@ def _at_work(runner, folders):
         yield
 
 
-def _one_by_one(runner, experiment, plan, deadline):
-    """(cell, contents) as they are finished; raises TimeoutError when the time is over."""
+def _made(runner_of, experiment, jobs, plan, deadline=math.inf, on_images=lambda count: None):
+    """(cell, contents) as they are finished.
+
+    runner_of: function of a cell, called when it starts; plan: as in `run_planned`; on_images: called with the number
+    of images read, where there is one job.  Raises TimeoutError when the time is over.
+    """
+    if jobs > 1:
+        yield from _side_by_side(runner_of, experiment, jobs, plan, deadline)
+        return
     done = {}
 
     def look(count):
         if time.monotonic() > deadline:
             raise TimeoutError
+        on_images(count)
 
     while (cell := next((cell for cell in plan(done) if cell not in done), None)) is not None:
         look(0)
-        done[cell] = run_cell(runner, experiment, cell, look)
+        done[cell] = run_cell(runner_of(cell), experiment, cell, look)
         yield cell, done[cell]
 
 
-def _side_by_side(runner_of, experiment, jobs, plan, deadline=math.inf):
-    """(cell, contents) as they are finished; a cell is started when its original model is there.
-
-    runner_of: function of a cell; plan: as in `run_planned`.  Raises TimeoutError when the time is over.
-    """
+def _side_by_side(runner_of, experiment, jobs, plan, deadline):
+    """As `_made`: a cell is started when its original model is there."""
     context = multiprocessing.get_context("spawn")
     done, running = {}, {}
     others = set(multiprocessing.active_children())

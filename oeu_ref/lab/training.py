@@ -109,7 +109,8 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
     boundary.instance("model", model, nn.Module, "torch.nn.Module")
     boundary.instance("config", config, TrainConfig)
     _check_samples("samples", samples)
-    _check_helpers(checkpoint, generator=generator, augment=augment, on_epoch=on_epoch)
+    boundary.instance("generator", generator, torch.Generator, "torch.Generator")
+    _check_helpers(checkpoint, augment=augment, on_epoch=on_epoch)
     lowest, highest = int(samples.labels.min()), int(samples.labels.max())
     if lowest < 0:
         raise ValueError(f"samples must have labels of at least 0, got {lowest}")
@@ -291,15 +292,12 @@ def _check_samples(name, samples):
         raise NonFiniteError(f"{name} must hold finite inputs, got NaN or infinity; nothing was changed")
 
 
-def _check_helpers(checkpoint, **others):
+def _check_helpers(checkpoint, **functions):
     """Raise TypeError, naming the argument, unless each is None or what its name says."""
     if checkpoint is not None:
         boundary.instance("checkpoint", checkpoint, Checkpoint)
-    for name, value in others.items():
-        if name == "generator":
-            boundary.instance(name, value, torch.Generator, "torch.Generator")
-        else:
-            boundary.function(name, value)
+    for name, value in functions.items():
+        boundary.function(name, value)
 
 
 def probabilities(model, inputs, batch_size=1024):

@@ -34,6 +34,15 @@ PROJECTIONS = ("oeu", "oeu_no_projection", "oeu_global", "oeu_conflict", "oeu_fo
 DEMO = ("oeu", "oeu_stop", "ft", "ga", "rl", "salun", "qmul")
 # rows of `replicate`, the most worth first
 REPLICATED = (
-    *("oeu", "qmul", "oeu_short", "oeu_global", "ft", "rl", "salun", "ga", "l1", "oeu_no_projection"),
+    "oeu",
+    "qmul",
+    "oeu_short",
+    "oeu_global",
+    "ft",
+    "rl",
+    "salun",
+    "ga",
+    "l1",
+    "oeu_no_projection",
     *RIVALS,
 )

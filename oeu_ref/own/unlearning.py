@@ -164,7 +164,13 @@ def unlearn(
             bar.update(done - bar.n)
 
         reports = training.unlearn(
-            *(method, *sources, max_steps, config, orders, ending.ended, on_step),
+            method,
+            *sources,
+            max_steps,
+            config,
+            orders,
+            ending.ended,
+            on_step,
             checkpoint=checkpoint,
             save_every=save_every,
         )
