@@ -150,13 +150,10 @@ def _parser(command, program):
 
 def _kind(field):
     """(type of a value, whether a comma-separated list of them is taken); a bit width is an int or a word."""
-
-    def without_none(kind):
-        union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-        kinds = [one for one in typing.get_args(kind) if one is not type(None)] if union else [kind]
-        return kinds[0] if len(kinds) == 1 else kind
-
-    kind = without_none(field.type)
+    kind = field.type
+    if isinstance(kind, types.UnionType):
+        kinds = [one for one in typing.get_args(kind) if one is not types.NoneType]
+        kind = kinds[0] if len(kinds) == 1 else kind
     several = typing.get_origin(kind) is tuple
     return (typing.get_args(kind)[0] if several else kind), several
 

@@ -49,9 +49,7 @@ class How(Command):
     """How an image experiment is computed."""
 
     title = "how"
-    device: str = option(
-        "auto", "cpu, cuda or another that PyTorch has", "NAME", "cpu", "cuda where there is one, else cpu"
-    )
+    device: str = options.device()
     jobs: int | None = option(
         None, "processes side by side, a thread each, >= 1", example=2, unset="CPU cores; on cuda 1"
     )
@@ -122,11 +120,7 @@ class Rows(Images):
 
     title = "rows"
     settings: str | None = option(
-        None,
-        "each method's settings, a file that tune wrote",
-        "FILE",
-        "tuning.json",
-        "those that come with the package",
+        None, "each method's settings, a file tune wrote", "FILE", "tuning.json", "those that come with the package"
     )
     rules: tuple[str, ...] = option(options.RULES, RULES, words=options.RULES)
     redo: bool = option(False, "make the wanted cells again, though they are finished")
@@ -167,15 +161,12 @@ class Table(Rows):
 
 
 @options.record
-class Ablation(Rows):
+class Ablation(Table):
     """Compares OEU with itself without one of its parts."""
 
     line = "OEU without projection, with global projection, with random labels, with the stop rule"
     example = "cifar10-10 --preset cpu --data-root data"
     methods: tuple[str, ...] = methods(names.ABLATIONS)
-
-    def run(self):
-        return self.make(self.methods)
 
 
 @options.record

@@ -86,9 +86,7 @@ class Unlearn(Command):
     suggest: bool = option(False, "search learning rate, beta and steps first, without Retrain")
     recalibrated: bool = options.recalibrated()
     seed: int = option(0, "of the order of images, >= 0")
-    device: str = option(
-        "auto", "cpu, cuda or another that PyTorch has", "NAME", "cpu", "cuda where there is one, else cpu"
-    )
+    device: str = options.device()
 
     def where(self):
         return self.out

@@ -78,6 +78,12 @@ def recalibrated():
     return option(False, meaning, flag="--recalibrate")
 
 
+def device():
+    """The option for where a network computes."""
+    unset = "cuda where there is one, else cpu"
+    return option("auto", "cpu, cuda or another that PyTorch has", "NAME", example="cpu", unset=unset)
+
+
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """What an experiment on images is made of; `experiment.Experiment` checks it and acts on it."""

@@ -52,9 +52,7 @@ _MAKE = {
     "lotus": rivals.Lotus,
 }
 _FURTHER = {"oeu_stop": {"stops": True}, "l1_fading": {"fades": True}, "lotus": {"compares": True}}
-METHODS = {
-    name: MethodInfo(label, _MAKE[name], **_FURTHER.get(name, {})) for name, label in names.METHODS.items()
-}
+METHODS = {name: MethodInfo(label, _MAKE[name], **_FURTHER.get(name, {})) for name, label in names.METHODS.items()}
 # OEU with one option changed: what the paper leaves open, and what is left without its parts
 VARIANTS = {
     "module, undo": {},

@@ -163,17 +163,8 @@ def unlearn(
             ending.hear()
             bar.update(done - bar.n)
 
-        reports = training.unlearn(
-            method,
-            *sources,
-            max_steps,
-            config,
-            orders,
-            ending.ended,
-            on_step,
-            checkpoint=checkpoint,
-            save_every=save_every,
-        )
+        kept = {"checkpoint": checkpoint, "save_every": save_every}
+        reports = training.unlearn(method, *sources, max_steps, config, orders, ending.ended, on_step, **kept)
         if watch.calls == len(reports) and not ending.heard:
             watch.ended()  # what the last step led to
     done = len(reports)
@@ -263,9 +254,7 @@ class Steps:
     def __init__(self, unlearner, scheduler=None):
         self.teaches = hasattr(unlearner, "relabel") and hasattr(unlearner, "step")
         if not self.teaches and not all(hasattr(unlearner, name) for name in ("model", "optimizer", "step")):
-            raise TypeError(
-                f"unlearner must be an OEU or a method of oeu_ref.methods, got {type(unlearner).__name__}"
-            )
+            raise TypeError(f"unlearner must be an OEU or a method of oeu_ref.methods, got {type(unlearner).__name__}")
         if distributed.size() > 1 and isinstance(unlearner, OEU) and not isinstance(unlearner, distributed.ParallelOEU):
             raise TypeError("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU where there are processes")
         self.unlearner, self.model, self.scheduler = unlearner, unlearner.model, scheduler
