@@ -29,7 +29,12 @@ class Command:
     argument: the option that its user knows}, where the names differ; resumes: whether it goes on where it was.
     """
 
-    line, example, title, without, called, resumes = "", "", None, (), {}, False
+    line = ""
+    example = ""
+    title = None
+    without = ()
+    called = {}
+    resumes = False
 
     @classmethod
     def word(cls):
@@ -128,12 +133,15 @@ def _parser(command, program):
     raw = argparse.RawDescriptionHelpFormatter if "\n\n" in about else argparse.HelpFormatter
     example = f"example: {program} {command.example}"
     parser = Parser(program, "", about, example, formatter_class=raw)
-    usage, groups = [program], {None: parser}
+    usage = [program]
+    groups = {None: parser}
     for field, owner in command.options().items():
         title = EXPERIMENT if owner is Setup else vars(owner).get("title")
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        flag, needed, (kind, several) = flag_of(field), field.default is NEEDED, _kind(field)
+        flag = flag_of(field)
+        needed = field.default is NEEDED
+        kind, several = _kind(field)
         shown = field.metadata["shown"] or ("LIST" if several else SHOWN.get(kind))
         how = {"help": _explained(field, owner is Setup), "default": None}
         if not flag.startswith("-"):
@@ -176,7 +184,9 @@ def _converted(field, text):
     """The value of what was typed.  Raises ValueError, naming the option, for what is none."""
     if not isinstance(text, str):
         return text
-    flag, (kind, several), said = flag_of(field), _kind(field), field.metadata
+    flag = flag_of(field)
+    kind, several = _kind(field)
+    said = field.metadata
     values = [_number_or_word(item.strip(), kind) for item in (text.split(",") if several else [text])]
     if kind in (int, float) and not all(isinstance(value, kind) for value in values):
         what = "whole number" if kind is int else "number"

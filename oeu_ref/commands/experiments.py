@@ -82,7 +82,9 @@ class Named(Command):
 class Images(How, options.Setup, Files, Named):
     """What all image commands share."""
 
-    title, resumes, called = EXPERIMENT, True, {"name": "--dataset", "classes": "--forget-classes"}
+    title = EXPERIMENT
+    resumes = True
+    called = {"name": "--dataset", "classes": "--forget-classes"}
     bits: int | str | None = options.bits(
         None, "of weights and activations", example=2, unset="that of NAME and --preset"
     )

@@ -109,7 +109,8 @@ class Unlearn(Command):
         parts = self.parts()
         check_fits(network, parts["test"].inputs[:2])
         settings = {"learning_rate": self.learning_rate, "beta": self.beta, "steps": self.steps}
-        how, shown = {"recalibrated": self.recalibrated, "seed": self.seed}, []
+        how = {"recalibrated": self.recalibrated, "seed": self.seed}
+        shown = []
         data = {name: parts[name] for name in ("forget", "retain", "unseen")}
         if self.suggest:
             found = suggest(network, **data, **how)

@@ -45,8 +45,12 @@ class Checkpoint:
     """
 
     def __init__(self, path, identity, pause=0.0):
-        self.path, self.identity, self.notes = pathlib.Path(path), identity, {}
-        self.pause, self.last, self.asked = pause, time.monotonic(), False
+        self.path = pathlib.Path(path)
+        self.identity = identity
+        self.notes = {}
+        self.pause = pause
+        self.last = time.monotonic()
+        self.asked = False
 
     def save(self, **parts):
         """Write the state of objects with `state_dict()` and of plain data, by name; the file before stays until then.

@@ -57,7 +57,9 @@ def _run_seed(seed, config, chosen, bar):
     """
     bar.set_description(f"seed {seed}: training")
     case = engine.prepare(seed, config, lambda *_: bar.update())
-    models, reports, seconds = {"original": case.original, "retrain": case.retrain}, {}, dict(case.seconds)
+    models = {"original": case.original, "retrain": case.retrain}
+    reports = {}
+    seconds = dict(case.seconds)
     diverged = []
     for name, (settings, steps) in chosen.items():
         bar.set_description(f"seed {seed}: {name}")

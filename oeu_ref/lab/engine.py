@@ -57,7 +57,8 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
     checkpoint: as in `training.unlearn`.  Raises `NonFiniteError` if the method diverges.
     """
     info = METHODS.get(method) if isinstance(method, str) else None
-    make, order = method if info is None else info.make, experiment.order(method, splits)
+    make = method if info is None else info.make
+    order = experiment.order(method, splits)
     needed = {"fade": steps} if info is not None and info.fades else {}
     needed |= {"validation": splits.validation} if info is not None and info.compares else {}
     method = make(model, splits.forget, settings, stream(seed, "method"), **{**needed, **dict(options)})
@@ -92,7 +93,9 @@ class StopAsLeft:
     """An `EntropyStop` of the network as the loop would leave it; retain, config: as in `training.as_left`."""
 
     def __init__(self, stop, retain, config):
-        self.stop, self.retain, self.config = stop, retain, config
+        self.stop = stop
+        self.retain = retain
+        self.config = config
         self.state_dict, self.load_state_dict = stop.state_dict, stop.load_state_dict
 
     def reached(self):

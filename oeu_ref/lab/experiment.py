@@ -175,8 +175,12 @@ class Digits:
     schedule: str = "constant"
     recalibrated: bool = False
 
-    stop_every, all_features, kept, augmented = 1, False, Experiment.kept, False
-    forget_file, is_request = None, False
+    stop_every = 1
+    all_features = False
+    kept = Experiment.kept
+    augmented = False
+    forget_file = None
+    is_request = False
 
     @property
     def sizes(self):
@@ -246,7 +250,8 @@ class Replication(Experiment):
     protocol: str = "authors"
 
     # who goes on on another machine brings results, and of the models what methods start from is made again
-    all_features, kept = True, ("original",)
+    all_features = True
+    kept = ("original",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -260,7 +265,8 @@ class Replication(Experiment):
 
     def row(self, name):
         """A row as this experiment makes it.  name: a key of ROWS."""
-        row, instead = ROWS[name], SHUFFLED if self.dataset in MIXED else "turns"
+        row = ROWS[name]
+        instead = SHUFFLED if self.dataset in MIXED else "turns"
         instead = "pairs" if self.protocol == "joint" else instead
         return dataclasses.replace(row, reads=instead) if row.reads == "turns" else row
 

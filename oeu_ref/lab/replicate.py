@@ -33,7 +33,10 @@ class Plan:
     """
 
     def __init__(self, experiment, passes, seeds, rows=tuple(ROWS)):
-        self.experiment, self.passes, self.seeds, self.rows = experiment, passes, seeds, rows
+        self.experiment = experiment
+        self.passes = passes
+        self.seeds = seeds
+        self.rows = rows
 
     def __call__(self, done):
         """All cells wanted; done: {cell: contents}."""
@@ -171,7 +174,8 @@ def fitted(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS)):
         return splits, Plan(experiment, experiment.passes(splits), seeds, rows).images(splits)
 
     splits, count = images(experiment)
-    rate, all_images = speed(runner, experiment, splits, seeds[0]), len(splits.train)
+    rate = speed(runner, experiment, splits, seeds[0])
+    all_images = len(splits.train)
     said = (
         f"About {count / rate / 3600:.1f} hours: {count / 1e6:.1f} million images at {rate:.0f} a second, "
         f"{runner.jobs} processes side by side; {len(seeds)} seeds and {len(rows)} rows, fewer of them take less."

@@ -196,7 +196,8 @@ def _remarks(rows):
 
 def about(document):
     """What was measured and how, in a paragraph."""
-    e, first = document["experiment"], document["retrain"][0]
+    e = document["experiment"]
+    first = document["retrain"][0]
     if e["forget_ratio"] is not None:
         forgotten = f"{e['forget_ratio']:.0%} of them to forget, drawn at random"
     elif e["forget_classes"] is not None:

@@ -74,7 +74,8 @@ def make(
         rows = [_row("given", method, *settings[method], extra) for method in methods for extra in options]
         origin = {"source": "given on the command line", "transferred": False}
     elif not methods:
-        rows, origin = [], {"source": "none needed", "transferred": False}
+        rows = []
+        origin = {"source": "none needed", "transferred": False}
     else:
         tuning, origin = _tuning(settings, experiment)
         scale = steps_scale(tuning, experiment, runner.source) if origin["transferred"] else 1.0

@@ -128,7 +128,8 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=steps * config.epochs, cycle_momentum=False
     )
-    source, losses = Batches(samples, config.batch_size, generator, augment), []
+    source = Batches(samples, config.batch_size, generator, augment)
+    losses = []
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "batches": source}
     if checkpoint is not None and (saved := checkpoint.restore(**parts)) is not None:
         losses = saved["losses"]
@@ -210,9 +211,12 @@ def unlearn(
     if checkpoint is not None and stop is not None and not hasattr(stop, "__self__"):
         raise TypeError("stop must be a method of an object with a state, such as EntropyStop.reached, got a function")
     steps, save_every = boundary.integer("steps", steps, 0), boundary.integer("save_every", save_every, 1)
-    forget, reports, parts = method.relabel(forget), [], {}
+    forget = method.relabel(forget)
+    reports = []
+    parts = {}
     if shuffled:
-        method.together, sources = True, {"batches": Mixed(forget, retain, config.retain_batch, generators[1], augment)}
+        method.together = True
+        sources = {"batches": Mixed(forget, retain, config.retain_batch, generators[1], augment)}
     else:
         sources = {"forget_batches": forget, "retain_batches": retain}
         for name, size, generator in zip(sources, (config.forget_batch, config.retain_batch), generators):

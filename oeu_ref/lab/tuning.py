@@ -119,7 +119,8 @@ def chosen(tuning, rule, name):
 def _cell(seed, method, rate, weight, steps, one_of_several):
     """The cell of one run at a point, which gives all these numbers of steps: `UnlearnConfig.runs`."""
     *points, last = steps
-    settings, suffix = Settings(rate, weight), f"_lr{rate:g}_w{weight:g}" + f"_s{last}" * one_of_several
+    settings = Settings(rate, weight)
+    suffix = f"_lr{rate:g}_w{weight:g}" + f"_s{last}" * one_of_several
     return Cell(seed, method, settings, last, tuple(points), folder="tuning", suffix=suffix, attacked=True)
 
 

@@ -91,7 +91,9 @@ class _Curve:
     """Retain loss in nats, all samples in eval mode, at the start and POINTS times along a run of so many steps."""
 
     def __init__(self, case, steps):
-        self.case, self.at, self.losses = case, [round(steps * i / POINTS) for i in range(1, POINTS + 1)], []
+        self.case = case
+        self.at = [round(steps * i / POINTS) for i in range(1, POINTS + 1)]
+        self.losses = []
         self.add(case.original)
         self.losses *= 1 + self.at.count(0)
 

@@ -35,7 +35,8 @@ class L1Sparse(FineTuning):
 
     def __init__(self, model, forget, settings, generator, fade=None):
         super().__init__(model, forget, settings, generator)
-        self.fade, self.taken = fade if fade is None else boundary.integer("fade", fade, 1), 0
+        self.fade = fade if fade is None else boundary.integer("fade", fade, 1)
+        self.taken = 0
 
     def state_dict(self):
         return {**super().state_dict(), "taken": self.taken}
@@ -207,7 +208,8 @@ class SimilarLabelsByEpoch(SimilarLabels):
         return weighted[0] if len(weighted) == 1 else torch._foreach_add(*weighted[::-1])
 
     def step(self, forget, retain):
-        turns, alone = not self.together and None in (forget, retain), None in (forget, retain)
+        turns = not self.together and None in (forget, retain)
+        alone = None in (forget, retain)
         if turns and retain is None and self.epoch["counts"][1]:
             self._end_epoch()  # the retain batches come last
         losses = super().step(forget, retain)

@@ -61,7 +61,8 @@ class Method:
 
     Report = Losses  # what `step` returns
     # whether a step's batches are parts of one, of both sets shuffled together: the loop says so
-    together, shares = False, (1.0, 1.0)
+    together = False
+    shares = (1.0, 1.0)
 
     def __init__(self, model, forget, settings, generator):
         boundary.instance("model", model, nn.Module, "torch.nn.Module")

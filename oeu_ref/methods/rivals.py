@@ -98,7 +98,8 @@ class Lotus(Taught):
 
     def __init__(self, model, forget, settings, generator, alpha=2.0, validation=None):
         super().__init__(model, forget, settings, generator)
-        self.alpha, self.forget = boundary.number("alpha", alpha, 0), forget
+        self.alpha = boundary.number("alpha", alpha, 0)
+        self.forget = forget
         if validation is not None:
             boundary.instance("validation", validation, Samples, "Samples")
         self.aim = 0.0 if validation is None else self.accuracy(validation)

@@ -97,7 +97,8 @@ def evaluate(model, forget, retain, test, retrain=None, unseen=None, before=None
     (a ValueError) for logits that are not finite.
     Source: FA, RA, TA, MIA, AG as in SalUn (ICLR 2024); ToW: Zhao et al., NeurIPS 2024; the proxy is ours.
     """
-    seed, parts = boundary.integer("seed", seed, 0), {"forget": forget, "retain": retain, "test": test}
+    seed = boundary.integer("seed", seed, 0)
+    parts = {"forget": forget, "retain": retain, "test": test}
     if unseen is not None:
         parts["unseen"] = unseen
     parts = {name: repeatable(data) for name, data in parts.items()}

@@ -116,7 +116,9 @@ class Repeated:
 
     def _begin(self):
         # a loader without a generator of its own draws its order from the global one, with the first batch
-        self.start, self.drawn, now = [generator.get_state() for generator in self._generators()], 0, iter(self.data)
+        self.start = [generator.get_state() for generator in self._generators()]
+        self.drawn = 0
+        now = iter(self.data)
         self.now = itertools.chain(list(itertools.islice(now, 1)), now)
 
     def _generators(self):

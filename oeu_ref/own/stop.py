@@ -41,9 +41,14 @@ class Watch:
         for name, samples in given.items():
             if not len(boundary.instance(name, samples, Samples, "Samples")):
                 raise ValueError(f"{name} must hold at least one sample, got none")
-        self.model, self.parts, self.every = model, given, boundary.integer("every", every, 1)
+        self.model = model
+        self.parts = given
+        self.every = boundary.integer("every", every, 1)
         self.shares = None if unseen is None else class_shares(unseen.labels, forget.labels)
-        self.calls, self.looks, self.status, self.verdict = 0, [], None, None
+        self.calls = 0
+        self.looks = []
+        self.status = None
+        self.verdict = None
         self.left = contextlib.nullcontext
 
     def ended(self):
@@ -117,7 +122,8 @@ class GuardedStop(Watch):
         super().__init__(model, forget, retain, unseen, every)
         self.max_steps = max_steps if max_steps is None else boundary.integer("max_steps", max_steps, 0)
         self.floor, self.excess = boundary.number("floor", floor, 0, 100), boundary.number("excess", excess, 0, 50)
-        self.patience, self.beyond = boundary.integer("patience", patience, 1), 0
+        self.patience = boundary.integer("patience", patience, 1)
+        self.beyond = 0
         if (retain.labels == UNKNOWN).any():
             raise TypeError("retain must come with labels: its accuracy has a floor")
         start = self.measure()

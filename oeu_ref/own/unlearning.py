@@ -133,7 +133,8 @@ def unlearn(
     method = Steps(unlearner, scheduler)
     config = training.UnlearnConfig(forget_batch, retain_batch, "constant" if scheduler else schedule, recalibrated)
     orders = [stream(seed, f"{name} batches") for name in ("forget", "retain")]
-    device, parts = device_of(method.model), {}
+    device = device_of(method.model)
+    parts = {}
     forget, parts["forget"] = split_off("forget", forget, device, STOP_SAMPLES)
     retain, parts["retain"] = split_off("retain", retain, device, STOP_SAMPLES)
     labelled("retain", parts["retain"])
@@ -211,8 +212,12 @@ class Ending:
     """
 
     def __init__(self, watch, rule, interrupted, checkpoint):
-        self.watch, self.rule, self.interrupted, self.checkpoint = watch, rule, interrupted, checkpoint
-        self.heard, self.device = False, device_of(watch.model)
+        self.watch = watch
+        self.rule = rule
+        self.interrupted = interrupted
+        self.checkpoint = checkpoint
+        self.heard = False
+        self.device = device_of(watch.model)
         rule = getattr(rule, "__self__", None)  # of a bound method, such as `EntropyStop.reached`
         self.states = {"watch": watch} | ({"rule": rule} if hasattr(rule, "state_dict") else {})
 
@@ -257,8 +262,11 @@ class Steps:
             raise TypeError(f"unlearner must be an OEU or a method of oeu_ref.methods, got {type(unlearner).__name__}")
         if distributed.size() > 1 and isinstance(unlearner, OEU) and not isinstance(unlearner, distributed.ParallelOEU):
             raise TypeError("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU where there are processes")
-        self.unlearner, self.model, self.scheduler = unlearner, unlearner.model, scheduler
-        self.optimizer, self.Report = unlearner.optimizer, getattr(unlearner, "Report", StepReport)
+        self.unlearner = unlearner
+        self.model = unlearner.model
+        self.scheduler = scheduler
+        self.optimizer = unlearner.optimizer
+        self.Report = getattr(unlearner, "Report", StepReport)
 
     def relabel(self, forget):
         """Forget samples with the labels that the method teaches; OEU uses none."""
