@@ -804,6 +804,23 @@ def test_the_report_names_what_diverged_and_counts_the_others(made):
     assert "FT (fine-tuning)" not in [r["label"] for r in report_figures.rows_of(document)]
 
 
+def test_a_gap_stands_beside_its_share_of_the_original_s_and_tug_of_war():
+    """By hand: gaps of 10, 0, 20 and 10 are 10 on average, a half of the original's 20; 0.9 * 1 * 0.8 is 72 percent.
+    Where the original is as Retrain is, there is no share, and a table of such says nothing there."""
+
+    def cell(fa, ra, ta, mia):
+        return {"metrics": {"FA": fa, "RA": ra, "TA": ta, "MIA": mia}, "seconds": 2.0, "diverged": False}
+
+    retrain, original, found = cell(70.0, 99.0, 80.0, 40.0), cell(100.0, 99.0, 90.0, 0.0), cell(80.0, 99.0, 60.0, 50.0)
+    values = report.values(found, retrain, original)
+    assert (values["AG"], values["share_of_original"], values["time"]) == (10.0, 0.5, 1.0)
+    assert values["tug_of_war"] == pytest.approx(72)
+    alike = report.values(found, retrain, retrain)
+    assert alike["share_of_original"] is None and alike["AG"] == 10
+    assert "share_of_original" not in report._summary([values, alike]) and "AG" in report._summary([alike])
+    assert report.values({**found, "diverged": True}, retrain, original) is None
+
+
 @pytest.mark.studies
 def test_the_paper_s_figure_stands_beside_ours_where_the_paper_gives_one(made):
     document = report.load(made, "table")
