@@ -21,7 +21,7 @@ Metrics: TypeAlias = dict[str, float]
 M = TypeVar("M", bound=nn.Module)
 
 class Unlearner(Protocol):
-    """What `unlearn` takes: an `OEU`, a method of `oeu_ref.lab.baselines`, or what steps as one of them does."""
+    """What `unlearn` takes: an `OEU`, a method of `oeu_ref.methods`, or what steps as one of them does."""
 
     @property
     def model(self) -> nn.Module: ...

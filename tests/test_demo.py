@@ -13,12 +13,13 @@ from sklearn.datasets import load_digits
 from oeu_ref import files
 from oeu_ref.core.stop_rule import EntropyStop, mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError
-from oeu_ref.lab import demo, engine, figures, measures, results, search
+from oeu_ref.lab import demo, engine, measures, search
 from oeu_ref.lab.attacks import SupportVectorAttack
 from oeu_ref.lab.experiment import QUICK, Digits, described
 from oeu_ref.methods.method import Settings
 from oeu_ref.methods.names import DEMO
 from oeu_ref.reference.metrics import average_gap, membership_inference
+from oeu_ref.report import figures, results
 from oeu_ref.studies import bits, sequences
 
 KINDS = ("FA", "RA", "TA", "MIA", "forget_vs_test_auc")

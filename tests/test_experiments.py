@@ -20,19 +20,7 @@ from oeu_ref import files
 from oeu_ref.__main__ import main
 from oeu_ref.data.image_sets import load_images
 from oeu_ref.data.samples import stream
-from oeu_ref.lab import (
-    bench,
-    cells,
-    engine,
-    jobs,
-    measures,
-    models,
-    options,
-    report,
-    report_figures,
-    tables,
-    tuning,
-)
+from oeu_ref.lab import bench, cells, engine, jobs, measures, models, options, tables, tuning
 from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
 from oeu_ref.lab.experiment import QUICK, Experiment, described
 from oeu_ref.lab.measures import proxy_average_gap
@@ -40,6 +28,7 @@ from oeu_ref.methods import by_name, names
 from oeu_ref.methods.by_name import METHODS
 from oeu_ref.methods.method import Settings
 from oeu_ref.reference import metrics
+from oeu_ref.report import report, report_figures
 
 SETTINGS = Settings(0.02, 0.5)
 TINY = Experiment(

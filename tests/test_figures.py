@@ -9,8 +9,9 @@ import matplotlib
 import pytest
 
 import oeu_ref
-from oeu_ref.lab import demo, figures, report_figures
+from oeu_ref.lab import demo
 from oeu_ref.methods.by_name import METHODS
+from oeu_ref.report import figures, report_figures
 
 LAB = pathlib.Path(oeu_ref.__file__).parent / "lab"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from oeu_ref import files
-from oeu_ref.lab import results
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.report import results
 from oeu_ref.vectors.make import write_vectors
 
 

@@ -13,7 +13,8 @@ import pytest
 from scipy import stats
 
 from oeu_ref.audit import objective, relearn_views
-from oeu_ref.lab import figures, measures, report_figures
+from oeu_ref.lab import measures
+from oeu_ref.report import figures, report_figures
 from oeu_ref.studies import sensitivity, subspace
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -12,13 +12,15 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import attacks, jobs, measures, replicate, report_figures
+from oeu_ref.lab import attacks, jobs, replicate
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.experiment import Replication
 from oeu_ref.lab.training import Mixed, UnlearnConfig, unlearn
 from oeu_ref.methods import names, protocol
 from oeu_ref.methods.protocol import ROWS
 from oeu_ref.reference import metrics
+from oeu_ref.report import report_figures
+from oeu_ref.report.report import tug_of_war
 
 from .test_experiments import tiny_arrays
 from .test_training import Recorder, numbered
@@ -438,8 +440,8 @@ def test_the_pictures_show_what_the_document_holds(made):
 def test_tug_of_war_is_the_product_of_what_is_left_of_each_accuracy():
     """0.9 * 0.8 * 1 = 72 %; Retrain itself has 100."""
     retrain = {"FA": 60.0, "RA": 90.0, "TA": 50.0}
-    assert measures.tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
-    assert measures.tug_of_war(retrain, retrain) == 100
+    assert tug_of_war({"FA": 70.0, "RA": 70.0, "TA": 50.0}, retrain) == pytest.approx(72)
+    assert tug_of_war(retrain, retrain) == 100
 
 
 def test_each_feature_is_attacked_by_the_same_classifier():

@@ -4,8 +4,8 @@ import textwrap
 
 import numpy as np
 
-from ..lab import figures, results
-from ..lab.report_figures import LINES
+from ..report import figures, results
+from ..report.report_figures import LINES
 
 TITLES = {"retrain": "against Retrain", "own": "against the same method, sample never seen"}
 SHOWN = ("FA", "RA", "TA", "AG")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..lab import figures, results
+from ..report import figures, results
 from ..studies.study import LINES, interval, spread
 
 PREDICTORS = {

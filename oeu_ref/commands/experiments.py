@@ -130,7 +130,7 @@ class Rows(Images):
 
     def asked(self):
         """The arguments of `tables.make` that follow the methods."""
-        from ..lab import results
+        from ..report import results
 
         return {
             "seeds": options.SEEDS[self.preset] if self.seeds is None else self.seeds,
@@ -142,7 +142,8 @@ class Rows(Images):
 
     def make(self, methods, **changed):
         """Make a table with rows of these methods, and the folder's report; changed: arguments of `tables.make`."""
-        from ..lab import report, tables
+        from ..lab import tables
+        from ..report import report
 
         with self.started() as (experiment, runner, first):
             tables.make(self.word(), runner, experiment, **{"methods": methods, **self.asked(), **changed})
@@ -232,7 +233,8 @@ class Tune(Images):
     widen: int = option(1, "times that the grid may be widened, >= 0")
 
     def run(self):
-        from ..lab import report, tuning
+        from ..lab import tuning
+        from ..report import report
 
         with self.started() as (experiment, runner, first):
             tuning.tune(runner, experiment, self.methods, self.seeds, widen=self.widen)
@@ -259,7 +261,8 @@ class Replicate(Images):
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
     def run(self):
-        from ..lab import replicate, report_figures, results
+        from ..lab import replicate
+        from ..report import report_figures, results
 
         with self.started() as (experiment, runner, _):
             seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
@@ -285,7 +288,7 @@ class Report(Command):
     out: str = option(NEEDED, "the folder, as given to --out", flag="OUT_DIR")
 
     def run(self):
-        from ..lab import report
+        from ..report import report
 
         # whoever makes cells in a folder leaves a lock there: without one there is nobody to wait for
         at_work = (pathlib.Path(self.out) / ".lock").exists()

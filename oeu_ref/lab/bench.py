@@ -28,9 +28,9 @@ from ..data.samples import Samples, stream
 from ..methods.orthogonal import JointOEU
 from ..reference.network import QuantizedMLP
 from ..reference.unlearner import oeu_step
-from . import results
+from ..report import results
+from ..report.figures import STYLES, clean, new_figure, picture, written
 from .engine import progress_bar
-from .figures import STYLES, clean, new_figure, picture, written
 from .images import ImageClassifier, augment
 from .models import mobilenet_v2, resnet18
 from .training import TrainConfig, build, train

@@ -16,7 +16,8 @@ from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
 from ..methods.method import Settings
 from ..reference import metrics
-from . import engine, measures, results
+from ..report import results
+from . import engine, measures
 from .attacks import SupportVectorAttack, by_feature
 from .checkpoints import Checkpoint, difference, read
 from .experiment import Experiment, described

@@ -14,7 +14,8 @@ from .. import files
 from ..core.unlearner import NonFiniteError
 from ..methods.names import DEMO, LABELS
 from ..reference import metrics
-from . import engine, figures, measures, results
+from ..report import figures, results
+from . import engine, measures
 from .attacks import SupportVectorAttack
 from .experiment import QUICK, Digits, described
 from .search import SETTINGS_FILE, load_settings, search

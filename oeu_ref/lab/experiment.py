@@ -282,11 +282,3 @@ class Replication(Experiment):
 
 
 TABLES = {name: Experiment(**fields) for name, fields in options.TABLES.items()}
-
-
-# What the paper reports: {table: {method: {metric: percent}}}.
-PAPER = {
-    "cifar10-10": {"oeu": {"AG": 0.58}},
-    "cifar100-30": {"oeu": {"AG": 1.98}, "qmul": {"AG": 3.90}, "oeu_global": {"AG": 5.40}},
-}
-PAPER_SOURCE = "arXiv 2602.00567, the same data set and share, at full size"

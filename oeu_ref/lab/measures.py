@@ -95,12 +95,3 @@ def proxy_targets(original):
     FA its accuracy on images that it never saw, MIA the share of these that the attack calls unseen."""
     targets = {"FA": original.get("FA_unseen", original["VA"]), "MIA": original["MIA_unseen"]}
     return {**{key: original[key] for key in ("RA", "VA")}, **targets}
-
-
-def tug_of_war(found, retrain):
-    """ToW: product over forget, retain and test set of 1 - |accuracy - Retrain's|, in percent; 100 is Retrain.
-
-    found, retrain: mappings with "FA", "RA", "TA" in percent.
-    Source: Zhao et al., "What makes unlearning hard and what to do about it", NeurIPS 2024, section 3.
-    """
-    return 100 * math.prod(1 - abs(found[key] - retrain[key]) / 100 for key in ("FA", "RA", "TA"))

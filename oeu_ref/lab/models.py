@@ -6,7 +6,7 @@ from torch import nn
 
 from .. import boundary
 from ..core.quantizer import is_quantizer, owner
-from .results import aligned
+from ..report.results import aligned
 
 
 def resnet18(num_classes, width=64, stem_stride=1):

@@ -14,12 +14,13 @@ from .. import boundary
 from ..data.samples import stream
 from ..methods.method import Settings
 from ..methods.protocol import ROWS, SEARCH_SEED, SHUFFLED, label
-from . import engine, results, tuning
+from ..report import results
+from ..report.report import read_document, values
+from . import engine, tuning
 from .cells import Cell
 from .experiment import Replication, described
 from .jobs import run_planned
 from .options import RULES
-from .report import read_document, values
 from .training import train
 
 LEAST_STEPS = 10  # of an epoch of training, below which `fitted` makes no table smaller: 5,120 images

@@ -16,7 +16,8 @@ from ..core.unlearner import NonFiniteError
 from ..methods.by_name import METHODS, VARIANTS
 from ..methods.method import Settings
 from ..methods.names import DEMO
-from . import engine, results
+from ..report import results
+from . import engine
 from .experiment import Digits, described
 
 SETTINGS_FILE = Path(__file__).with_name("demo_settings.json")

@@ -10,7 +10,8 @@ import pathlib
 from .. import boundary
 from ..beyond import distributed
 from ..methods.protocol import SCHEDULE
-from . import results
+from ..report import results
+from ..report.report import KINDS
 from .cells import Cell
 from .engine import checked_seeds
 from .experiment import TABLES, Experiment, ForgettingCopies, Replication, described
@@ -20,7 +21,6 @@ from .tuning import checked_methods, chosen
 
 SETTINGS_FILE = pathlib.Path(__file__).with_name("table_settings.json")
 REPORTED_SEEDS = SEEDS["cpu"]
-KINDS = ("table", "ablation", "sweep", "run")
 CURVE_POINTS = 5  # measurements along a run, for the trade-off figure
 
 

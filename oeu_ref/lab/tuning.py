@@ -13,7 +13,7 @@ from ..beyond import distributed
 from ..methods.by_name import METHODS
 from ..methods.method import Settings
 from ..reference import metrics
-from . import results
+from ..report import results
 from .cells import Cell
 from .engine import checked_seeds
 from .experiment import described

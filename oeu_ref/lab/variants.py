@@ -4,7 +4,8 @@ import functools
 import math
 
 from ..methods.by_name import VARIANTS
-from . import engine, figures, measures, results, search
+from ..report import figures, results
+from . import engine, measures, search
 from .experiment import Digits, described
 from .training import as_left, predictions
 

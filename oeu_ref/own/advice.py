@@ -10,10 +10,11 @@ from torch import nn
 from .. import boundary
 from ..core.unlearner import OEU
 from ..data.samples import stream
-from ..lab import figures, training
+from ..lab import training
 from ..lab.engine import STOP_SAMPLES, progress_bar
 from ..lab.measures import proxy_average_gap
 from ..lab.search import gaps_along, searched
+from ..report import figures
 from .evaluation import outputs, without_retrain
 from .sources import device_of, labelled, repeatable, some, source
 from .unlearning import Steps

@@ -9,9 +9,10 @@ from torch import nn
 from .. import boundary
 from ..data.requests import whole_classes
 from ..lab.attacks import SupportVectorAttack
-from ..lab.measures import measure, proxy, proxy_average_gap, proxy_targets, tug_of_war
+from ..lab.measures import measure, proxy, proxy_average_gap, proxy_targets
 from ..lab.training import predictions
 from ..reference import metrics
+from ..report.report import tug_of_war
 from .sources import batches, device_of, labelled, repeatable
 
 NOTES = {

@@ -19,9 +19,10 @@ from ..beyond import distributed
 from ..core.unlearner import OEU, StepReport
 from ..data.requests import contents, whole_classes
 from ..data.samples import stream
-from ..lab import figures, results, training
+from ..lab import training
 from ..lab.checkpoints import Checkpoint
 from ..lab.engine import STOP_SAMPLES, progress_bar
+from ..report import figures, results
 from .evaluation import outputs, without_retrain
 from .sources import UNKNOWN, Repeated, device_of, labelled, some, source, split_off
 from .stop import GuardedStop, Watch

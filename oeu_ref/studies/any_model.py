@@ -29,9 +29,10 @@ except ImportError:  # announced by PyTorch for some later version
 from ..core.network import QuantMLP
 from ..core.unlearner import OEU, NonFiniteError
 from ..data.samples import Batches, stream
-from ..lab import engine, figures, results, search
+from ..lab import engine, search
 from ..lab.experiment import Digits
 from ..lab.training import probabilities
+from ..report import figures, results
 from .study import COLUMNS, spread
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"

@@ -17,12 +17,13 @@ import numpy as np
 from .. import boundary
 from ..beyond import distributed
 from ..core.unlearner import NonFiniteError
-from ..lab import engine, figures, report, results, tables, tuning
+from ..lab import engine, tables, tuning
 from ..lab import search as searches
 from ..lab.engine import checked_seeds
 from ..lab.experiment import Digits
-from ..lab.report_figures import LINES
 from ..methods.names import LABELS
+from ..report import figures, report, results
+from ..report.report_figures import LINES
 from .study import COLUMNS, averaged, document
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..lab import figures, results
+from ..report import figures, results
 from .study import spread
 
 SHOWN_ETAS = (1e-3, 10**-1.5, 10**-0.5)  # points of the grid

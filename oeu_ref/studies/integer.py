@@ -13,11 +13,12 @@ from ..core.unlearner import NonFiniteError
 from ..integer import network as integer
 from ..integer.agreement import changed_codes, compare, with_codes
 from ..integer.export import export, to_bytes
-from ..lab import engine, figures, measures, results
+from ..lab import engine, measures
 from ..lab.export import float_bytes
 from ..lab.search import load_settings
 from ..reference import metrics
 from ..reference.entropy import softmax
+from ..report import figures, results
 from .study import COLUMNS
 
 QUESTION = "of the codes that a device stores, which did unlearning change, and does the integer network forget?"

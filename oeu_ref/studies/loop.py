@@ -5,11 +5,12 @@ Each method gets the same search for its settings under each way to run the loop
 
 import itertools
 
-from ..lab import engine, figures, results, search
+from ..lab import engine, search
 from ..lab.experiment import described
 from ..lab.options import SCHEDULES
 from ..methods.method import Settings
 from ..methods.names import DEMO, LABELS
+from ..report import figures, results
 from .study import spread, under
 
 QUESTION = "Does a learning rate that falls to zero, or BatchNorm's statistics estimated anew, change who is best?"

@@ -13,10 +13,11 @@ from ..core.network import quantize_model
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import OEU, NonFiniteError
 from ..data.samples import Samples, stream
-from ..lab import engine, figures, results
+from ..lab import engine
 from ..lab.models import resnet18
 from ..lab.search import load_settings
 from ..lab.training import build
+from ..report import figures, results
 from .monitor_figure import draw_monitor, monitor_figure
 from .study import batches, spread
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..lab import figures
+from ..report import figures
 
 LETTERS = "ABCDEFGHIJ"
 

@@ -11,11 +11,12 @@ import numpy as np
 from torch import nn
 
 from ..core.network import quantize_model
-from ..lab import engine, figures, measures, results
+from ..lab import engine, measures
 from ..lab.experiment import Digits, described
 from ..lab.search import gaps_along
 from ..methods.method import Settings
 from ..own.advice import GRID, draw_grid
+from ..report import figures, results
 
 QUESTION = "Which learning rates and betas serve OEU, and does a search without Retrain find them?"
 REPORTED_SEEDS = (1, 2, 3)

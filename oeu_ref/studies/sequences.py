@@ -15,13 +15,14 @@ from .. import boundary
 from ..core.network import QuantMLP
 from ..core.unlearner import NonFiniteError
 from ..data.samples import split_at, stream
-from ..lab import engine, measures, results
+from ..lab import engine, measures
 from ..lab import search as searches
 from ..lab.engine import Case, checked_seeds, one_thread, progress_bar
 from ..lab.experiment import QUICK, Digits
 from ..lab.training import predictions
 from ..methods.method import Settings
 from ..reference import metrics
+from ..report import results
 
 METHODS = ("oeu", "oeu_stop", "ft", "rl", "qmul")
 SETTINGS_FILE = Path(__file__).with_name("sequential_settings.json")

@@ -7,9 +7,9 @@ import dataclasses
 
 import numpy as np
 
-from ..lab import figures, results
 from ..lab.attacks import SupportVectorAttack
 from ..methods.names import LABELS
+from ..report import figures, results
 from .sequences import (
     METHODS,
     QUICK_CONFIG,

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..core.stop_rule import mean_entropy
 from ..core.unlearner import NonFiniteError
-from ..lab import engine, figures, results
+from ..lab import engine
 from ..lab.experiment import Digits, described
 from ..methods.method import Settings
 from ..own.stop import IDEAL, GuardedStop
+from ..report import figures, results
 from .study import cost
 
 QUESTION = "Where do stop rules end OEU, and what would the best step in hindsight have been?"

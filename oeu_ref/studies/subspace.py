@@ -18,9 +18,10 @@ import torch
 
 from ..beyond.subspace import SubspaceOEU
 from ..data.samples import stream
-from ..lab import engine, figures, results, search
+from ..lab import engine, search
 from ..methods.method import Settings
 from ..methods.orthogonal import OrthogonalEntropy
+from ..report import figures, results
 from . import STUDIES
 from .one_step import Probe
 from .study import batches

@@ -17,8 +17,9 @@ from ..beyond.updates import OrthogonalUpdates, ProtectedOEU
 from ..core.projection import cosines
 from ..core.unlearner import NonFiniteError
 from ..data.samples import stream
-from ..lab import engine, results, search
+from ..lab import engine, search
 from ..lab.training import unlearn
+from ..report import results
 from .study import batches
 from .updates_views import figure, markdown
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..lab import figures, results
+from ..report import figures, results
 from .study import spread
 
 COLUMNS = {

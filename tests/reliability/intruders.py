@@ -15,8 +15,8 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from oeu_ref.data import archives, folders, image_sets, published
-from oeu_ref.lab import results
 from oeu_ref.lab.checkpoints import FORMAT, Checkpoint
+from oeu_ref.report import results
 
 MARK = "intruder-was-here"
 

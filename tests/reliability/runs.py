@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from oeu_ref.lab import results, tables
+from oeu_ref.lab import tables
 from oeu_ref.lab.checkpoints import read
 from oeu_ref.lab.experiment import described
 from oeu_ref.methods.by_name import METHODS
+from oeu_ref.report import results
 
 TIMES = ("seconds", "time")
 SIZE = {"dataset": "tiny", "width": 4, "epochs": 4, "train_size": 120, "validation_size": 40}
-IMPORTS = ("oeu_ref.lab.tuning", "oeu_ref.lab.report", "sklearn.svm")  # what a run needs time for before it begins
+IMPORTS = ("oeu_ref.lab.tuning", "oeu_ref.report.report", "sklearn.svm")  # what a run needs time for before it begins
 STEPS = 60  # more than lie between two checkpoints
 
 

@@ -20,8 +20,8 @@ from torchvision.datasets import CIFAR10
 import oeu_ref
 from oeu_ref.data import archives, published
 from oeu_ref.data.image_sets import load_images
-from oeu_ref.lab import results
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.report import results
 
 from . import intruders
 

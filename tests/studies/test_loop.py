@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from oeu_ref.lab import engine, results, search
+from oeu_ref.lab import engine, search
 from oeu_ref.lab.experiment import QUICK
+from oeu_ref.report import results
 from oeu_ref.studies import loop
 from oeu_ref.studies.study import run
 

@@ -4,9 +4,10 @@ import copy
 import dataclasses
 
 from oeu_ref import suggest
-from oeu_ref.lab import engine, results
+from oeu_ref.lab import engine
 from oeu_ref.lab.training import TrainConfig
 from oeu_ref.methods.method import Settings
+from oeu_ref.report import results
 from oeu_ref.studies import sensitivity
 from oeu_ref.studies.study import run
 

@@ -7,11 +7,12 @@ import pytest
 
 from oeu_ref.__main__ import main
 from oeu_ref.commands.studies import ON_IMAGES, STUDIES, load
-from oeu_ref.lab import engine, results, tables
+from oeu_ref.lab import engine, tables
 from oeu_ref.lab.cells import Cell
 from oeu_ref.lab.experiment import QUICK, described
 from oeu_ref.lab.jobs import run_cells
 from oeu_ref.methods.method import Settings
+from oeu_ref.report import results
 from oeu_ref.studies import bits, stop
 from oeu_ref.studies.study import Work, run
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from oeu_ref.lab import checkpoints, results, tables, tuning
+from oeu_ref.lab import checkpoints, tables, tuning
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.report import results
 from oeu_ref.vectors import make
 
 

@@ -11,8 +11,9 @@ from oeu_ref import conformance
 from oeu_ref.data.image_sets import load_images
 from oeu_ref.files import write_text
 from oeu_ref.integer import file as integer_file
-from oeu_ref.lab import checkpoints, results
+from oeu_ref.lab import checkpoints
 from oeu_ref.lab.checkpoints import Checkpoint
+from oeu_ref.report import results
 from oeu_ref.vectors import judge, make
 
 from .row import Refusal, Row, rows

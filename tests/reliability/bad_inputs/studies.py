@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 
-from oeu_ref.lab import attacks, demo, report, results, search, tables, tuning
+from oeu_ref.lab import attacks, demo, search, tables, tuning
 from oeu_ref.lab.cells import Runner
 from oeu_ref.lab.experiment import Experiment
 from oeu_ref.lab.search import load_settings
+from oeu_ref.report import report, results
 
 from .row import Row, rows, without
 

@@ -1,0 +1,1 @@
+"""What is written and drawn for people and machines, from JSON alone."""
