@@ -10,7 +10,8 @@ from ..lab.options import NEEDED, option, record
 from .command import QUICK, Command, Folder, one_of, read
 from .experiments import RULES, Images, Rows, methods
 
-STUDIES, ON_IMAGES = studies.STUDIES | audit.STUDIES, studies.ON_IMAGES + audit.ON_IMAGES
+STUDIES = studies.STUDIES | audit.STUDIES
+ON_IMAGES = studies.ON_IMAGES + audit.ON_IMAGES
 
 
 def load(name):
@@ -56,7 +57,8 @@ class Beyond(Images, Study):
 
     line = f"{len(STUDIES)} studies of what the paper leaves open, on digits and some on images: see its --help"
     example = "stop cifar10-10 --preset cpu --data-root data"
-    without, called = ("jobs", "deterministic"), Images.called | {"out_dir": "--out"}
+    without = ("jobs", "deterministic")
+    called = Images.called | {"out_dir": "--out"}
     name: str | None = option(
         None, "the data set and the percentage to forget", unset="the digits", flag="NAME", words=tuple(options.TABLES)
     )

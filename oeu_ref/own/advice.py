@@ -85,14 +85,11 @@ def suggest(
     Source: ours.
     """
     boundary.instance("model", model, nn.Module, "torch.nn.Module")
-    rules = {"learning_rates": boundary.positive, "betas": boundary.number, "steps": boundary.integer}
-    given, lowest = (learning_rates, betas, steps), ((), (0,), (1,))
-    grid = {}
-    for key, (name, check), values, low in zip(GRID, rules.items(), given, lowest):
-        values = [check(name, value, *low) for value in boundary.sequence(name, values, "numbers")]
-        if not values:
-            raise ValueError(f"{name} must hold at least one value, got none")
-        grid[key] = tuple(sorted(set(values)))
+    grid = {
+        "learning_rate": _axis("learning_rates", learning_rates, boundary.positive),
+        "beta": _axis("betas", betas, boundary.number, 0),
+        "steps": _axis("steps", steps, boundary.integer, 1),
+    }
     make = _plain if boundary.function("make", make) is None else make
     config, device = training.UnlearnConfig(forget_batch, retain_batch), device_of(model)
     judged = dataclasses.replace(config, recalibrated=recalibrated)
@@ -129,6 +126,14 @@ def suggest(
         raise training.NonFiniteError("learning_rates must hold one at which the loss stays finite, all diverged")
     best = {name: found["best"][name] for name in GRID}
     return Suggestion(**best, gap=found["best"]["AG"], start=gap(model), points=found["points"])
+
+
+def _axis(name, values, check, *least):
+    """Distinct values, ascending, as the grid has them; check: a function of `boundary`."""
+    values = [check(name, value, *least) for value in boundary.sequence(name, values, "numbers")]
+    if not values:
+        raise ValueError(f"{name} must hold at least one value, got none")
+    return tuple(sorted(set(values)))
 
 
 def _plain(network, rate, beta):
