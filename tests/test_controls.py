@@ -20,7 +20,7 @@ import torch
 from oeu_ref import reference
 from oeu_ref.__main__ import main
 from oeu_ref.conformance import LAWS, SIGNATURES, Implementation, LoadError, Violation, check, load, try_law
-from oeu_ref.conformance.cases import DIMENSIONS, Cases, LogitsCase
+from oeu_ref.conformance.cases import Cases, LogitsCase
 from oeu_ref.conformance.law import Law, Trial
 
 from .mutants.edits import MUTANTS, SOURCE, build
@@ -550,6 +550,21 @@ def one_report():
 
     implementation = variant(**{operation: watched(operation) for operation in SIGNATURES})
     return implementation, check(implementation, cases=1), shapes
+
+
+# operation -> dimension -> values that are tried whatever is drawn, on both sides of where code goes another way
+LOGITS = {"samples": (1, 5, 70), "classes": (2, 3, 130), "|logits|": ("1e-05", "1e+00", "1e+04")}
+X = {
+    "shape": ((), (0,), (1,), (2, 12), (3, 3), (2, 3, 2), (2, 2, 3, 3), (10008,)),
+    "range": ((-1, 0), (-1, 1), (-7, 7), (-8, 7), (0, 15), (3, 10), (-10, -3), (-128, 127), (0, 1000), (-2048, 2047)),
+    "step": (2.0**-30, 2.0**-3, 2.0**20),
+}
+GRADIENTS = {"layers": (1, 2, 3, 12), "rank": (0, 1, 2, 3, 4), "elements": (1, 64, 1200, 20000)}
+GRADIENTS |= {"alpha": (0.0, 0.5, 1.0), "granularity": ("layer", "global"), "rescale": ("undo", "match")}
+GRADIENTS |= dict.fromkeys(("|g_f|", "|g_r|"), ("0", "1e-09", "1e+00", "1e+06"))
+DIMENSIONS = {"entropy_loss": LOGITS, "kl_to_uniform": LOGITS, "fake_quantize": X, "project": GRADIENTS}
+DIMENSIONS["fake_quantize_backward"] = {**X, "grad_scale": (0.0, 1e-5, 0.25, 1.0, 3.0)}
+DIMENSIONS["oeu_direction"] = {**GRADIENTS, "beta": (0.0, 0.25, 1.0, 8.0, 12.34567)}
 
 
 @pytest.mark.parametrize("operation", DIMENSIONS)

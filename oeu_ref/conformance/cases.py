@@ -2,7 +2,7 @@
 
 Kinds are named for what they probe, so that a failing law names the kind. Shapes are few and values many: a compiler
 that works shape by shape, such as JAX's, is asked once for each. Together they are the domain that an implementation
-has to serve (README.md states it); `DIMENSIONS` says which values of each dimension are tried whatever is drawn.
+has to serve: README.md states it, and a test which values of each dimension are tried whatever is drawn.
 """
 
 import math
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+
+from ..contract import SIGNATURES
 
 SEEDS = st.integers(0, 999)
 # what a failure on a kind of input says: wrong on ordinary inputs ("definition"), unless the kind stands here
@@ -44,24 +46,9 @@ def kind_of(case):
     return "many_layers" if len(shapes) > 8 else kind
 
 
-# operation -> dimension -> values that are tried whatever is drawn, on both sides of where code goes another way
-LOGITS = {"samples": (1, 5, 70), "classes": (2, 3, 130), "|logits|": ("1e-05", "1e+00", "1e+04")}
-X = {
-    "shape": ((), (0,), (1,), (2, 12), (3, 3), (2, 3, 2), (2, 2, 3, 3), (10008,)),
-    "range": ((-1, 0), (-1, 1), (-7, 7), (-8, 7), (0, 15), (3, 10), (-10, -3), (-128, 127), (0, 1000), (-2048, 2047)),
-    "step": (2.0**-30, 2.0**-3, 2.0**20),
-}
-GRADIENTS = {"layers": (1, 2, 3, 12), "rank": (0, 1, 2, 3, 4), "elements": (1, 64, 1200, 20000)}
-GRADIENTS |= {"alpha": (0.0, 0.5, 1.0), "granularity": ("layer", "global"), "rescale": ("undo", "match")}
-GRADIENTS |= dict.fromkeys(("|g_f|", "|g_r|"), ("0", "1e-09", "1e+00", "1e+06"))
-DIMENSIONS = {"entropy_loss": LOGITS, "kl_to_uniform": LOGITS, "fake_quantize": X, "project": GRADIENTS}
-DIMENSIONS["fake_quantize_backward"] = {**X, "grad_scale": (0.0, 1e-5, 0.25, 1.0, 3.0)}
-DIMENSIONS["oeu_direction"] = {**GRADIENTS, "beta": (0.0, 0.25, 1.0, 8.0, 12.34567)}
-
-
 def dimensions(operation, args, options):
     """{dimension: values} of one call of an operation of the contract."""
-    if operation not in DIMENSIONS:
+    if operation not in SIGNATURES:
         return {}
     if operation in ("entropy_loss", "kl_to_uniform"):
         return {"samples": args[0].shape[:1], "classes": args[0].shape[1:], "|logits|": [_decade(args[0])]}
