@@ -20,6 +20,7 @@ from torch import nn
 
 import oeu_ref
 from oeu_ref import boundary, core, reference
+from oeu_ref.conformance import adapters
 from oeu_ref.core.network import quantize_model
 from oeu_ref.integer import packing
 from oeu_ref.reference import metrics, network
@@ -165,9 +166,9 @@ VALID = {
     },
     "curvature.hessian_vector_product": lambda: _second_order("vector"),
     "curvature.curvature": lambda: {**_second_order("direction"), "granularity": "global", "layer_ids": None},
-    **{f"{library}.quantizer": {"f": abs} for library in ("torch", "jax")},
-    **{f"{library}.entropy": {"f": abs, "kl": abs} for library in ("torch", "jax")},
-    **{f"{library}.projection": {"f": abs, "takes": "vectors"} for library in ("torch", "jax")},
+    "adapters.Library.quantizer": {"self": adapters.Library(), "f": abs},
+    "adapters.Library.entropy": {"self": adapters.Library(), "f": abs, "kl": abs},
+    "adapters.Library.projection": {"self": adapters.Library(), "f": abs, "takes": "vectors"},
     "torch.module": {"cls": nn.BatchNorm1d(2), "step": "bias", "bits": 4, "signed": True, "scale": None},
     "observer.observe": lambda: (lambda net: {"model": net, "optimizer": optimizer(net)})(model()),
     "attacks.SupportVectorAttack.__call__": lambda: {

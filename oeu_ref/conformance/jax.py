@@ -6,32 +6,10 @@ Functions are called in JAX's 64-bit mode, which is off again outside, unless DT
 import numpy as np
 
 from . import adapters
-from .adapters import FUNCTION, OR_NONE, TAKES, takes
 
 
-@takes(f=FUNCTION)
-def quantizer(f, **declared):
-    """fake_quantize and its backward pass, of f(x, step, q_min, q_max): as `oeu_ref.conformance.torch.quantizer`."""
-    return adapters.quantizer(_Jax(declared), f, declared)
-
-
-@takes(f=FUNCTION, kl=OR_NONE)
-def entropy(f, kl=None, **declared):
-    """entropy_loss and kl_to_uniform of f(logits) and kl(logits), as `oeu_ref.conformance.torch.entropy`."""
-    return adapters.entropy(_Jax(declared), f, kl, declared)
-
-
-@takes(f=FUNCTION, takes=TAKES)
-def projection(f, takes="lists", **declared):
-    """project of a function of forget and retain gradients, as `oeu_ref.conformance.torch.projection`."""
-    return adapters.projection(_Jax(declared), f, takes, declared)
-
-
-class _Jax:
-    """JAX as a library of `adapters.py`."""
-
-    def __init__(self, declared):
-        self.dtype = adapters.dtype_of(declared)
+class JAX(adapters.Library):
+    """JAX, imported when it is used: this file can be read where it is not installed."""
 
     def value(self, f, *arrays):
         return self._run(lambda jax: f(*(self._tensors(a) for a in arrays)))
@@ -44,7 +22,7 @@ class _Jax:
         return self._run(vjp)
 
     def _run(self, computed):
-        import jax.experimental  # here, not above: that this file can be imported where JAX is not installed
+        import jax.experimental
 
         # older JAX has it among its experiments alone
         enable_x64 = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
@@ -59,3 +37,7 @@ class _Jax:
 
 def _arrays(tensors):
     return adapters.each(lambda t: np.array(t) if hasattr(t, "__array__") else t, tensors)
+
+
+LIBRARY = JAX()
+quantizer, entropy, projection = LIBRARY.quantizer, LIBRARY.entropy, LIBRARY.projection

@@ -18,41 +18,37 @@ from torch import nn
 from ..boundary import FLAG, Instance, Integer, instance
 from ..reference.quantizer import integer_range
 from . import adapters
-from .adapters import FUNCTION, OR_NONE, TAKES, takes
+from .adapters import FUNCTION, OR_NONE, takes
 
 
-@takes(f=FUNCTION)
-def quantizer(f, **declared):
-    """fake_quantize and fake_quantize_backward of a differentiable quantizer.
+class PyTorch(adapters.Library):
+    """PyTorch; a class of `torch.autograd.Function` is called through `apply`."""
 
-    f: f(x, step, q_min, q_max) -> x_hat, the shape of x; step is a 0-d tensor, the ends are integers; a class of
-    `torch.autograd.Function` is called through `apply`. An f with an argument grad_scale gets it; elsewhere the step's
-    gradient is multiplied by it. A step that f turns into a float has no gradient.
-    declared: what a module under test would declare, QUANTIZER_MASK="open" for instance.
-    Returns an object for `check`.  Raises TypeError for no function, or what is no declaration.
-    """
-    return adapters.quantizer(_Torch(declared), _called(f), declared)
+    def called(self, f):
+        return f.apply if isinstance(f, type) and issubclass(f, torch.autograd.Function) else f
+
+    def value(self, f, *arrays):
+        return _arrays(f(*(self._tensors(a) for a in arrays)))
+
+    def gradients(self, f, arrays, cotangent):
+        inputs = [self._tensors(a).requires_grad_() for a in arrays]
+        result = adapters.shaped(f(*inputs), cotangent)
+        if not result.requires_grad:
+            raise ValueError("f must return a tensor with a gradient, got one that is detached from its inputs")
+        grads = torch.autograd.grad(result, inputs, torch.tensor(cotangent, dtype=result.dtype), allow_unused=True)
+        return _arrays(result), [None if g is None else _arrays(g) for g in grads]
+
+    def _tensors(self, arrays):
+        return adapters.each(lambda array: torch.tensor(np.asarray(array), dtype=getattr(torch, self.dtype)), arrays)
 
 
-@takes(f=FUNCTION, kl=OR_NONE)
-def entropy(f, kl=None, **declared):
-    """entropy_loss, and kl_to_uniform where kl is given.
-
-    f: f(logits) -> 0-d loss, minus the mean entropy in nats; kl: kl(logits) -> (N,).  All else as in `quantizer`.
-    """
-    return adapters.entropy(_Torch(declared), _called(f), kl, declared)
+def _arrays(tensors):
+    """NumPy arrays of tensors, copies; anything else as it is, for the contract's own check of form."""
+    return adapters.each(lambda t: t.detach().cpu().numpy().copy() if isinstance(t, torch.Tensor) else t, tensors)
 
 
-@takes(f=FUNCTION, takes=TAKES)
-def projection(f, takes="lists", **declared):
-    """project, of a function of forget and retain gradients.
-
-    f: f(forget, retain) -> what is left of forget. Of alpha, granularity and rescale it gets those that it names;
-    another has one value, 1, "layer", "undo", or what is declared: RESCALES=("match",).
-    takes: "lists" of tensors, one for each layer; "tensors", called for each layer; "vectors", each layer flattened.
-    All else as in `quantizer`.
-    """
-    return adapters.projection(_Torch(declared), _called(f), takes, declared)
+LIBRARY = PyTorch()
+quantizer, entropy, projection = LIBRARY.quantizer, LIBRARY.entropy, LIBRARY.projection
 
 
 @takes(cls=FUNCTION, step=Instance(str), bits=Integer(1, 8), signed=FLAG, scale=OR_NONE)
@@ -96,33 +92,3 @@ def _made(cls, bits):
 
 def _steps(made):
     return (*made.named_parameters(), *made.named_buffers())
-
-
-def _called(f):
-    return f.apply if isinstance(f, type) and issubclass(f, torch.autograd.Function) else f
-
-
-class _Torch:
-    """PyTorch as a library of `adapters.py`."""
-
-    def __init__(self, declared):
-        self.dtype = getattr(torch, adapters.dtype_of(declared))
-
-    def value(self, f, *arrays):
-        return _arrays(f(*(self._tensors(a) for a in arrays)))
-
-    def gradients(self, f, arrays, cotangent):
-        inputs = [self._tensors(a).requires_grad_() for a in arrays]
-        result = adapters.shaped(f(*inputs), cotangent)
-        if not result.requires_grad:
-            raise ValueError("f must return a tensor with a gradient, got one that is detached from its inputs")
-        grads = torch.autograd.grad(result, inputs, torch.tensor(cotangent, dtype=result.dtype), allow_unused=True)
-        return _arrays(result), [None if g is None else _arrays(g) for g in grads]
-
-    def _tensors(self, arrays):
-        return adapters.each(lambda array: torch.tensor(np.asarray(array), dtype=self.dtype), arrays)
-
-
-def _arrays(tensors):
-    """NumPy arrays of tensors, copies; anything else as it is, for the contract's own check of form."""
-    return adapters.each(lambda t: t.detach().cpu().numpy().copy() if isinstance(t, torch.Tensor) else t, tensors)
