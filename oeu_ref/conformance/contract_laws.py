@@ -1,7 +1,6 @@
 """Laws of good manners: what the contract asks of every operation, whatever it computes."""
 
 import copy
-import inspect
 import itertools
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from ..contract import SIGNATURES
 from .cases import LARGE_LAYERS, LAYERS, LOGITS_SHAPES, X_SHAPES, Cases, GradientCase, LogitsCase, QuantizerCase
-from .law import about, require
+from .law import law_of, require
 
 CONTRACT = "contract"
 SEEDS = Cases(st.integers(0, 99), [0])
@@ -22,16 +21,15 @@ def _operation_calls(implementation, operation, seed):
 
     size: of the largest terms that the operation adds up, in the unit of its results.
     """
-    own = lambda values: np.array(values, dtype=implementation.dtype)
     if operation in ("entropy_loss", "kl_to_uniform"):
         for kind, shape in itertools.product(("typical", "uniform", "huge"), LOGITS_SHAPES[:3]):
-            z = own(LogitsCase(kind, *shape, seed).array(implementation))
+            z = implementation.own(LogitsCase(kind, *shape, seed).array(implementation))
             yield [z], 1 + np.abs(z).max()
     elif operation in ("fake_quantize", "fake_quantize_backward"):
         for kind, shape in itertools.product(("inside", "ends", "outside"), X_SHAPES[:-2]):
             grad_out, x, step, *ends = QuantizerCase(kind, (-8, 7), 0, shape, seed).arguments(implementation)
             largest = np.abs(x).max(initial=0) + np.abs(grad_out).sum() * (8 + np.abs(x / step).max(initial=0))
-            yield [*map(own, (grad_out, x)), step, *ends][operation == "fake_quantize" :], largest
+            yield implementation.own([grad_out, x, step, *ends])[operation == "fake_quantize" :], largest
     else:
         declared, betas = implementation.declared, [{}] if operation == "project" else [{"beta": 0.0}, {"beta": 2.0}]
         alphas = declared["ALPHAS"] or (1.0, 0.0, 0.5)
@@ -41,7 +39,7 @@ def _operation_calls(implementation, operation, seed):
                 lists = GradientCase(kind, shapes, seed=seed).arrays(implementation)
                 size = 2 * sum(np.linalg.norm(g) for grads in lists for g in grads)
                 options = {**dict(zip(("alpha", "granularity", "rescale"), words)), **beta}
-                yield [*([own(g) for g in grads] for grads in lists), options], size
+                yield [*implementation.own(lists), options], size
 
 
 def _call(implementation, operation, args):
@@ -75,7 +73,7 @@ def _require_same(implementation, first, second, size, what):
         require(same.all(), lambda: f"{what}: {a[~same].flat[0]:.9g} became {b[~same].flat[0]:.9g}")
 
 
-def leaves_its_inputs_alone_and_returns_new_arrays(implementation, operation, seed):
+def leaves_its_inputs_alone_and_returns_new_arrays(implementation, seed, operation):
     """{operation} changes none of its inputs, and its result shares memory with none, nor with an earlier result.
 
     An in-place operation (+=, out=, *_ in PyTorch) on an input, an input handed back where nothing changes, or a
@@ -99,7 +97,7 @@ def leaves_its_inputs_alone_and_returns_new_arrays(implementation, operation, se
     require(same, f"{operation} changed the result of an earlier call: return new arrays each time")
 
 
-def gives_the_same_result_when_called_again(implementation, operation, seed):
+def gives_the_same_result_when_called_again(implementation, seed, operation):
     """{operation} gives the same result, up to the order of its sums, when it is called again with the same input.
 
     State kept between calls, or a random draw."""
@@ -108,7 +106,7 @@ def gives_the_same_result_when_called_again(implementation, operation, seed):
         _require_same(implementation, first, second, size, f"{operation} gave two results for the same input")
 
 
-def does_not_depend_on_memory_layout(implementation, operation, seed):
+def does_not_depend_on_memory_layout(implementation, seed, operation):
     """{operation} gives the same result for arrays stored in another order or with gaps, or refuses them.
 
     Raw memory, or ravel and reshape in memory order, instead of logical order."""
@@ -125,19 +123,10 @@ def does_not_depend_on_memory_layout(implementation, operation, seed):
             _require_same(implementation, expected, result, size, f"{operation}: the result changes with the layout")
 
 
-def _enter(check, operation):
-    def for_operation(implementation, seed):
-        check(implementation, operation, seed)
-
-    for_operation.__name__ = f"{operation}_{check.__name__}"
-    for_operation.__doc__ = inspect.getdoc(check).format(operation=operation)
-    about(operation)(CONTRACT, SEEDS, weight=0.01)(for_operation)
-
-
 GENERAL = (
     leaves_its_inputs_alone_and_returns_new_arrays,
     gives_the_same_result_when_called_again,
     does_not_depend_on_memory_layout,
 )
-for _pair in itertools.product(GENERAL, SIGNATURES):
-    _enter(*_pair)
+for _check, _operation in itertools.product(GENERAL, SIGNATURES):
+    law_of(_operation, _check, CONTRACT, SEEDS, weight=0.01)

@@ -97,26 +97,23 @@ class Implementation:
 
     def entropy_loss(self, logits):
         """(loss, grad), checked for form; logits: (N, K)."""
-        loss, grad = self._pair("entropy_loss", self.raw("entropy_loss", self.own(logits)))
-        return self._number("entropy_loss", "loss", loss), self._array("entropy_loss", "grad", grad, logits.shape)
+        return self.formed("entropy_loss", self.raw("entropy_loss", self.own(logits)), (0.0, logits), "loss", "grad")
 
     def kl_to_uniform(self, logits):
         """kl (N,), checked for form; logits: (N, K)."""
-        kl = self.raw("kl_to_uniform", self.own(logits))
-        return self._array("kl_to_uniform", "kl", kl, logits.shape[:1])
+        return self.formed("kl_to_uniform", self.raw("kl_to_uniform", self.own(logits)), logits[:, 0], "kl")
 
     def fake_quantize(self, x, step, q_min, q_max):
         """x_hat, the shape of x, checked for form."""
         x_hat = self.raw("fake_quantize", self.own(x), step, q_min, q_max)
-        return self._array("fake_quantize", "x_hat", x_hat, np.shape(x))
+        return self.formed("fake_quantize", x_hat, np.asarray(x), "x_hat")
 
     def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, *grad_scale, **options):
         """(grad_x, grad_step), checked for form."""
         name = "fake_quantize_backward"
         result = self.raw(name, self.own(grad_out), self.own(x), step, q_min, q_max, *grad_scale, **options)
-        grad_x, grad_step = self._pair(name, result)
-        grad_step = None if grad_step is None else self._number(name, "grad_step", grad_step)
-        return self._array(name, "grad_x", grad_x, np.shape(x)), grad_step
+        without_step = isinstance(result, (list, tuple)) and len(result) == 2 and result[1] is None
+        return self.formed(name, result, (np.asarray(x), None if without_step else 0.0), "grad_x", "grad_step")
 
     def step_gradient(self, *arguments):
         """grad_step of `fake_quantize_backward`.  Raises Absent where it is None."""
@@ -127,27 +124,38 @@ class Implementation:
 
     def project(self, forget_grads, retain_grads, *args, **options):
         """List of arrays, shapes of forget_grads, checked for form."""
-        return self._arrays("project", forget_grads, retain_grads, args, options)
+        return self._of_gradients("project", forget_grads, retain_grads, *args, **options)
 
     def oeu_direction(self, forget_grads, retain_grads, *args, **options):
         """List of arrays, shapes of forget_grads, checked for form."""
-        return self._arrays("oeu_direction", forget_grads, retain_grads, args, options)
+        return self._of_gradients("oeu_direction", forget_grads, retain_grads, *args, **options)
 
-    def formed(self, operation, result, like):
-        """A result, checked to have the form of what is right: a float, bool, array, or list or tuple of arrays."""
-        if isinstance(like, bool) and isinstance(result, (bool, np.bool_)):
-            return float(result)
+    def formed(self, operation, result, like, *names):
+        """A result as float or float64 array, checked to have the form of what is right.
+
+        like: what is right, a float, bool, array, None, or list or tuple of them; names: of the parts, for messages.
+        """
         if isinstance(like, (list, tuple)):
             if not isinstance(result, (list, tuple)) or len(result) != len(like):
-                raise Violation(f"{EVERY[operation]} was expected, got {_describe(result)}")
-            return [self.formed(operation, one, other) for one, other in zip(result, like)]
+                count = f" ({len(like)} arrays)" * isinstance(like, list)
+                raise Violation(f"{EVERY[operation]} was expected{count}, got {_describe(result)}")
+            names = names or [f"result[{i}]" for i in range(len(like))]
+            return [self.formed(operation, *part) for part in zip(result, like, names)]
+        (name,) = names or ("result",)
+        if like is None:
+            return None
         if isinstance(like, np.ndarray):
-            return self._array(operation, "result", result, like.shape)
-        return self._number(operation, "result", result)
+            return self._array(operation, name, result, like.shape)
+        if isinstance(like, bool) and isinstance(result, (bool, np.bool_)):
+            return float(result)
+        return self._number(operation, name, result)
 
-    def own(self, array):
-        """A copy of an array in the declared dtype, to be handed over."""
-        return np.array(array, dtype=self.dtype)
+    def own(self, value):
+        """Copies of float arrays in the declared dtype, to be handed over, lists and tuples of them too."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.own, value))
+        floats = isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind == "f"
+        return np.array(value, dtype=self.dtype) if floats else value
 
     def _declared(self, name, default, is_right, right):
         value = getattr(self.target, name, default)
@@ -158,11 +166,6 @@ class Implementation:
         if not known:
             raise LoadError(f"{self.name}.{name} must be {right}, got {value!r}")
         return value
-
-    def _pair(self, operation, result):
-        if not isinstance(result, (tuple, list)) or len(result) != 2:
-            raise Violation(f"{EVERY[operation]} was expected, got {_describe(result)}")
-        return result
 
     def _number(self, operation, name, value):
         if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -186,13 +189,9 @@ class Implementation:
             raise Violation(f"{operation}: {name} holds {value[~np.isfinite(value)][0]}")
         return value.astype(np.float64)
 
-    def _arrays(self, operation, forget_grads, retain_grads, args, options):
-        forget, retain = ([self.own(g) for g in grads] for grads in (forget_grads, retain_grads))
-        result = self.raw(operation, forget, retain, *args, **options)
-        if not isinstance(result, (list, tuple)) or len(result) != len(forget):
-            found = f"{len(result)} of them" if isinstance(result, (list, tuple)) else _describe(result)
-            raise Violation(f"{EVERY[operation]} was expected ({len(forget)} arrays), got {found}")
-        return [self._array(operation, f"result[{i}]", r, g.shape) for i, (r, g) in enumerate(zip(result, forget))]
+    def _of_gradients(self, operation, forget_grads, retain_grads, *args, **options):
+        result = self.raw(operation, self.own(forget_grads), self.own(retain_grads), *args, **options)
+        return self.formed(operation, result, list(map(np.asarray, forget_grads)))
 
 
 def load(name):

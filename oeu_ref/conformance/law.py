@@ -1,6 +1,7 @@
 """What a law is, and how it is tried: on fixed cases that it names itself, then on cases that Hypothesis draws."""
 
 import dataclasses
+import functools
 import inspect
 import warnings
 import zlib
@@ -106,6 +107,13 @@ def about(*needs, **group):
         return enter
 
     return law
+
+
+def law_of(operation, check, theorem, cases, weight=1.0, **when):
+    """Enter check(implementation, case, operation) as a law about an operation; its docstring may name {operation}."""
+    law = functools.partial(check, operation=operation)
+    law.__name__, law.__doc__ = f"{operation}_{check.__name__}", inspect.getdoc(check).format(operation=operation)
+    about(operation)(theorem, cases, weight, **when)(law)
 
 
 class Trial:

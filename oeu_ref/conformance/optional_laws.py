@@ -26,7 +26,7 @@ def law(operation, theorem):
     def enter(made):
         def check(implementation, seed):
             arguments, right, allowed = made(implementation, np.random.default_rng(seed), seed)
-            result = implementation.raw(operation, *_owned(implementation, arguments))
+            result = implementation.raw(operation, *implementation.own(arguments))
             found = implementation.formed(operation, result, right)
             pairs = list(zip(found, right)) if isinstance(right, (list, tuple)) else [(found, right)]
             for i, (one, value) in enumerate(pairs):
@@ -40,14 +40,6 @@ def law(operation, theorem):
         return about(operation)(theorem, SEEDS)(check)
 
     return enter
-
-
-def _owned(implementation, value):
-    """Arguments with copies of their float arrays, in the declared dtype."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(_owned(implementation, item) for item in value)
-    floats = isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    return implementation.own(value) if floats else value
 
 
 def _probabilities(rng, n, k=4):

@@ -9,7 +9,7 @@ from ..vectors import judge, make
 from ..vectors.mistakes import NAN
 from .cases import Cases
 from .implementation import Violation
-from .law import about, assume
+from .law import assume, law_of
 
 PLAIN = {"NORMALIZATION": "exact", "PROJECT_WHEN": "always"}
 WHEN = {"project": PLAIN, "oeu_direction": PLAIN, "fake_quantize": {"TIES": "even"}}
@@ -38,7 +38,11 @@ def _answer(implementation, operation, inputs):
     return {"result": result(inputs["forget_grads"], inputs["retain_grads"], **options)}
 
 
-def _check(implementation, operation, case):
+def gives_the_exact_values_of_the_test_vectors(implementation, case, operation):
+    """{operation} gives what 60-digit arithmetic gives for each test vector.
+
+    The vector's name and what it probes say where to look: inputs and expected values are those of
+    tests/vectors/{operation}*.json."""
     declared, float32 = implementation.declared, str(implementation.dtype) == "float32"
     file = f"{operation}_{declared['QUANTIZER_MASK']}" if operation == "fake_quantize_backward" else operation
     vector = make.by_name(file)[case.name]
@@ -60,19 +64,7 @@ def _check(implementation, operation, case):
         raise Violation(f"{case.name} ({vector['comment']}): {error}{known}") from None
 
 
-def _enter(operation):
-    def gives_exact_values(implementation, case):
-        _check(implementation, operation, case)
-
-    gives_exact_values.__name__ = f"{operation}_gives_the_exact_values_of_the_test_vectors"
-    gives_exact_values.__doc__ = (
-        f"{operation} gives what 60-digit arithmetic gives for each test vector.\n\n"
-        "The vector's name and what it probes say where to look: inputs and expected values are those of "
-        f"tests/vectors/{operation}*.json."
-    )
-    fixed = [VectorCase(flags[0], name) for name, flags in make.flags(operation).items()]
-    about(operation)("exact", Cases(st.nothing(), fixed), weight=0.0, **WHEN.get(operation, {}))(gives_exact_values)
-
-
 for _operation in SIGNATURES:
-    _enter(_operation)
+    _cases = Cases(st.nothing(), [VectorCase(flags[0], name) for name, flags in make.flags(_operation).items()])
+    _when = WHEN.get(_operation, {})
+    law_of(_operation, gives_the_exact_values_of_the_test_vectors, "exact", _cases, weight=0.0, **_when)
