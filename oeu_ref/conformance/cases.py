@@ -15,23 +15,57 @@ from hypothesis import strategies as st
 from ..contract import SIGNATURES
 
 SEEDS = st.integers(0, 999)
-# what a failure on a kind of input says: wrong on ordinary inputs ("definition"), unless the kind stands here
-CLASSES = {
-    "edge": "zero_forget zero_retain both_zero one_layer_zero parallel antiparallel below_threshold one_element "
-    "one_hot huge two_way one_sample empty",
-    "numerics": "nearly_parallel nearly_antiparallel nearly_orthogonal mixed_scales extreme_scales near_uniform "
-    "barely_inside barely_outside near_ties",
+# kind of input -> what a failure on it says: wrong on ordinary inputs ("definition"), or only at an edge or in numerics
+GRADIENT_KINDS = {
+    "typical": "definition",
+    "agreeing": "definition",
+    "conflicting": "definition",
+    "orthogonal": "definition",
+    "nearly_orthogonal": "numerics",
+    "parallel": "edge",
+    "antiparallel": "edge",
+    "nearly_parallel": "numerics",
+    "nearly_antiparallel": "numerics",
+    "below_threshold": "edge",
+    "zero_forget": "edge",
+    "zero_retain": "edge",
+    "both_zero": "edge",
+    "one_layer_zero": "edge",
+    "mixed_scales": "numerics",
+    "sparse": "definition",
 }
-CLASSES = {kind: name for name, kinds in CLASSES.items() for kind in kinds.split()}
+LOGIT_KINDS = {
+    "typical": "definition",
+    "uniform": "definition",
+    "near_uniform": "numerics",
+    "confident": "definition",
+    "huge": "edge",
+    "one_hot": "edge",
+    "two_way": "edge",
+}
+QUANTIZER_KINDS = {
+    "inside": "definition",
+    "outside": "definition",
+    "just_outside": "definition",
+    "barely_outside": "numerics",
+    "barely_inside": "numerics",
+    "mixed": "definition",
+    "ties": "definition",
+    "near_ties": "numerics",
+    "ends": "definition",
+}
+# what `kind_of` makes of an ordinary kind of unusual size
+SIZE_KINDS = {"empty": "edge", "one_sample": "edge", "one_element": "edge", "extreme_scales": "numerics"}
+CLASSES = {**GRADIENT_KINDS, **LOGIT_KINDS, **QUANTIZER_KINDS, **SIZE_KINDS}
 
 
 def kind_of(case):
-    """The kind of input that a case is, as reports name it: a key of CLASSES or another word; "" for a mere seed."""
+    """The kind of input that a case is, as reports name it; "" for a mere seed."""
     kind, shapes = getattr(case, "kind", ""), getattr(case, "shapes", [getattr(case, "shape", (2,))])
     sizes = [math.prod(shape) for shape in shapes]
     if kind and max(sizes) == 0:
         return "empty"
-    if kind in CLASSES or not kind:
+    if not kind or CLASSES.get(kind, "definition") != "definition":
         return kind
     n, k = getattr(case, "n", 2), getattr(case, "k", 2)
     if n == 1:
@@ -81,12 +115,6 @@ class Cases:
     fixed: Sequence
 
 
-GRADIENT_KINDS = tuple(
-    (
-        "typical agreeing conflicting orthogonal nearly_orthogonal parallel antiparallel nearly_parallel "
-        "nearly_antiparallel below_threshold zero_forget zero_retain both_zero one_layer_zero mixed_scales sparse"
-    ).split()
-)
 # The contract's collinear thresholds for the sine of the angle are 1e-12 and 1e-6. Nearly parallel means a sine between
 # NARROWEST and WIDEST, below_threshold one of BELOW: both keep a factor from the threshold, so that rounding does not
 # put a right implementation on the other side.
@@ -167,7 +195,7 @@ SCALES = (1.0, 1e-9, 1e-3, 1e3, 1e6)  # of a gradient's elements: the domain's e
 
 def gradients(*kinds, layers=12, extra=()):
     """`GradientCase`s of these kinds (none: all): lists of up to so many layers, scales from 1e-9 to 1e6."""
-    kinds, scale = kinds or GRADIENT_KINDS, st.sampled_from(SCALES)
+    kinds, scale = kinds or tuple(GRADIENT_KINDS), st.sampled_from(SCALES)
     small, large = ([shapes for shapes in lists if len(shapes) <= layers] for lists in (LAYERS, LARGE_LAYERS))
     drawn = st.builds(GradientCase, st.sampled_from(kinds), st.sampled_from(small), scale, scale, SEEDS)
     fixed = [GradientCase(kind, small[min(2, len(small) - 1)], seed=7) for kind in kinds]
@@ -175,9 +203,6 @@ def gradients(*kinds, layers=12, extra=()):
     sizes += [GradientCase(kinds[0], shapes, seed=11) for shapes in large]
     ends = [GradientCase(kinds[0], small[-1], *scales, seed=13) for scales in ((1e-9, 1.0), (1.0, 1e-9), (1e6, 1e6))]
     return Cases(drawn, [*fixed, *sizes, *ends, *extra])
-
-
-LOGIT_KINDS = ("typical", "uniform", "near_uniform", "confident", "huge", "one_hot", "two_way")
 
 
 @dataclass(frozen=True)
@@ -212,7 +237,7 @@ LOGITS_SHAPES = ((1, 3), (2, 3), (5, 3), (10, 3), (3, 2), (7, 4), (70, 5), (3, 1
 
 def logits(*kinds, max_classes=130, shapes=LOGITS_SHAPES, extra=()):
     """`LogitsCase`s of these kinds (none: all): 1 to 70 samples, 2 to max_classes classes."""
-    kinds, shapes = kinds or LOGIT_KINDS, [shape for shape in shapes if shape[1] <= max_classes]
+    kinds, shapes = kinds or tuple(LOGIT_KINDS), [shape for shape in shapes if shape[1] <= max_classes]
     drawn = st.builds(
         lambda kind, shape, seed: LogitsCase(kind, *shape, seed), *map(st.sampled_from, (kinds, shapes)), SEEDS
     )
@@ -220,7 +245,6 @@ def logits(*kinds, max_classes=130, shapes=LOGITS_SHAPES, extra=()):
     return Cases(drawn, [*(LogitsCase(kind, 5, 3, seed=3) for kind in kinds), *sizes, *extra])
 
 
-QUANTIZER_KINDS = tuple("inside outside just_outside barely_outside barely_inside mixed ties near_ties ends".split())
 STANDARD = tuple((-(2 ** (b - 1)), 2 ** (b - 1) - 1) for b in range(1, 9)) + tuple((0, 2**b - 1) for b in range(1, 9))
 UNUSUAL = ((-7, 7), (-1, 1), (3, 10), (-10, -3), (0, 1000), (-2048, 2047))  # narrow, ternary, without zero, wide
 FIXED_RANGES = ((-8, 7), (0, 15), (-2, 1), (-128, 127), (0, 255))
@@ -282,7 +306,7 @@ class QuantizerCase:
 
 def quantizers(*kinds, extra=()):
     """`QuantizerCase`s of these kinds (none: all): 1 to 8 bits and unusual ranges, steps from 2^-30 to 2^20."""
-    kinds, ranges = kinds or QUANTIZER_KINDS, st.sampled_from(STANDARD + UNUSUAL)
+    kinds, ranges = kinds or tuple(QUANTIZER_KINDS), st.sampled_from(STANDARD + UNUSUAL)
     shapes = st.sampled_from(X_SHAPES[:6])
     drawn = st.builds(QuantizerCase, st.sampled_from(kinds), ranges, st.integers(-30, 20), shapes, SEEDS)
     fixed = [QuantizerCase(kind, q_range, -3, (2, 12), seed=5) for kind in kinds for q_range in FIXED_RANGES]

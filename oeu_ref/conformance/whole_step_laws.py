@@ -66,9 +66,31 @@ class StepCase:
         return model_and_batches(self.kind, self.sizes, self.seed)
 
 
-KINDS = tuple("plain batch_norm quantized one_hot zero_forget zero_retain one_layer_zero one_element parallel".split())
-DRAWN = (KINDS, (1.0, 0.5, 0.0), (1.0, 0.3, 2.0), ("layer", "global"), ("undo", "match"), (0.0, 0.9), (0.0, 0.1))
-DRAWN += (((5, 8), (7, 3), (40, 33)), ("name", "position"), (False, True), (1, 2), range(1000))
+KINDS = (
+    "plain",
+    "batch_norm",
+    "quantized",
+    "one_hot",
+    "zero_forget",
+    "zero_retain",
+    "one_layer_zero",
+    "one_element",
+    "parallel",
+)
+DRAWN = {
+    "kind": KINDS,
+    "alpha": (1.0, 0.5, 0.0),
+    "beta": (1.0, 0.3, 2.0),
+    "granularity": ("layer", "global"),
+    "rescale": ("undo", "match"),
+    "momentum": (0.0, 0.9),
+    "weight_decay": (0.0, 0.1),
+    "sizes": ((5, 8), (7, 3), (40, 33)),
+    "call": ("name", "position"),
+    "old_grad": (False, True),
+    "groups": (1, 2),
+    "seed": range(1000),
+}
 FIXED = [
     *(StepCase(kind, seed=10 + i) for i, kind in enumerate(KINDS)),
     StepCase("plain", 1.0, 0.5, "layer", "match", 0.9, 0.1, seed=1),
@@ -81,7 +103,7 @@ FIXED = [
     StepCase("plain", sizes=(300, 5), beta=0.3, seed=8),
     StepCase("plain", sizes=(1, 1), seed=9),
 ]
-STEP_CASES = Cases(st.builds(StepCase, *map(st.sampled_from, DRAWN)), FIXED)
+STEP_CASES = Cases(st.builds(StepCase, **{name: st.sampled_from(values) for name, values in DRAWN.items()}), FIXED)
 
 
 def _directions(grads, case, names):
