@@ -161,9 +161,6 @@ VALID = {
     "curvature_reference.largest_learning_rate": {
         **{"learning_rate": 0.1, "slope": 1.0, "curvature": 1.0, "max_increase": 0.1},
     },
-    "curvature_reference.difference_hessian_vector_product": lambda: {
-        **{"gradient_of": _gradients_of, "parameters": [X], "vector": [X], "distance": 0.1},
-    },
     "curvature.hessian_vector_product": lambda: _second_order("vector"),
     "curvature.curvature": lambda: {**_second_order("direction"), "granularity": "global", "layer_ids": None},
     "adapters.Library.quantizer": {"self": adapters.Library(), "f": abs},
@@ -183,7 +180,7 @@ LIMITS = {
     **{name: ((1, 10**6), (0,)) for name in ("batch_size", "count", "epochs", "every")},
     "num_classes": ((2,), (1,)),
     **{name: ((0,), (-1,)) for name in ("seed", "size")},
-    **{name: ((1e-300, 1e300), (0, INFINITE)) for name in ("epsilon", "distance")},
+    "epsilon": ((1e-300, 1e300), (0, INFINITE)),
     "learning_rate": ((1e-300, 1.0), (-1e-9, INFINITE)),
     "momentum": ((0, 1), (-1e-9, 1 + 1e-9)),
     **{name: ((0, 1e9), (-1e-9, INFINITE)) for name in ("weight_decay", "grad_scale")},
@@ -216,9 +213,6 @@ UNRULED = {
     "retain_history of subspace.projected": "without the checks of tensors",
     "shape of packing.unpack_codes": "held against the bytes: rows by hand below",
     "retain_labels of unlearner.OEU.plan": "held against the logits, once there are any: rows by hand",
-    "gradient_of": "a function",
-    "parameters of curvature_reference.difference_hessian_vector_product": "lists for tests of the core: any floats",
-    "vector of curvature_reference.difference_hessian_vector_product": "held against parameters in the function",
     "gradient of curvature.hessian_vector_product": "held against its graph: rows by hand",
     "gradient of curvature.curvature": "held against its graph: rows by hand",
 }
@@ -264,10 +258,6 @@ def _layer(kind, **shape):
 
 def _memory():
     return importlib.import_module("oeu_ref.beyond.subspace").RetainMemory
-
-
-def _gradients_of(parameters):
-    return parameters
 
 
 def _second_order(last):

@@ -12,8 +12,8 @@ import functools
 
 import numpy as np
 
-from ..boundary import Positive, Rule
-from ..reference.projection import norm, takes
+from ..boundary import Rule
+from ..reference.projection import takes
 
 
 def _real(name, value, library, low=-np.inf):
@@ -76,27 +76,3 @@ def largest_learning_rate(learning_rate, slope, curvature, max_increase):
         uphill = np.where((curvature < 0) & (a <= b), np.inf, max_increase / unit * (2 / (a + root_of_d)))
         downhill = np.where(curvature > 0, size / curvature * (a + root_of_d), np.inf)
     return np.minimum(learning_rate, np.where(slope < 0, uphill, downhill))[()]
-
-
-@takes(distance=Positive(optional=True))
-def difference_hessian_vector_product(gradient_of, parameters, vector, distance=None):
-    """Hessian times a vector, H v, from two gradients: (g(theta + h v) - g(theta - h v)) / (2 h).
-
-    gradient_of: maps a list of P arrays to the list of P gradients of a loss there; parameters: theta, list of P float
-    arrays; vector: v, list of P arrays of their shapes; distance: h |v| > 0, None: eps^(1/3) times the larger of 1 and
-    |theta|, which balances the error of the difference, about h^2, with that of rounding, about eps / h.
-    Returns a list of P float64 arrays, zero for a zero v.  Raises ValueError for lists or shapes that do not match.
-    Source: the central difference; the core differentiates twice instead.
-    """
-    parameters, vector = ([np.asarray(a, dtype=np.float64) for a in arrays] for arrays in (parameters, vector))
-    if [a.shape for a in parameters] != [v.shape for v in vector]:
-        shapes = [a.shape for a in parameters]
-        raise ValueError(f"vector must have the shapes of parameters, {shapes}, got {[v.shape for v in vector]}")
-    length, size = (norm(np.concatenate([a.ravel() for a in arrays])) for arrays in (vector, parameters))
-    if length == 0:
-        return [np.zeros_like(v) for v in vector]
-    if distance is None:
-        distance = np.cbrt(np.finfo(np.float64).eps) * max(1.0, size)
-    h = distance / length
-    ahead, behind = (gradient_of([p + sign * h * v for p, v in zip(parameters, vector)]) for sign in (1, -1))
-    return [(a - b) / (2 * h) for a, b in zip(ahead, behind)]

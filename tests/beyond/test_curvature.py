@@ -169,6 +169,18 @@ def flat(arrays):
     return np.concatenate([np.ravel(a) for a in arrays])
 
 
+def difference_product(gradient_of, parameters, vector):
+    """Hessian times a vector, from two gradients: (g(theta + h v) - g(theta - h v)) / (2 h); zero for a zero vector.
+
+    h |v| = eps^(1/3) times the larger of 1 and |theta| balances the error of the difference, about h^2, with that of
+    rounding, about eps / h.
+    """
+    length, size = (np.linalg.norm(flat(arrays)) for arrays in (vector, parameters))
+    h = np.cbrt(np.finfo(np.float64).eps) * max(1.0, size) / (length or 1.0)
+    ahead, behind = (gradient_of([p + sign * h * v for p, v in zip(parameters, vector)]) for sign in (1, -1))
+    return [(a - b) / (2 * h) for a, b in zip(ahead, behind)]
+
+
 def core_product(loss, parameters, vector):
     gradient = torch.autograd.grad(loss(parameters), parameters, create_graph=True)
     vector = [torch.tensor(v) for v in vector]
@@ -194,7 +206,7 @@ def test_hessian_vector_products_are_those_of_softmax_regression():
 
     leaves = [torch.tensor(a, requires_grad=True) for a in parameters]
     np.testing.assert_allclose(flat(core_product(loss, leaves, vector)), by_hand, atol=1e-14)
-    differences = reference.difference_hessian_vector_product(gradient_of, parameters, vector)
+    differences = difference_product(gradient_of, parameters, vector)
     np.testing.assert_allclose(flat(differences), by_hand, atol=1e-8)
 
 
@@ -206,7 +218,7 @@ def test_the_second_backward_pass_agrees_with_differences_of_gradients_by_hand(s
     parameters, *losses = smooth_losses(net)
     vector = random_like(net.parameters, seed + 100)
     for loss, by_hand in zip(losses, (net.forget_loss, net.retain_loss)):
-        expected = reference.difference_hessian_vector_product(lambda w: by_hand(w)[1], net.parameters, vector)
+        expected = difference_product(lambda w: by_hand(w)[1], net.parameters, vector)
         np.testing.assert_allclose(flat(core_product(loss, parameters, vector)), flat(expected), atol=2e-8)
 
 
@@ -216,7 +228,7 @@ def test_a_longer_vector_gives_a_longer_product_and_zero_gives_zero():
     parameters, _, retain_loss = smooth_losses(net)
     vector = random_like(net.parameters, 1)
     for product in (
-        functools.partial(reference.difference_hessian_vector_product, lambda w: net.retain_loss(w)[1], net.parameters),
+        functools.partial(difference_product, lambda w: net.retain_loss(w)[1], net.parameters),
         functools.partial(core_product, retain_loss, parameters),
     ):
         once = flat(product(vector))
@@ -246,10 +258,6 @@ def test_a_gradient_without_its_graph_is_refused():
         core_curvature.hessian_vector_product(graph, [w], [torch.ones(3)])
     with pytest.raises(ValueError, match="granularity must be one of"):
         core_curvature.curvature(graph, [w], [torch.ones(2)], "tensor")
-    with pytest.raises(ValueError, match="vector must have the shapes"):
-        reference.difference_hessian_vector_product(lambda w: w, [np.ones(2)], [np.ones(3)])
-    with pytest.raises(ValueError, match="distance must be greater than 0"):
-        reference.difference_hessian_vector_product(lambda w: w, [np.ones(2)], [np.ones(2)], 0.0)
 
 
 def test_contributions_of_layers_add_up_to_the_curvature():
@@ -284,7 +292,7 @@ def test_theorem_4_3_second_order_term_is_half_eta_squared_times_the_curvature(s
         if by == "core":
             product = core_product(retain_loss, parameters, d)
         else:
-            product = reference.difference_hessian_vector_product(lambda w: net.retain_loss(w)[1], net.parameters, d)
+            product = difference_product(lambda w: net.retain_loss(w)[1], net.parameters, d)
         changes = np.array([net.retain_loss(net.moved(d, distance))[0] - start for distance in distances])
         etas, slope, bend = distances / np.linalg.norm(flat(d)), flat(g_r) @ flat(d), flat(d) @ flat(product)
         for used in (0.0, slope):
