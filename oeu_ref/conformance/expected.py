@@ -43,7 +43,7 @@ def project(implementation, forget, retain, alpha=1.0, granularity="layer", resc
     """Projection with NORMALIZATION and EPSILON as declared, and as PROJECT_WHEN declares, always or in conflict."""
     declared = implementation.declared
     options = alpha, granularity, rescale, declared["NORMALIZATION"], declared["EPSILON"]
-    projected = reference.project(forget, retain, *options)
+    projected = reference.project.unchecked(forget, retain, *options)
     if declared["PROJECT_WHEN"] == "always":
         return projected
     products = [float((f * r).sum()) for f, r in zip(forget, retain)]
