@@ -96,7 +96,8 @@ def gradients(loss, parameters, keep_graph=False):
     The sums are sent while the backward pass still computes the gradients of earlier layers, in buckets, as
     `torch.nn.parallel.DistributedDataParallel` does.  Dense, shapes and dtypes of parameters.
     """
-    grads, sums = [None] * len(parameters), _Sums(parameters) if size() > 1 else None
+    grads = [None] * len(parameters)
+    sums = _Sums(parameters) if size() > 1 else None
     with sums or contextlib.nullcontext():
         if loss.requires_grad:
             grads = grad_of(loss, parameters, retain_graph=keep_graph)

@@ -60,9 +60,11 @@ class Monitor:
         self.every = boundary.integer("every", every, 1)
         self.max_records = boundary.integer("max_records", max_records, 16)
         self.eval_every = boundary.integer("eval_every", eval_every, 1)
-        self.records, self.warnings, self.first, self.last = [], [], None, None
+        self.records, self.warnings = [], []
+        self.first = self.last = None
         self.steps = self.measured = 0
-        self.keep_every, self.sizes = 1, {}
+        self.keep_every = 1
+        self.sizes = {}
         self.recent = collections.deque(maxlen=self.thresholds.patience)
 
     def add(self, record, classes, sizes):
@@ -163,7 +165,8 @@ class Monitored:
             ends = [end for name in steps for end in (old[name], plan.parameters[name])]
             angles = left, aimed, *(_angles(plan, update, grads) for grads in (plan.retain_grads, plan.forget_grads))
             losses, *angles = (found := _fetched([losses, *angles, *changed, *ends]))[:5]
-        changed, ends = found[5 : 5 + len(changed)], [_finite(end) for end in found[5 + len(changed) :]]
+        ends = [_finite(end) for end in found[5 + len(changed) :]]
+        changed = found[5 : 5 + len(changed)]
         record = {
             "step": self.monitor.steps + 1,
             **{name: getattr(report, name) for name in FROM_REPORT},

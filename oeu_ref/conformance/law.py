@@ -112,7 +112,8 @@ def about(*needs, **group):
 def law_of(operation, check, theorem, cases, weight=1.0, **when):
     """Enter check(implementation, case, operation) as a law about an operation; its docstring may name {operation}."""
     law = functools.partial(check, operation=operation)
-    law.__name__, law.__doc__ = f"{operation}_{check.__name__}", inspect.getdoc(check).format(operation=operation)
+    law.__name__ = f"{operation}_{check.__name__}"
+    law.__doc__ = inspect.getdoc(check).format(operation=operation)
     about(operation)(theorem, cases, weight, **when)(law)
 
 

@@ -31,10 +31,8 @@ def law(operation, theorem):
             pairs = list(zip(found, right)) if isinstance(right, (list, tuple)) else [(found, right)]
             for i, (one, value) in enumerate(pairs):
                 error = np.abs(np.asarray(one) - value).max(initial=0)
-                where = f"result {i}: " * (len(pairs) > 1)
-                require(
-                    error <= allowed, lambda: f"{operation}: {where}off by {error:.3g}, rounding allows {allowed:.2g}"
-                )
+                where = f"{operation}: " + f"result {i}: " * (len(pairs) > 1)
+                require(error <= allowed, lambda: f"{where}off by {error:.3g}, rounding allows {allowed:.2g}")
 
         check.__name__, check.__doc__ = made.__name__, inspect.getdoc(made)
         return about(operation)(theorem, SEEDS)(check)

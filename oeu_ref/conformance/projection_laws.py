@@ -258,7 +258,8 @@ def _check_definition(implementation, case, granularity, rescale):
         right = expected.project(implementation, forget, retain, **options, rescale=rescale)
         plain = right if rescale == "undo" else expected.project(implementation, forget, retain, **options)
         for p, e, shortest, g_f in vectors(granularity, result, right, plain, forget):
-            error, allowed, size = norm(p - e), tolerance(implementation, g_f, e, shortest), norm(g_f) or 1.0
+            size = norm(g_f) or 1.0
+            error, allowed = norm(p - e), tolerance(implementation, g_f, e, shortest)
             message = f"alpha = {alpha:g}: off by {error / size:.3g} of |g_f|, rounding allows {allowed / size:.1e}"
             require(error <= allowed, message)
 

@@ -182,9 +182,8 @@ def the_gradient_passes_where_its_own_forward_moves(implementation, case):
 
     The backward pass masks another range than the forward pass clips to: are step, q_min and q_max the same in both?"""
     grad_out, x, step, low, high = case.arguments(implementation)
-    here, up, down = (
-        implementation.fake_quantize(implementation.cast(x + d), step, low, high) for d in (0, step, -step)
-    )
+    inputs = [implementation.cast(x + d) for d in (0, step, -step)]
+    here, up, down = (implementation.fake_quantize(values, step, low, high) for values in inputs)
     moves = [np.abs(there - here) > step / 2 for there in (up, down)]
     grad_x = implementation.fake_quantize_backward(grad_out, x, step, low, high)[0]
     for where, right, words in ((~moves[0] & ~moves[1], 0.0, "stays"), (moves[0] & moves[1], grad_out, "moves")):
@@ -202,10 +201,8 @@ def step_gradient_is_lsqs(implementation, case):
 
     dx_hat/ds = round(v) - v inside, q_min below, q_max above; times grad_out, summed over all elements."""
     arguments = case.arguments(implementation)
-    right, allowed = (
-        expected.fake_quantize_backward(implementation, *arguments)[1],
-        _allowed(implementation, *arguments),
-    )
+    right = expected.fake_quantize_backward(implementation, *arguments)[1]
+    allowed = _allowed(implementation, *arguments)
     result = implementation.step_gradient(*arguments)
     require(abs(result - right) <= allowed, f"{result:.9g}, expected {right:.9g} within {allowed:.1e}")
 

@@ -203,8 +203,8 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     """
     wanted = "Implementation, as load(name) gives it"
     boundary.instance("implementation", implementation, Implementation, wanted)
-    cases, known = boundary.integer("cases", cases, 1), (*EVERY, STEP)
-    required = tuple(boundary.one_of("required", operation, (*known, "all")) for operation in required)
+    cases = boundary.integer("cases", cases, 1)
+    required = tuple(boundary.one_of("required", operation, (*EVERY, STEP, "all")) for operation in required)
     required = tuple(SIGNATURES) if "all" in required else required
     tried = {}
 

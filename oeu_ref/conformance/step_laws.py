@@ -141,7 +141,8 @@ def direction_is_a_weighted_sum_whose_weights_follow_the_angle(implementation, c
                 # c g_r as a whole, since c alone is huge where g_r is tiny
                 axis = g_r / size_r if size_r else g_r
                 right = g_r + beta * (g_f - alpha * inner(g_f, axis) * axis)
-                allowed, noise = rounding(implementation, d.size) * (size_r + beta * size_f), threshold(implementation)
+                noise = threshold(implementation)
+                allowed = rounding(implementation, d.size) * (size_r + beta * size_f)
                 if norm(right - g_r) <= 2 * beta * noise * size_f:  # collinear: zero, or what is left
                     allowed += beta * noise * size_f
                 error = norm(d - right)

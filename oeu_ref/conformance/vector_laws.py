@@ -56,9 +56,8 @@ def gives_the_exact_values_of_the_test_vectors(implementation, case, operation):
         answer = _answer(implementation, operation, inputs)
         if answer.get("grad_step", 0) is None:
             expected = {"grad_x": expected["grad_x"]}
-        judge.check_case(
-            operation, {**vector, "expected": expected}, answer, judge.DTYPES[str(implementation.dtype)]
-        )
+        vector = {**vector, "expected": expected}
+        judge.check_case(operation, vector, answer, judge.DTYPES[str(implementation.dtype)])
     except (Violation, ValueError) as error:
         known = f"; {judge.MISTAKE}{NAN[operation]}" if "nan" in str(error) and operation in NAN else ""
         raise Violation(f"{case.name} ({vector['comment']}): {error}{known}") from None
