@@ -1,4 +1,4 @@
-"""A mutation audit: does the default test run notice a mistake in `reference/` or `core/`?
+"""A mutation audit: does the default test run notice a mistake in `reference/`, `core/` or `stretches.py`?
 
     python -m tests.mutation --count 200 --seed 0 --jobs 2 --out audit.jsonl
 
@@ -31,7 +31,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-ROOMS = ("oeu_ref/reference", "oeu_ref/core")
+FILES = ("oeu_ref/reference/*.py", "oeu_ref/core/*.py", "oeu_ref/stretches.py")
 COMPARED = {"Lt": ("LtE", "GtE"), "LtE": ("Lt", "Gt"), "Gt": ("GtE", "LtE"), "GtE": ("Gt", "Lt"), "Eq": ("NotEq",)}
 COMPARED |= {"NotEq": ("Eq",), "Is": ("IsNot",), "IsNot": ("Is",), "In": ("NotIn",), "NotIn": ("In",)}
 OPERATORS = {"Add": "Sub", "Sub": "Add", "Mult": "Div", "Div": "Mult", "FloorDiv": "Div", "Mod": "Mult", "Pow": "Mult"}
@@ -162,7 +162,7 @@ def mutants_of(path):
 def sample(count, seed):
     """`count` mutants, drawn over both rooms: dicts of their id, what a line tells of them, and the edit."""
     everything, seen = [], collections.Counter()
-    for path in sorted(file for room in ROOMS for file in (ROOT / room).glob("*.py")):
+    for path in sorted(file for files in FILES for file in ROOT.glob(files)):
         name = path.relative_to(ROOT).as_posix()
         for kind, line, old, start, end, new in mutants_of(path):
             # known by its text, so that an edit elsewhere in the file does not make it another mutant

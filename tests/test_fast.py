@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from oeu_ref import stretches
 from oeu_ref.core import fast, projection
 from oeu_ref.core.projection import Layers
 from oeu_ref.reference import projection as reference
@@ -92,10 +93,10 @@ def test_float16_is_computed_in_float32():
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=0.25)
 
 
-@pytest.mark.parametrize("stretch", [7, fast.STRETCH])
+@pytest.mark.parametrize("stretch", [7, stretches.STRETCH])
 def test_any_memory_layout_gives_the_same_result(monkeypatch, stretch):
     """Channels-last, transposed, strided and expanded gradients, in all combinations, in one stretch or in many."""
-    monkeypatch.setattr(fast, "STRETCH", stretch)
+    monkeypatch.setattr(stretches, "STRETCH", stretch)
     (forget,), (retain,) = gradients([(4, 6, 5, 5)], torch.float64)
     layouts = (
         lambda t: t,
@@ -117,9 +118,9 @@ def test_products_of_large_layers_share_one_memory(monkeypatch):
     """Memory given back and got anew, page by page, takes five times as long as all else, when the system feels so."""
     used, mul = [], torch.mul
     monkeypatch.setattr(torch, "mul", lambda a, b, out: used.append(out.data_ptr()) or mul(a, b, out=out))
-    monkeypatch.setattr(fast, "STRETCH", 8)
+    monkeypatch.setattr(stretches, "STRETCH", 8)
     forget, retain = gradients([(5, 5), (3, 3)])
-    fast._products(forget, retain, [0, 1], 2)
+    stretches.products(forget, retain, [0, 1], 2)
     assert len(used) == 3 * (4 + 2) and len(set(used)) == 1
 
 
@@ -160,7 +161,7 @@ def test_what_was_measured_of_the_gradients_is_not_measured_again(monkeypatch, r
     layers = Layers([0, 1, 0], forget)
     expected = projected(forget, retain, layers, 0.7, rescale)
     angles = fast.cosines_and_norms(forget, retain, layers, small=0)
-    monkeypatch.setattr(fast, "_products", None)
+    monkeypatch.setattr(stretches, "products", None)
     for found, wanted in zip(projected(forget, retain, layers, 0.7, rescale, angles=angles), expected):
         assert torch.equal(found, wanted)
 

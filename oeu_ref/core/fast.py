@@ -15,12 +15,12 @@ import math
 
 import torch
 
+from .. import stretches
 from ..boundary import ALPHA, RESCALE
 from . import projection
 from .projection import Layers, wide
 
 LARGEST_COSINE = math.sqrt(0.75)  # |cos| up to which g_perp is at least half as long as g_f: one pass is enough
-STRETCH = 1 << 18  # elements whose products are held at a time, so that they stay in the cache
 SMALL = 1 << 20  # elements up to which the careful way takes no time that a step would notice
 # norms whose squares, added up, neither overflow nor lose elements that matter
 NORMS = {torch.float64: (1e-100, 1e100), torch.float32: (1e-10, 1e15)}
@@ -42,7 +42,8 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", ang
     ordinary = _summable(*angles[1:], g_f[0].dtype) & (angles[0].abs() < LARGEST_COSINE)
     removed = alpha * angles[0] * angles[1] / angles[2]  # c
     stretch = (1 - alpha * (2 - alpha) * angles[0] ** 2).rsqrt()  # |g_f| / |g_f - c g_r|
-    ordinary, removed, stretch, result = ordinary.tolist(), removed.tolist(), stretch.tolist(), [None] * len(g_f)
+    ordinary, removed, stretch = (of_layers.tolist() for of_layers in (ordinary, removed, stretch))
+    result = [None] * len(g_f)
     for i, layer in enumerate(ids):
         if ordinary[layer]:
             target = g_f[i] if overwrite else torch.empty_like(g_f[i])
@@ -66,7 +67,7 @@ def cosines_and_norms(first, second, layers, small=SMALL):
     if not _worthwhile(first, small):
         return _careful_cosines_and_norms(first, second, layers)
     ids = layers.ids.tolist()
-    *squares, inner = _products(first, second, ids, layers.count)
+    *squares, inner = stretches.products(first, second, ids, layers.count)
     norms = [s.sqrt() for s in squares]
     result = torch.stack([inner / (norms[0] * norms[1]), *norms])
     careful = ~_summable(*norms, first[0].dtype)
@@ -92,27 +93,6 @@ def _part(chosen, first, second, ids):
     """Some of the tensors of both lists, and their `Layers`."""
     first, second = [first[i] for i in chosen], [second[i] for i in chosen]
     return first, second, Layers([ids[i] for i in chosen], first)
-
-
-def _products(first, second, ids, count):
-    """|first|^2, |second|^2 and <first, second> of each layer: (3, count), float64."""
-    # large products share one memory: as Linux comes, pages given back and got anew cost more than all arithmetic
-    sums, owners, held = [], [], first[0].new_empty(STRETCH)
-    for layer, a, b in zip(ids, first, second):
-        large = a.numel() > STRETCH
-        for x, y in zip(*(g.split(STRETCH) for g in _flat(a, b))) if large else ((a, b),):
-            z = held[: len(x)] if large else None
-            # PyTorch sums pairwise: exact on large tensors too, as its norms and inner products are not
-            sums += [torch.mul(x, x, out=z).sum(), torch.mul(y, y, out=z).sum(), torch.mul(x, y, out=z).sum()]
-            owners.append(layer)
-    values = torch.stack(sums).double().view(-1, 3)
-    return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners), values).T
-
-
-def _flat(first, second):
-    """Both as vectors with elements in the order of the first's memory: where both have that, no copy is made."""
-    axes = sorted(range(first.ndim), key=first.stride, reverse=True)  # channels-last, for instance
-    return first.permute(axes).reshape(-1), second.permute(axes).reshape(-1)
 
 
 def _worthwhile(grads, small):

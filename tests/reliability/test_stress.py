@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref import core, reference
+from oeu_ref import core, reference, stretches
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.core import entropy, fast, projection
@@ -197,7 +197,7 @@ def layouts(grads):
 
 def test_layouts_in_memory_do_not_matter(monkeypatch):
     """Contiguous, channels-last, transposed and with gaps, each beside each: one result, to rounding."""
-    monkeypatch.setattr(fast, "STRETCH", 8)  # so that these are large, and read in stretches
+    monkeypatch.setattr(stretches, "STRETCH", 8)  # so that these are large, and read in stretches
     monkeypatch.setattr(projection, "PIECE", 8)
     forget, retain = pair([(4, 3, 2, 5), (6, 7)])
     expected = reference.project(double(forget), double(retain))
