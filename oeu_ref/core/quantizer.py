@@ -289,7 +289,7 @@ def _backward(grad_out, x, step, q_min, q_max, grad_scale, mask):
     outside = tested != clipped
     # inside the code less v, outside the code alone, which is what was clipped to: code - v, with v = 0 outside
     code = _signs(x) if mask == "sign" else clipped.round_()
-    slope_of_step = code.sub_(v.masked_fill_(outside, 0.0))
+    slope_of_step = code.sub_(torch.where(outside, 0.0, v))
     grad_step = grad_scale * (slope_of_step * grad_out).sum(dtype=slope_of_step.dtype)
     return torch.where(outside, 0.0, grad_out), grad_step.to(step.dtype)  # masked_fill makes channels-last contiguous
 
