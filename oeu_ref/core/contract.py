@@ -5,6 +5,7 @@ import types
 import numpy as np
 import torch
 
+from .. import stretches
 from . import entropy, fast, projection, quantizer, unlearner
 
 
@@ -64,7 +65,17 @@ class NumPyContract:
 
 
 class _FastContract(NumPyContract):
-    """With the projection of `oeu_ref.core.fast`, which has to obey the laws that `projection.py` obeys."""
+    """With `oeu_ref.core.fast` and `oeu_ref.stretches`, which have to obey the laws that the readable files obey."""
+
+    def fake_quantize(self, x, step, q_min, q_max):
+        """x_hat, the shape of x."""
+        return self._arrays(stretches.fake_quantized(self.tensors(x), self.tensors(step), q_min, q_max))
+
+    def fake_quantize_backward(self, grad_out, x, step, q_min, q_max, grad_scale=1.0):
+        """(grad_x, grad_step): the shape of x and a float."""
+        inputs = (self.tensors(array) for array in (grad_out, x, step))
+        grad_x, grad_step = stretches.fake_quantize_backward(*inputs, q_min, q_max, grad_scale, self.QUANTIZER_MASK)
+        return self._arrays(grad_x), grad_step.item()
 
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
         forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
@@ -80,8 +91,9 @@ def only(implementation, *names):
 float64 = NumPyContract("float64")
 float32 = NumPyContract("float32")
 float64_round = only(NumPyContract(mask="round"), "QUANTIZER_MASK", "fake_quantize_backward")
-fast_float64 = only(_FastContract("float64"), "DTYPE", "project")
-fast_float32 = only(_FastContract("float32"), "DTYPE", "project")
+_OF_FAST = ("DTYPE", "QUANTIZER_MASK", "project", "fake_quantize", "fake_quantize_backward")
+fast_float64 = only(_FastContract("float64"), *_OF_FAST)
+fast_float32 = only(_FastContract("float32", mask="round"), *_OF_FAST)
 
 
 def __getattr__(name):

@@ -12,6 +12,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from .. import stretches
 from ..boundary import FLAG, MASK, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
 from ..reference.quantizer import integer_range, step_gradient_scale
 from .projection import wide
@@ -256,6 +257,8 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(x, step, q_min, q_max, grad_scale, mask):
+        if mask != "sign" and stretches.worthwhile(x):
+            return stretches.fake_quantized(x, step, q_min, q_max)
         codes = _codes(x, step, q_min, q_max, mask)
         # PyTorch 2.11 compiles a function that returns what it wrote in place, or an alias, without its gradient
         x_hat = codes * step if torch.compiler.is_compiling() else codes.mul_(step)
@@ -268,7 +271,11 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_out):
-        grad_x, grad_step = _backward(grad_out, *ctx.saved_tensors, *ctx.constants)
+        x, step = ctx.saved_tensors
+        # a gradient that is to be differentiated itself is made of operations that autograd follows
+        large = ctx.constants[-1] != "sign" and stretches.worthwhile(x) and not torch.is_grad_enabled()
+        backward = stretches.fake_quantize_backward if large else _backward
+        grad_x, grad_step = backward(grad_out, x, step, *ctx.constants)
         return grad_x, grad_step, None, None, None, None
 
 
