@@ -122,7 +122,7 @@ class Rows(Images):
 
     title = "rows"
     settings: str | None = option(
-        None, "each method's settings, a file tune wrote", "FILE", "tuning.json", "those that come with the package"
+        None, "each method's settings, as tune wrote them", "FILE", "tuning.json", "those that come with the package"
     )
     rules: tuple[str, ...] = option(options.RULES, RULES, words=options.RULES)
     redo: bool = option(False, "make the wanted cells again, though they are finished")
@@ -245,7 +245,8 @@ class Tune(Images):
 class Replicate(Images):
     """Tests the paper's claims by the protocol of the field's own code: 10 epochs of unlearning, settings searched on a
     seed that is not reported, a second Retrain as the floor. Makes complete rows in order of worth for as long as
-    --minutes says; writes replicate.json after each, and pictures at the end. Wants a GPU, on which several processes pay."""
+    --minutes says; writes replicate.json after each, and pictures at the end. Wants a GPU, on which several processes
+    pay."""
 
     line = "the paper's claims at full size within a budget of minutes, by the protocol of the field's own code"
     example = "cifar10-10 --minutes 9 --jobs 6 --data-root data --out results/replicate"
