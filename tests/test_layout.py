@@ -74,7 +74,7 @@ CEILINGS = {
     "data": 1084,
     "methods": 910,
     "report": 950,
-    "lab": 3622,
+    "lab": 3625,
     "studies": 3472,
     "audit": 1348,
     "commands": 869,

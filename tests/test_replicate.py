@@ -370,8 +370,9 @@ def test_an_estimate_counts_every_image_that_is_read(source, few_points, tmp_pat
     ],
 )
 def test_the_size_is_cut_to_what_fits_and_stays_what_it_was(share, least, size, told, source, tmp_path, monkeypatch):
-    """Whole batches of 64 of the 220 images, at least so many, all of them where that is more; a later call with other
-    minutes measures nothing and has the same; a size that was asked for, or a table that was begun, is left alone."""
+    """Whole batches of 64 of the 220 images, at least so many, all of them where that is more. After a cut a later call
+    with other minutes measures nothing and has the same; a size that was asked for, or a table that was begun whole, is
+    left alone."""
     rate, whole = 50.0, TINY.split(TINY.load(source), 1)
     images = lambda e, s: replicate.Plan(e, e.passes(s), (1,), FEW).images(s)
     minutes = share * images(TINY, whole) / rate / 60
@@ -386,14 +387,17 @@ def test_the_size_is_cut_to_what_fits_and_stays_what_it_was(share, least, size, 
     assert (needed <= minutes) == (share > 0.1)
     if "they need" in said:
         assert float(said.split("they need ")[1].rstrip(".")) == pytest.approx(needed, abs=0.51)
-    monkeypatch.setattr(replicate, "speed", None)
-    assert replicate.fitted(runner, TINY, (1,), 1e-6, FEW) == (experiment, said)
-    monkeypatch.setattr(replicate, "speed", lambda *_: rate)
+    assert (tmp_path / "out/size.json").is_file() == (size is not None)
+    if size is not None:
+        monkeypatch.setattr(replicate, "speed", None)
+        assert replicate.fitted(runner, TINY, (1,), 1e-6, FEW) == (experiment, said)
+        monkeypatch.setattr(replicate, "speed", lambda *_: rate)
     own = dataclasses.replace(TINY, train_size=200)
-    assert replicate.fitted(Runner(tmp_path / "own", source), own, (1,), minutes, FEW)[0] == own
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun/replicate.json").write_text("{}")
-    assert replicate.fitted(Runner(tmp_path / "begun", source), TINY, (1,), minutes, FEW)[0] == TINY
+    for folder in ("own", "out"):
+        assert replicate.fitted(Runner(tmp_path / folder, source), own, (1,), minutes, FEW)[0] == own
+    (tmp_path / "begun/seed-1").mkdir(parents=True)
+    begun = replicate.fitted(Runner(tmp_path / "begun", source), TINY, (1,), minutes, FEW)
+    assert begun[0] == TINY and ("was begun with all 220" in begun[1]) == (size is not None)
 
 
 @pytest.mark.studies

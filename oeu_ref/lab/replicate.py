@@ -161,12 +161,13 @@ def fitted(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS)):
     """The experiment at a size of which the whole table is made in so many minutes: fewer training images, if need be.
 
     How long it takes is estimated from a tenth of an epoch of training; measuring does not count. Steps go with the
-    images, so that unlearning costs the same share of Retrain at every size. What the first call in a folder chose is in
-    OUT/size.json, and later ones go on with that, whatever their minutes. A train_size of the experiment's own is kept.
+    images, so that unlearning costs the same share of Retrain at every size. What was cut is in OUT/size.json, and later
+    calls go on with that, whatever their minutes. A train_size of the experiment's own is kept, and a table that was
+    begun whole.
     Arguments as in `replicate`.  Returns (`Replication`, what to say of it).  Raises ValueError for another size.json.
     """
     out = results.output_directory("out", runner.out)
-    if (out / "size.json").is_file():
+    if (out / "size.json").is_file() and experiment.train_size is None:
         chosen = read_document(out / "size.json", {"train_size", "estimate"}, "replicate")
         return dataclasses.replace(experiment, train_size=chosen["train_size"]), chosen["estimate"]
 
@@ -183,12 +184,14 @@ def fitted(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS)):
     )
     fits = min(1.0, 60 * minutes * rate / count) * all_images
     size = max(LEAST_STEPS, int(fits) // experiment.batch_size) * experiment.batch_size
-    begun = (out / "replicate.json").is_file()  # by a version that made it as it is
-    if experiment.train_size is None and fits < all_images and size < all_images and not begun:
-        experiment = dataclasses.replace(experiment, train_size=size)
-        least = f"; fewer are not taken, and they need {images(experiment)[1] / rate / 60:.0f}" if size > fits else ""
-        said += f" Cut to {size} of {all_images} training images, for {minutes:g} minutes{least}."
-    results.write_json(out / "size.json", {"train_size": experiment.train_size, "estimate": said})
+    if experiment.train_size is not None or fits >= all_images or size >= all_images:
+        return experiment, said
+    if any(out.glob("seed-*")):
+        return experiment, f"{said} {out} was begun with all {all_images} training images, and goes on with them."
+    experiment = dataclasses.replace(experiment, train_size=size)
+    least = f"; fewer are not taken, and they need {images(experiment)[1] / rate / 60:.0f}" if size > fits else ""
+    said += f" Cut to {size} of {all_images} training images, for {minutes:g} minutes{least}."
+    results.write_json(out / "size.json", {"train_size": size, "estimate": said})
     return experiment, said
 
 
