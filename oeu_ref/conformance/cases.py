@@ -53,10 +53,11 @@ QUANTIZER_KINDS = {
     "ties": "definition",
     "near_ties": "numerics",
     "ends": "definition",
+    "on_grid": "definition",
 }
 # what `kind_of` makes of an ordinary kind of unusual size
 SIZE_KINDS = {"empty": "edge", "one_sample": "edge", "one_element": "edge", "extreme_scales": "numerics"}
-CLASSES = {**GRADIENT_KINDS, **LOGIT_KINDS, **QUANTIZER_KINDS, **SIZE_KINDS}
+CLASSES = {**GRADIENT_KINDS, "itself": "edge", **LOGIT_KINDS, **QUANTIZER_KINDS, **SIZE_KINDS}
 
 
 def kind_of(case):
@@ -175,6 +176,7 @@ def _related(kind, retain, noise, factor, rng, dtype):
         "both_zero": 0 * noise,
         "zero_retain": noise,
         "parallel": factor * retain,
+        "itself": retain,
         "antiparallel": -factor * retain,
         "orthogonal": across if retain.size > 1 else noise,
         "agreeing": factor * (retain + across),
@@ -274,7 +276,7 @@ class QuantizerCase:
         low, high = self.q_range if self.q_range in ranges else ranges[self.seed % len(ranges)]
         rng = np.random.default_rng(self.seed)
         # a power of two as step makes v = x / step exact, so that ties and ends are where they should be
-        exact = self.kind in ("ties", "ends", "near_ties", "barely_outside", "barely_inside")
+        exact = self.kind in ("ties", "ends", "on_grid", "near_ties", "barely_outside", "barely_inside")
         step = float(implementation.cast(2.0**self.step_exponent * (1.0 if exact else rng.uniform(1, 2))))
         size = int(np.prod(self.shape))
         x = implementation.cast(self._values(rng, low, high, size, BARELY[str(implementation.dtype)]) * step)
@@ -287,6 +289,8 @@ class QuantizerCase:
         outward = np.where(side, -1, 1)
         if self.kind == "ends":
             return ends
+        if self.kind == "on_grid":  # between the ends, which are a kind of their own; at one bit there is nothing
+            return rng.choice(np.arange(low + 1.0, high) if high > low + 1 else [low + 0.25], n)
         if self.kind == "just_outside":
             return ends + outward * rng.uniform(0.05, 0.45, n)
         if self.kind == "outside":

@@ -22,7 +22,7 @@ def _operation_calls(implementation, operation, seed):
     size: of the largest terms that the operation adds up, in the unit of its results.
     """
     if operation in ("entropy_loss", "kl_to_uniform"):
-        for kind, shape in itertools.product(("typical", "uniform", "huge"), LOGITS_SHAPES[:3]):
+        for kind, shape in itertools.product(("typical", "uniform", "huge"), LOGITS_SHAPES[:6]):
             z = implementation.own(LogitsCase(kind, *shape, seed).array(implementation))
             yield [z], 1 + np.abs(z).max()
     elif operation in ("fake_quantize", "fake_quantize_backward"):
@@ -54,14 +54,14 @@ def _arrays_in(result, numbers=()):
     return [np.asarray(result)] if isinstance(result, (np.ndarray, *numbers)) else []
 
 
-def _in_another_layout(value):
+def in_another_layout(value):
     """The same arrays, elements stored in another order and with gaps in between."""
     if isinstance(value, np.ndarray) and value.ndim:
         every_other = tuple(slice(None, None, 2) for _ in value.shape)
         wide = np.zeros(tuple(2 * n for n in value.shape), value.dtype, order="F")
         wide[every_other] = value
         return wide[every_other]
-    return [_in_another_layout(item) for item in value] if isinstance(value, list) else value
+    return type(value)(map(in_another_layout, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _require_same(implementation, first, second, size, what):
@@ -87,6 +87,8 @@ def leaves_its_inputs_alone_and_returns_new_arrays(implementation, seed, operati
         result = _arrays_in(_call(implementation, operation, args))
         for i, (now, then) in enumerate(zip(inputs, before)):
             require(np.array_equal(now, then), f"{operation} changed its input array {i} in place")
+        kept = list(map(id, _arrays_in(args))) == list(map(id, inputs))
+        require(kept, f"{operation} changed a list that it was given: make a new one, as in [f(g) for g in grads]")
         shared = any(np.shares_memory(r, a) for r in result for a in inputs)
         require(not shared, f"{operation} returned an array that shares its memory with an input: return a copy")
         shared = any(np.may_share_memory(r, array) for r in result for array, _ in earlier)
@@ -98,12 +100,18 @@ def leaves_its_inputs_alone_and_returns_new_arrays(implementation, seed, operati
 
 
 def gives_the_same_result_when_called_again(implementation, seed, operation):
-    """{operation} gives the same result, up to the order of its sums, when it is called again with the same input.
+    """{operation} gives the same result, up to the order of its sums, when it is called again with the same input; and
+    where the same arrays hold other numbers by then, that of those.
 
-    State kept between calls, or a random draw."""
+    State kept between calls, or a random draw; a result that is kept for an object (is, id) whatever it holds."""
     for args, size in _operation_calls(implementation, operation, seed):
         first, second = (_call(implementation, operation, args) for _ in range(2))
         _require_same(implementation, first, second, size, f"{operation} gave two results for the same input")
+        for array in _arrays_in(args):
+            array *= 0.5
+        now, right = (_call(implementation, operation, given) for given in (args, copy.deepcopy(args)))
+        what = f"{operation} gave another result for arrays changed in place than for new ones that hold the same"
+        _require_same(implementation, right, now, size, what)
 
 
 def does_not_depend_on_memory_layout(implementation, seed, operation):
@@ -115,7 +123,7 @@ def does_not_depend_on_memory_layout(implementation, seed, operation):
         arrays = [i for i, arg in enumerate(args) if isinstance(arg, (list, np.ndarray))]
         # each alone, so that the layouts of two arrays that meet differ, and all together
         for moved in {(i,) for i in arrays} | {tuple(arrays)}:
-            again = [_in_another_layout(arg) if i in moved else arg for i, arg in enumerate(args)]
+            again = [in_another_layout(arg) if i in moved else arg for i, arg in enumerate(args)]
             try:
                 result = _call(implementation, operation, again)
             except Exception:

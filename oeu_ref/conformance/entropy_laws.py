@@ -94,15 +94,19 @@ def entropy_gradient_sums_to_zero_over_classes(implementation, case):
 
 @law(EGU, logits("typical", "confident", "near_uniform", shapes=((5, 3), (1, 3))))
 def entropy_loss_is_a_mean_over_the_batch(implementation, case):
-    """Saying every sample twice leaves the loss as it is and halves the gradient of each.
+    """Saying every sample twice leaves the loss as it is and halves the gradient of each; a sample said once more
+    counts once more.
 
-    The loss is a mean over samples, not a sum, and its gradient carries the 1/N."""
+    The loss is a mean over samples, not a sum, and its gradient carries the 1/N; equal samples count each."""
     z = case.array(implementation)
     loss, grad = implementation.entropy_loss(z)
     loss_twice, grad_twice = implementation.entropy_loss(np.concatenate([z, z]))
     tolerance = 2 * _value_tolerance(implementation, z).mean()
     require(abs(loss - loss_twice) <= tolerance, f"loss {loss:.9g} once and {loss_twice:.9g} twice")
     _within(np.abs(2 * grad_twice[: len(z)] - grad), 2 * _gradient_tolerance(implementation, z), "gradient ")
+    (first, _), (more, _) = (implementation.entropy_loss(np.concatenate(part)) for part in ([z[:1]], [z, z[:1]]))
+    right, tolerance = (len(z) * loss + first) / (len(z) + 1), 3 * _value_tolerance(implementation, z).max()
+    require(abs(more - right) <= tolerance, f"loss {more:.9g} with the first sample once more, expected {right:.9g}")
 
 
 @law(EGU, logits("typical", "confident"))

@@ -177,8 +177,9 @@ class Implementation:
         return float(value)
 
     def _array(self, operation, name, value, shape):
-        if isinstance(value, np.generic):
-            value = np.asarray(value)  # NumPy itself turns results of 0-d arrays into scalars
+        if isinstance(value, (np.generic, np.ndarray)):
+            # NumPy itself turns results of 0-d arrays into scalars; a masked array hides its NaN from those who look
+            value = np.asarray(value)
         if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
             raise Violation(f"{EVERY[operation]} was expected: {name} is {_describe(value)}")
         if value.shape != shape:

@@ -156,6 +156,7 @@ class Trial:
         except UnsatisfiedAssumption:
             pass  # the law says nothing about it
         except Absent as error:
+            require(not (self.held or self.failures), f"{error} here, and elsewhere it does")
             self.skipped = str(error)
         except NotImplementedError as error:  # refused: this case is neither held against it nor counted for it
             self.declined, self.refusal = self.declined + 1, str(error)

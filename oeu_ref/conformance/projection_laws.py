@@ -149,7 +149,10 @@ def full_projection_meets_its_gradient_in_its_own_length(implementation, case):
         require(abs(inner(g_f, p) - inner(p, p)) <= allowed, message)
 
 
-@law(GOP, gradients(*COLLINEAR, extra=[GradientCase("parallel", ((64,),), seed=seed) for seed in range(4)]), ALPHAS=1.0)
+SAME = [GradientCase("itself", ((8,), (3, 4))), *(GradientCase("parallel", ((64,),), seed=seed) for seed in range(4))]
+
+
+@law(GOP, gradients(*COLLINEAR, extra=SAME), ALPHAS=1.0)
 def collinear_gradients_give_zero(implementation, case):
     """With alpha = 1 gradients that are collinear up to rounding give zero, under "undo" and under "match".
 

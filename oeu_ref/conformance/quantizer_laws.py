@@ -146,7 +146,7 @@ def _check_grad_x(implementation, case):
     require((error <= 2 * implementation.eps * np.abs(grad_out)).all(), message)
 
 
-@law("STE", quantizers("inside", "outside", "mixed", "near_ties", "barely_inside"))
+@law("STE", quantizers("inside", "outside", "mixed", "on_grid", "near_ties", "barely_inside"))
 def straight_through_gradient_passes_inside_only(implementation, case):
     """The gradient with respect to x is that of x_hat inside the range and 0 outside, or as QUANTIZER_MASK declares.
 
@@ -242,16 +242,20 @@ def step_gradient_is_a_sum_over_elements(implementation, case):
 
 @law(LSQ, quantizers("mixed", "inside", "outside"))
 def quantizer_gradients_are_linear_in_the_outer_gradient(implementation, case):
-    """Twice the negative outer gradient gives twice the negative gradients.
+    """The outer gradient times -2, 2^-30 or 2^20 gives the gradients times as much.
 
-    Both gradients are linear in grad_out: it must be used once, with its sign."""
+    Both gradients are linear in grad_out: used once, with its sign, however small or large; nothing is clipped."""
     grad_out, *rest = arguments = case.arguments(implementation)
-    once, twice = (implementation.fake_quantize_backward(g, *rest) for g in (grad_out, -2 * grad_out))
-    allowed = 4 * implementation.eps * np.abs(grad_out)
-    require((np.abs(twice[0] + 2 * once[0]) <= allowed).all(), "the gradient of x is not")
-    if once[1] is not None:
-        allowed = 4 * _allowed(implementation, *arguments)
-        require(abs(twice[1] + 2 * once[1]) <= allowed, f"step gradient {once[1]:.9g} became {twice[1]:.9g}")
+    once = implementation.fake_quantize_backward(*arguments)
+    for factor in (-2.0, 2.0**-30, 2.0**20):
+        other = implementation.fake_quantize_backward(factor * grad_out, *rest)
+        allowed = 2 * implementation.eps * np.abs(grad_out)
+        message = f"grad_out times {factor:g}: the gradient of x does not become {factor:g} times what it was"
+        require((np.abs(other[0] / factor - once[0]) <= allowed).all(), message)
+        if once[1] is not None:
+            off, allowed = abs(other[1] / factor - once[1]), 2 * _allowed(implementation, *arguments)
+            message = f"grad_out times {factor:g}: the step's gradient {once[1]:.9g} became {other[1]:.9g}"
+            require(off <= allowed, message)
 
 
 # without a mask the two are gradients of different functions

@@ -132,8 +132,9 @@ def project_subspace(forget_grads, retain_history, alpha=1.0):
     """What is left of each layer's forget gradient off the span of its retain gradients."""
     results = []
     for f, *others in zip(forget_grads, *retain_history):
-        columns = np.stack([r.reshape(-1) / length(r.reshape(-1)) for r in others], axis=1)
-        basis = np.linalg.qr(columns)[0]
+        columns = np.stack([r.reshape(-1) / (length(r.reshape(-1)) or 1.0) for r in others], axis=1)
+        left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+        basis = left[:, sizes > 1e-9]
         results.append(f - alpha * (basis @ (basis.T @ f.reshape(-1))).reshape(f.shape))
     return results
 
