@@ -1,4 +1,4 @@
-"""What an experiment is: data, splits, network, training and budget, of images or of digits; the methods by name."""
+"""What an experiment is: data, splits, network, training and budget, of images or of digits."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""What can be chosen, by name: experiments, presets, methods, and what an image experiment is made of.
+"""What can be chosen, by name: experiments, presets, words of options, and what an image experiment is made of.
 
 The command line and `experiment.py` share it: one place says what a word or an option means. Nothing here imports
 PyTorch or NumPy, so that --help is instant.
