@@ -237,7 +237,7 @@ class Bench(Folder):
     quick: bool = option(False, QUICK)
 
     def run(self):
-        from .lab.bench import bench
+        from .bench.bench import bench
 
         return self.show(bench(self.out, checked_device(self.device), self.only, self.quick))
 

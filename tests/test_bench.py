@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from oeu_ref.__main__ import main
+from oeu_ref.bench import bench, machine, parts, steps
 from oeu_ref.core import OEU
 from oeu_ref.data.samples import Samples
-from oeu_ref.lab import bench
 
 
 @pytest.mark.reliability
@@ -42,16 +42,16 @@ def test_an_unknown_figure_is_one_line_and_exit_code_2(tmp_path, capsys):
 
 def test_a_row_is_the_median_of_ratios_taken_round_by_round():
     """The machine slowed down by ten in the second round: both are slower, and the ratio says nothing of it."""
-    found = bench.row("x", [1.0, 20.0, 3.0], [1.0, 10.0, 1.0], goal=2.0)
+    found = machine.row("x", [1.0, 20.0, 3.0], [1.0, 10.0, 1.0], goal=2.0)
     assert found["value"] == 2.0 and found["quartiles"] == [1.5, 2.5] and found["reached"]
-    assert not bench.row("x", [3.0], [1.0], goal=2.0)["reached"]
-    assert bench.row("x", [3.0], [1.0], goal=2.0, most=False)["reached"]
-    assert bench.row("x", [3.0])["reached"] is None
+    assert not machine.row("x", [3.0], [1.0], goal=2.0)["reached"]
+    assert machine.row("x", [3.0], [1.0], goal=2.0, most=False)["reached"]
+    assert machine.row("x", [3.0])["reached"] is None
 
 
 def test_functions_are_called_by_turns_and_their_first_call_does_not_count():
     calls = []
-    times = bench.Machine("cpu", quick=False).by_turns(lambda: calls.append("a"), lambda: calls.append("b"), rounds=3)
+    times = machine.Machine("cpu", quick=False).by_turns(lambda: calls.append("a"), lambda: calls.append("b"), rounds=3)
     assert "".join(calls) == "abababab"
     assert [len(found) for found in times] == [3, 3]
 
@@ -67,7 +67,7 @@ def test_memory_counts_what_is_alive_at_the_worst_moment():
         del b, c
         return a * 3
 
-    assert bench._peak_memory(bench.Machine("cpu", quick=True), work) == 8000
+    assert steps._peak_memory(machine.Machine("cpu", quick=True), work) == 8000
 
 
 def test_the_six_lines_are_a_step_of_oeu_with_a_tensor_a_layer_so_that_they_are_a_fair_opponent():
@@ -76,7 +76,7 @@ def test_the_six_lines_are_a_step_of_oeu_with_a_tensor_a_layer_so_that_they_are_
     model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
     batches = [Samples(torch.randn(8, 6).double(), torch.randint(0, 3, (8,))) for _ in range(2)]
     found = []
-    for make in (bench._six_lines, functools.partial(bench._step, kind=functools.partial(OEU, layer="tensor"))):
+    for make in (steps._six_lines, functools.partial(steps._step, kind=functools.partial(OEU, layer="tensor"))):
         twin = copy.deepcopy(model)
         make(twin, torch.optim.SGD(twin.parameters(), 0.5, momentum=0.9), *batches)()
         found.append(torch.nn.utils.parameters_to_vector(twin.parameters()))
@@ -86,5 +86,5 @@ def test_the_six_lines_are_a_step_of_oeu_with_a_tensor_a_layer_so_that_they_are_
 
 def test_the_usual_surgery_is_right_so_that_it_is_a_fair_opponent():
     forget, retain = [torch.tensor([3.0, 4.0])], [torch.tensor([1.0, 0.0])]
-    (found,) = bench._surgery(forget, retain)
+    (found,) = parts._surgery(forget, retain)
     torch.testing.assert_close(found, torch.tensor([0.0, 4.0]))

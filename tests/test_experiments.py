@@ -18,9 +18,10 @@ from sklearn.svm import SVC
 
 from oeu_ref import files
 from oeu_ref.__main__ import main
+from oeu_ref.bench import bench
 from oeu_ref.data.image_sets import load_images
 from oeu_ref.data.samples import stream
-from oeu_ref.lab import bench, cells, engine, jobs, measures, models, options, tables, tuning
+from oeu_ref.lab import cells, engine, jobs, measures, models, options, tables, tuning
 from oeu_ref.lab.cells import Cell, Runner, load_model, run_cell
 from oeu_ref.lab.experiment import QUICK, Experiment, described
 from oeu_ref.lab.measures import proxy_average_gap

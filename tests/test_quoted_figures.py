@@ -143,7 +143,8 @@ def variant_quotes():
     demos = {name: spread(entry["AG"]["AG, the demo's OEU setting"]) for name, entry in found.items()}
     for name, entry in found.items():
         yield LAB, row(name, [own[name], demos[name], mean([entry["digest"]["median_AG"]], 1)])
-    yield LAB, f"(AG {own['joint forward']} against {own['module, undo']}, the table of variants above)"
+    sentence = f"(AG {own['joint forward']} against {own['module, undo']}, the table of variants in"
+    yield "oeu_ref/bench/README.md", sentence
     yield "README.md", f"(AG {demos['no projection']} against {demos['module, undo']}, ten seeds)"
     without = f"{own['no projection']})"
     yield (

@@ -105,7 +105,7 @@ GENERATORS = {
     "data/samples.py": "`stream` itself",
     "lab/training.py": "`build` borrows PyTorch's global generator, seeded, and puts it back",
     "lab/attacks.py": "the run's seed",
-    "lab/bench.py": "fixed seeds: what is measured is time",
+    "bench/": "fixed seeds: what is measured is time",
     "lab/export.py": "fixed: images on which two networks are compared",
     "own/sources.py": "not drawn from: a DataLoader that does not shuffle takes a number all the same",
     "audit/likelihood_ratio.py": "its argument seed: which blocks of models an interval draws",
