@@ -76,7 +76,7 @@ CEILINGS = {
     "methods": 910,
     "report": 950,
     "lab": 3098,
-    "bench": 546,
+    "bench": 563,
     "studies": 3472,
     "audit": 1348,
     "commands": 869,

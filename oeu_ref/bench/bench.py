@@ -39,7 +39,8 @@ def bench(out, device="cpu", only=None, quick=False, progress=True):
     """
     names = [boundary.one_of("only", name, tuple(FIGURES)) for name in (FIGURES if only is None else only)]
     out = results.output_directory("out", out)
-    rows, curves = [], {}
+    rows = []
+    curves = {}
     with files.alone(out), progress_bar(len(names), progress, "figures") as bar:
         for name in names:
             bar.set_description(name)

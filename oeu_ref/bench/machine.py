@@ -58,9 +58,19 @@ def row(name, ours, other=None, goal=None, most=True, scale=1.0, unit="ratio"):
     values = [scale * a / b for a, b in zip(ours, other)] if other is not None else [scale * a for a in ours]
     low, middle, high = np.percentile(values, (25, 50, 75)) if len(values) > 1 else values * 3
     reached = None if goal is None else bool(middle <= goal if most else middle >= goal)
-    found = {"figure": name, "value": float(middle), "quartiles": [float(low), float(high)], "unit": unit}
-    seconds = {"ours": statistics.median(ours), **({} if other is None else {"other": statistics.median(other)})}
-    return {**found, "goal": goal, "goal_is": "at most" if most else "at least", "reached": reached, "seconds": seconds}
+    seconds = {"ours": statistics.median(ours)}
+    if other is not None:
+        seconds["other"] = statistics.median(other)
+    return {
+        "figure": name,
+        "value": float(middle),
+        "quartiles": [float(low), float(high)],
+        "unit": unit,
+        "goal": goal,
+        "goal_is": "at most" if most else "at least",
+        "reached": reached,
+        "seconds": seconds,
+    }
 
 
 def images_of(count, device):

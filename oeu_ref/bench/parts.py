@@ -30,7 +30,8 @@ def projection_figures(machine):
         forget, retain = (
             [torch.randn(shape, generator=generator).to(machine.device) for shape in shapes] for _ in range(2)
         )
-        layers, count = projection.Layers(None, forget), sum(g.numel() for g in forget)
+        layers = projection.Layers(None, forget)
+        count = sum(g.numel() for g in forget)
         # written to: memory that never was is one page of zeros, which a copy reads from the cache
         source, target = (torch.ones(count, device=machine.device) for _ in range(2))
         work = [g.clone() for g in forget]
@@ -73,9 +74,12 @@ def quantizer_figures(machine):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).relu().to(machine.device).requires_grad_()
     quantizer = Quantizer(4, signed=False, per_sample=True).to(machine.device)
     quantizer(x.detach())
-    out, (q_min, q_max) = torch.ones_like(x), integer_range(4, False)
+    out = torch.ones_like(x)
+    q_min, q_max = integer_range(4, False)
     scale = quantizer.step.detach().clone().view(1).requires_grad_()
-    factor, step, zero = step_gradient_scale(x[0].numel(), q_max), scale.item(), torch.zeros_like(scale)
+    factor = step_gradient_scale(x[0].numel(), q_max)
+    step = scale.item()
+    zero = torch.zeros_like(scale)
 
     def ours():
         torch.autograd.grad(quantizer(x), (x, quantizer.step), out)

@@ -26,7 +26,8 @@ def step_figures(machine):
     """
     import torchvision
 
-    rows, floor = [], "two plain passes and one optimizer step"
+    rows = []
+    floor = "two plain passes and one optimizer step"
     for batch, *goals in ((32, 1.02, 1.06), (128, 1.0, 1.02)):
         network = None if machine.quick else build(lambda: torchvision.models.resnet18(num_classes=10), 0)
         model, *data = image_case(machine, 4, network, batch)
@@ -146,8 +147,9 @@ def scaling_figure_rows(machine):
             curves[what].append([int(value), *map(statistics.median, times)])
         (n1, *before), (n2, *after) = curves[what][-2:]
         slopes = [math.log(t2 / t1) / math.log(n2 / n1) for t1, t2 in zip(before, after)]
-        name, own = f"growth of a step with {what}, {n1:,} to {n2:,}: exponent (1: linear)", [slopes[0] - slopes[1]]
-        rows += [row(name, slopes[:1], goal=1.1, unit=""), row(f"{name}, less plain passes'", own, goal=0.03, unit="")]
+        name = f"growth of a step with {what}, {n1:,} to {n2:,}: exponent (1: linear)"
+        rows.append(row(name, slopes[:1], goal=1.1, unit=""))
+        rows.append(row(f"{name}, less plain passes'", [slopes[0] - slopes[1]], goal=0.03, unit=""))
     for found in rows:
         del found["seconds"]
     return curves, rows
