@@ -302,7 +302,7 @@ def test_a_model_of_few_levels_is_saved_shown_and_made_of_any_model(width):
 # The study on the digits
 
 
-RUN = functools.partial(run_study, "bits", quick=True, progress=False)
+RUN = functools.partial(run_study, study, quick=True, progress=False)
 
 
 @pytest.fixture(scope="module")
