@@ -146,9 +146,11 @@ def whole_steps_compute_the_references(implementation, case):
             for i, p in enumerate(model.parameters()):
                 p.grad = torch.full_like(p, 0.1 * (i + 1))
         old, before, seen[:] = read(), copy.deepcopy(model), []
+        given = [b.clone() for b in batches]
         with torch.enable_grad():
-            unlearner.step(*(b.clone() for b in batches))
+            unlearner.step(*given)
         at = f"step {number}: "
+        require(all(map(torch.equal, given, batches)), f"{at}a batch was changed in place")
         require(len(seen) == 1, f"{at}the optimizer's step was called {len(seen)} times")
         forget, retain = batches[:1], batches[1:]
         grads = gradients(twin, forget, retain)

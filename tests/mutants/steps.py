@@ -86,5 +86,8 @@ WRONG_STEPS = [
         "own_update", "called 0 times", "self.optimizer.step()", "[p.data.sub_(0.05 * p.grad) for p in parameters]"
     ),
     WrongStep("twice", "called 2 times", "self.optimizer.step()", "self.optimizer.step(), self.optimizer.step()"),
+    WrongStep(
+        "batch_in_place", "batch was changed", "self.optimizer.step()", "self.optimizer.step(), forget_inputs.zero_()"
+    ),
     WrongStep("projected_alone", "the projected forget gradient alone", "r + self.beta * part", "self.beta * part"),
 ]
