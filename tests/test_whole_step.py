@@ -1,5 +1,7 @@
 """The laws of the whole step: wrong classes are caught and named, right ones pass, the laws' own steps are right."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,14 @@ def test_wrong_steps_are_caught_and_named(wrong):
     """Each fails a law, and what is found says which mistake it is."""
     messages = [result.message for result in tried(wrong.build()) if result.status == "fails"]
     assert any(wrong.words in message for message in messages), messages
+
+
+def test_few_drawn_cases_differ_too():
+    """Of ten cases that a law draws at least five differ: they are not the simplest one, ten times."""
+    seen = []
+    law = dataclasses.replace(STEP_LAWS[0], check=lambda implementation, case: seen.append(case), weight=0.2)
+    Trial(law, Implementation(right_step.OEU)).try_drawn(50)
+    assert len(seen) == 10 and len(set(seen)) >= 5
 
 
 def test_each_wrong_step_is_another():

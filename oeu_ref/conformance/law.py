@@ -140,7 +140,8 @@ class Trial:
         if count == 0 or self.failures:
             return
         phases = [hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink
-        examples = -(-count // TOGETHER)
+        # Hypothesis begins with the simplest example there is: were it the only one, nothing would be drawn
+        examples = max(min(count, 5), -(-count // TOGETHER))
         settings = hypothesis.settings(max_examples=examples, phases=phases, **QUIET)
         together = hypothesis.strategies.tuples(*[self.law.cases.drawn] * -(-count // examples))
         drawn = hypothesis.given(together)(lambda cases: [self._attempt(case) for case in cases] and None)

@@ -102,6 +102,7 @@ FIXED = [
     StepCase("batch_norm", sizes=(3, 300), groups=2, weight_decay=0.1, seed=7),
     StepCase("plain", sizes=(300, 5), beta=0.3, seed=8),
     StepCase("plain", sizes=(1, 1), seed=9),
+    StepCase("plain", granularity="global", groups=2, seed=19),
 ]
 STEP_CASES = Cases(st.builds(StepCase, **{name: st.sampled_from(values) for name, values in DRAWN.items()}), FIXED)
 

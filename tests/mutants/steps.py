@@ -87,6 +87,12 @@ WRONG_STEPS = [
     ),
     WrongStep("twice", "called 2 times", "self.optimizer.step()", "self.optimizer.step(), self.optimizer.step()"),
     WrongStep(
+        "groups_apart",
+        "global",
+        'if self.granularity == "global":',
+        'if self.granularity == "global" and len(self.optimizer.param_groups) == 1:',
+    ),
+    WrongStep(
         "batch_in_place", "batch was changed", "self.optimizer.step()", "self.optimizer.step(), forget_inputs.zero_()"
     ),
     WrongStep("projected_alone", "the projected forget gradient alone", "r + self.beta * part", "self.beta * part"),
