@@ -221,7 +221,7 @@ def scale_figure(data):
         ax.scatter(gaps, [y] * len(gaps), s=13, facecolor="white", edgecolor=TEXT, linewidth=0.7, zorder=4)
     for name, said, style in (("retrain again", "second Retrain", "retrain"), ("original", "original", "retain")):
         goal = np.mean([seed[name]["AG"] for seed in models])
-        ax.axvline(goal, linewidth=1.5, **_line(STYLES[style]))
+        ax.plot([goal, goal], [len(found) - 0.4, -0.55], linewidth=1.5, **_line(STYLES[style]))
         ax.annotate(said, (goal, -0.75), ha="center", fontsize=7.5, color=STYLES[style]["color"])
     ax.set_yticks(range(len(found)), list(found))
     ax.set_ylim(len(found) - 0.4, -1.0)
@@ -243,15 +243,18 @@ def search_figure(data):
         points = range(len(found["points"]))
         for rule, marker, style in (("true", "o", "oeu"), ("proxy", "s", "retain")):
             gaps = [np.nan if gap is None else gap for gap in found["AG"][rule]]
-            ax.plot(points, gaps, marker=marker, markersize=4, linewidth=1, label=rule, **_line(STYLES[style]))
+            ax.scatter(points, gaps, marker=marker, s=16, label=rule, color=STYLES[style]["color"])
         names = [f"{rate:g}" if weight == 1 else f"{rate:g}\n{weight:g}" for rate, weight in found["points"]]
         ax.set_xticks(points, names, fontsize=7)
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2346" else "")
         clean(ax, name.replace("_", " "), grid="y")
     for ax in list(figure.axes)[len(data["search"]) :]:
         ax.set_visible(False)
     figure.axes[0].set_ylabel("AG on the search seed")
-    figure.axes[0].legend(frameon=False, fontsize=7.5)
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, fontsize=7.5, ncols=2, loc="lower right")
     figure.supxlabel("learning rate (below it the weight, where that is not 1)", fontsize=8)
     return figure
 
