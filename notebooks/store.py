@@ -32,6 +32,7 @@ KEEP = {
         "tuning/grid",
         "tuning/rules/true/*/best|best_at_end_of|median_AG",
     ),
+    "replicate-cifar10-10-cpu": ("kind|name|experiment|attack|passes|search_seed|search|trained|rows",),
     "any-model": ("runs",),
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": (

@@ -74,7 +74,7 @@ CEILINGS = {
     "integer": 1300,
     "data": 1084,
     "methods": 910,
-    "report": 950,
+    "report": 953,
     "lab": 3098,
     "bench": 563,
     "studies": 3472,

@@ -14,6 +14,7 @@ from scipy import stats
 
 from oeu_ref.audit import objective, relearn_views
 from oeu_ref.lab import measures
+from oeu_ref.methods.protocol import ROWS
 from oeu_ref.report import figures, report_figures
 from oeu_ref.studies import sensitivity, subspace
 
@@ -693,6 +694,62 @@ def replication_quotes():
     yield report, f"small: {spread(each(rows['OEU'], 'time'), 2)} of Retrain's seconds"
 
 
+def schedule_quotes():
+    """Ten epochs by the schedule of the field's own code: one seed, and what the search found on another."""
+    report, data = "oeu_ref/lab/REPLICATION.md", stored("replicate-cifar10-10-cpu")
+    (models,) = data["trained"].values()  # one seed, as the text says
+    rows = {row["row"]: row for row in data["rows"] if "true" in row["rules"]}
+    least = {name: min(found["AG"]["true"]) for name, found in data["search"].items()}
+    assert data["passes"] == [3, 35] and (data["experiment"]["epochs"], data["experiment"]["train_size"]) == (60, 10000)
+    batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"], 0)[0] for name in rows}
+
+    def cells(found, count="–", search="–"):
+        gap = [f"{found['AG']:.1f}", f"{found['share_of_original']:.2f}"] if found["AG"] else ["–", "–"]
+        shown = [f"{found[key]:.1f}" for key in ("FA", "RA", "TA", "MIA")]
+        time = "–" if search == "–" else f"{found['time']:.2f}"
+        return [str(count), *shown, *gap, f"{found['forget_vs_test_auc']:.1f}", time, search]
+
+    for name, label in (("original", "original"), ("retrain", "Retrain"), ("retrain again", "second Retrain")):
+        yield report, row(label, cells(models[name]))
+    for name, found in rows.items():
+        yield report, row(found["label"], cells(found["values"], batches[name], f"{least[name]:.1f}"))
+    at = lambda name, key="AG": f"{rows[name]['values'][key]:.1f}"
+    original, again = models["original"], models["retrain again"]["AG"]
+    share = f"{rows['oeu']['values']['share_of_original']:.2f}"
+    assert min(rows, key=lambda name: rows[name]["values"]["AG"]) == "oeu"
+    yield report, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
+    yield report, f"ten epochs: {at('oeu')}, {share} of {original['AG']:.1f} |"
+    yield report, f"ten epochs: {at('oeu')} against {at('qmul')}, weights as released"
+    yield report, f"ten epochs: {at('oeu')} against {at('oeu_global')} |"
+    bare = [f"{least[name]:.1f}" for name in ("oeu_no_projection", "oeu_global", "oeu")]
+    yield (
+        report,
+        f"ten epochs: {at('oeu_no_projection')} without, {at('oeu')} with it, on the seed of the search {bare[0]} and "
+        f"{bare[2]} |",
+    )
+    kept = f"{at('oeu', 'RA')} against {at('rl', 'RA')}"
+    yield report, f"ten epochs: {at('oeu')} against {at('rl')} of random labels as that code has them, {kept} |"
+    yield report, f"ten epochs: {rows['oeu']['values']['time']:.2f} |"
+    yield report, f"It had {batches['oeu']} batches of forget images for it, they {batches['rl']}"
+    assert batches["rl"] == batches["qmul"] == batches["oeu_short"]
+    yield (
+        report,
+        f"After {batches['oeu_short']} such steps it stands at AG {at('oeu_short')} and a retain accuracy of "
+        f"{at('oeu_short', 'RA')}",
+    )
+    assert all(rows[n]["values"]["FA"] < models["retrain"]["FA"] for n in ("oeu", "rl", "qmul"))
+    auc = "forget_vs_test_auc"
+    yield report, f"other way round (AUC {at('oeu', auc)}, the original's {original[auc]:.1f})"
+    yield report, f"without it {at('oeu_no_projection')}, global {at('oeu_global')}; on the seed of the search"
+    yield report, f"on the seed of the search {bare[0]} and {bare[1]}, OEU {bare[2]}"
+    yield report, f"two Retrains {again:.1f} apart: no order among these three"
+    assert all(rows[name]["values"]["share_of_original"] > 0.98 and least[name] > 29 for name in ("ft", "ga"))
+    yield report, f"(retain loss {original['retain_loss']:.4f})"
+    chosen = {name: [row["learning_rate"], row["weight"]] for name, row in rows.items()}
+    tried = {name: found["points"] for name, found in data["search"].items()}
+    assert all(chosen[name] == tried[name][-1] for name in ("rl", "qmul", "ft", "oeu"))
+
+
 def text_of(path):
     """What a file says, runs of white space as one blank; of a notebook its Markdown."""
     text = (ROOT / path).read_text(encoding="utf-8")
@@ -715,6 +772,7 @@ QUOTES = [
     *stop_on_images_quotes(),
     *relearn_on_images_quotes(),
     *replication_quotes(),
+    *schedule_quotes(),
 ]
 
 
@@ -739,6 +797,7 @@ PICTURES = {
     "sensitivity": lambda: sensitivity.figure(stored("sensitivity")),
     "cifar10-10-cpu-methods": lambda: report_figures.methods_figure(table_document()),
     "replicate-cifar10-10-attacks": lambda: report_figures.attacks_figure(stored("replicate-cifar10-10")),
+    "replicate-cifar10-10-cpu-scale": lambda: report_figures.scale_figure(stored("replicate-cifar10-10-cpu")),
     "cifar10-10-cpu-tradeoff": lambda: report_figures.tradeoff_figure(table_document()),
 }
 
