@@ -734,8 +734,8 @@ def schedule_quotes():
     assert batches["rl"] == batches["qmul"] == batches["oeu_short"]
     yield (
         report,
-        f"After {batches['oeu_short']} such steps it stands at AG {at('oeu_short')} and a retain accuracy of "
-        f"{at('oeu_short', 'RA')}",
+        f"With {batches['oeu_short']} such steps, its other reading, and a weight chosen for them it ends at AG "
+        f"{at('oeu_short')} and a retain accuracy of {at('oeu_short', 'RA')}",
     )
     assert all(rows[n]["values"]["FA"] < models["retrain"]["FA"] for n in ("oeu", "rl", "qmul"))
     auc = "forget_vs_test_auc"
