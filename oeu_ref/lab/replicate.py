@@ -161,9 +161,9 @@ def fitted(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS)):
     """The experiment at a size of which the whole table is made in so many minutes: fewer training images, if need be.
 
     How long it takes is estimated from a tenth of an epoch of training; measuring does not count. Steps go with the
-    images, so that unlearning costs the same share of Retrain at every size. What was cut is in OUT/size.json, and later
-    calls go on with that, whatever their minutes. A train_size of the experiment's own is kept, and a table that was
-    begun whole.
+    images, so that unlearning costs the same share of Retrain at every size. What was cut is in OUT/size.json, and
+    later calls go on with that, whatever their minutes. A train_size of the experiment's own is kept, and a table that
+    was begun whole.
     Arguments as in `replicate`.  Returns (`Replication`, what to say of it).  Raises ValueError for another size.json.
     """
     out = results.output_directory("out", runner.out)

@@ -99,8 +99,8 @@ class Method:
         """This process's part of a batch that all processes hold, `Samples` or a tensor (N, ...).
 
         Where each set's batch is forwarded for itself, no process may go without: ValueError for fewer samples than
-        processes. Of one batch of both sets a process may have none of one set, as chance has shuffled them: it forwards
-        what it has of the other, and adds 0 to the first one's mean.
+        processes. Of one batch of both sets a process may have none of one set, as chance has shuffled them: it
+        forwards what it has of the other, and adds 0 to the first one's mean.
         """
         return batch[distributed.rank() :: distributed.size()] if self.together else distributed.shard(batch)
 

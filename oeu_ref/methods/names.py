@@ -1,4 +1,4 @@
-"""What each method is called, and which make up which table. Nothing here imports PyTorch, so that --help is instant."""
+"""What each method is called, and which make up which table. Nothing here imports PyTorch: --help is instant."""
 
 METHODS = {
     "oeu": "OEU",

@@ -234,9 +234,9 @@ def about(document):
         f"{'' if e['augmented'] else ' without augmentation'}; {spread}.",
         f"FA, RA, TA: accuracy on forget, retain and test images; MIA: share of forget images that a {first['attack']} "
         "calls unseen; AG: mean absolute gap to Retrain of the same seed over these four, lower is better; all in "
-        "percent. AG / original's: AG divided by that of the original model; ToW: product of 1 - gap over FA, RA and TA, "
-        "100 is Retrain. forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen images. time / Retrain: "
-        "seconds divided by Retrain's in the same run.",
+        "percent. AG / original's: AG divided by that of the original model; ToW: product of 1 - gap over FA, RA and "
+        "TA, 100 is Retrain. forget-vs-test AUC: 50 where entropy cannot tell forgotten from unseen images. time / "
+        "Retrain: seconds divided by Retrain's in the same run.",
         results.how_unlearned(e),
         f"Settings: {origin['source']}"
         + (f", seeds {', '.join(map(str, origin['seeds']))}" if "seeds" in origin else "")

@@ -165,11 +165,11 @@ def _rows(loaded):
 
 def _values(loaded):
     """{method: metrics a seed} of a document that `report.load` has read."""
-    originals = [report.values(cell, *pair) for cell, *pair in zip(loaded["original"], loaded["retrain"], loaded["original"])]
-    retrains = [{**cell["metrics"], "time": 1.0} for cell in loaded["retrain"]]
+    pairs = list(zip(loaded["retrain"], loaded["original"]))
+    originals = [report.values(original, retrain, original) for retrain, original in pairs]
     return {
         "original": originals,
-        "retrain": retrains,
+        "retrain": [{**cell["metrics"], "time": 1.0} for cell in loaded["retrain"]],
         **{row["method"]: row["values"] for row in _rows(loaded)},
     }
 
