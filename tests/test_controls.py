@@ -21,7 +21,7 @@ from oeu_ref import reference
 from oeu_ref.__main__ import main
 from oeu_ref.conformance import LAWS, SIGNATURES, Implementation, LoadError, Violation, check, load, try_law
 from oeu_ref.conformance.cases import Cases, LogitsCase
-from oeu_ref.conformance.law import Law, Trial
+from oeu_ref.conformance.law import FORM, Law, Trial
 
 from .mutants.edits import MUTANTS, SOURCE, build
 
@@ -218,6 +218,45 @@ def test_a_declared_convention_is_no_failure_and_an_undeclared_one_is_proposed(d
     assert report.failed and not report.ok
     (proposal,) = report.proposals
     assert set(proposal.split(" and ")) == {f"{name} = {value!r}" for name, value in declared.items()}
+
+
+def by_name_alone(forget, retain, *, alpha=1.0, granularity="layer", rescale="undo"):
+    return reference.project(forget, retain, alpha, granularity, rescale)
+
+
+def with_rounded_alpha(forget, retain, alpha=1.0, granularity="layer", rescale="undo"):
+    return reference.project(forget, retain, float(round(alpha)), granularity, rescale)
+
+
+def with_another_match(forget, retain, alpha=1.0, granularity="layer", rescale="undo"):
+    projected = reference.project(forget, retain, alpha, granularity, rescale)
+    return projected if rescale == "undo" else [1.5 * g for g in projected]
+
+
+@pytest.mark.parametrize("project", [by_name_alone, with_rounded_alpha, with_another_match])
+def test_who_takes_an_option_and_gets_it_wrong_is_told_so_and_not_to_declare_one_value(project):
+    """A restriction is proposed for an option that changes nothing; elsewhere it would hide what is wrong."""
+    report = check(only("project", project), cases=1)
+    assert report.failed and not report.proposals
+
+
+@pytest.mark.parametrize(
+    ("operation", "function", "of_form"),
+    [
+        ("kl_to_uniform", lambda z: reference.kl_to_uniform(z).tolist(), True),
+        ("kl_to_uniform", lambda z: reference.kl_to_uniform(z).astype(np.float16), True),
+        ("kl_to_uniform", lambda z: reference.kl_to_uniform(z)[:1], True),
+        ("entropy_loss", lambda z: reference.entropy_loss(z)[0], True),
+        ("entropy_loss", lambda z: (np.ones(3), reference.entropy_loss(z)[1]), True),
+        ("kl_to_uniform", lambda z: reference.kl_to_uniform(z) + 1, False),
+        ("kl_to_uniform", lambda z: reference.kl_to_uniform(z) * np.nan, False),
+    ],
+)
+def test_a_result_of_another_form_is_not_explained_by_mathematics(operation, function, of_form):
+    """A list for an array, half precision, another shape: the usual cause is the form, and a law's own for values."""
+    (worst, *_) = check(only(operation, function), cases=1).failures
+    (law,) = [law for law in LAWS if law.name == worst.law]
+    assert worst.hint == (FORM if of_form else law.hint)
 
 
 def test_a_quantizer_without_step_gradient_is_judged_by_the_rest():

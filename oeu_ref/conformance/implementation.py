@@ -25,6 +25,10 @@ class Violation(AssertionError):
     """An implementation breaks a law, or its contract; the message says how, with figures."""
 
 
+class Malformed(Violation):
+    """A result is of another type, shape or precision than the contract says, whatever its values are."""
+
+
 class Implementation:
     """An implementation of the contract, wrapped so that every call is checked for form.
 
@@ -138,7 +142,7 @@ class Implementation:
         if isinstance(like, (list, tuple)):
             if not isinstance(result, (list, tuple)) or len(result) != len(like):
                 count = f" ({len(like)} arrays)" * isinstance(like, list)
-                raise Violation(f"{EVERY[operation]} was expected{count}, got {_describe(result)}")
+                raise Malformed(f"{EVERY[operation]} was expected{count}, got {_describe(result)}")
             names = names or [f"result[{i}]" for i in range(len(like))]
             return [self.formed(operation, *part) for part in zip(result, like, names)]
         (name,) = names or ("result",)
@@ -171,7 +175,7 @@ class Implementation:
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value[()]
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise Violation(f"{EVERY[operation]} was expected: {name} is {_describe(value)}, not a float")
+            raise Malformed(f"{EVERY[operation]} was expected: {name} is {_describe(value)}, not a float")
         if not np.isfinite(value):
             raise Violation(f"{operation}: {name} is {value}")
         return float(value)
@@ -181,11 +185,11 @@ class Implementation:
             # NumPy itself turns results of 0-d arrays into scalars; a masked array hides its NaN from those who look
             value = np.asarray(value)
         if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
-            raise Violation(f"{EVERY[operation]} was expected: {name} is {_describe(value)}")
+            raise Malformed(f"{EVERY[operation]} was expected: {name} is {_describe(value)}")
         if value.shape != shape:
-            raise Violation(f"{operation}: {name} must have shape {shape}, got {value.shape}")
+            raise Malformed(f"{operation}: {name} must have shape {shape}, got {value.shape}")
         if np.finfo(value.dtype).eps > self.eps:
-            raise Violation(f"{operation}: {name} must have dtype {self.dtype} as DTYPE declares, got {value.dtype}")
+            raise Malformed(f"{operation}: {name} must have dtype {self.dtype} as DTYPE declares, got {value.dtype}")
         if not np.isfinite(value).all():
             raise Violation(f"{operation}: {name} holds {value[~np.isfinite(value)][0]}")
         return value.astype(np.float64)

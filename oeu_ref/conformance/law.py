@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
 from .cases import CLASSES, Cases, kind_of
-from .implementation import Absent, Implementation, Violation
+from .implementation import Absent, Implementation, Malformed, Violation
 
 SEVERITIES = ("definition", "edge", "numerics")  # of failures, the worst first
 QUIET = {"database": None, "deadline": None, "report_multiple_bugs": False, "verbosity": hypothesis.Verbosity.quiet}
@@ -26,6 +26,8 @@ RANKS = {
     "3-d arrays": (2, 3, 2),
     "4-d arrays": (2, 3, 2, 2),
 }
+# the usual cause of a failure, where no law has a say
+FORM = "It returns another type, shape or precision than the contract says: the mathematics was not looked at."
 TOGETHER = 10  # cases in one example of Hypothesis, whose own work is more than that of a law
 LAWS = []  # filled by the decorators below, in the order of the files and lines in which the laws stand
 
@@ -127,7 +129,7 @@ class Trial:
         self.law, self.implementation, self.where = law, implementation, where
         self.skipped = law.passes_over(implementation)
         self.held, self.declined, self.refusal, self.case = 0, 0, "", None
-        self.kinds, self.failures = {}, {}  # kind of input -> whether it holds, -> (case, message)
+        self.kinds, self.failures = {}, {}  # kind of input -> whether it holds, -> (case, message, hint)
 
     def try_case(self, case):
         """Try it on one case, after a failure too; returns whether there was none so far."""
@@ -171,7 +173,8 @@ class Trial:
                 attempts()
         except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
             message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-            self.failures.setdefault(kind_of(self.case), (self.case, message))
+            hint = FORM if isinstance(error, Malformed) else self.law.hint
+            self.failures.setdefault(kind_of(self.case), (self.case, message, hint))
             self.kinds[kind_of(self.case)] = False
 
     def _where(self, case):
@@ -198,10 +201,10 @@ class Trial:
         if self.failures:
             classes = {kind: CLASSES.get(kind, "definition") for kind in self.failures}
             worst = min(classes, key=lambda kind: SEVERITIES.index(classes[kind]))  # the first of the worst class
-            case, message = self.failures[worst]
+            case, message, hint = self.failures[worst]
             found = {"severity": classes[worst], "case": case, "example": str(case), "message": message}
             self.where = self._where(case) if self.where is None else self.where
-            found |= {"where": self.where, "hint": self.law.hint}
+            found |= {"where": self.where, "hint": hint}
             return LawResult(status="fails", **found, **counts, **about)
         if self.declined:
             message = f"NotImplementedError: {self.refusal or ' or '.join(self.law.needs)}"

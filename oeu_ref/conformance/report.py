@@ -1,16 +1,19 @@
 """Trying all laws on one implementation, and telling what came out: as a table and as JSON."""
 
+import contextlib
 import itertools
 import sys
 import textwrap
 from collections import Counter
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from .. import boundary
 from ..boundary import GRANULARITIES, RESCALES
-from ..contract import EVERY, OPTIONAL, SIGNATURES, STEP
+from ..contract import EVERY, OPTIONAL, OPTIONS, SIGNATURES, STEP
 from ..vectors.judge import MISTAKE
-from .cases import CLASSES, dimensions
+from .cases import CLASSES, GradientCase, dimensions
 from .implementation import Implementation
 from .law import LAWS, SEVERITIES, LawResult, Trial
 
@@ -241,12 +244,29 @@ def check(implementation, cases=50, stop_at_first=False, progress=lambda result:
     return Report(*about, proposals, recognised, libraries, tried)
 
 
-def _conventions(operations):
+def _without_effect(implementation):
+    """Options of the projection, as they are declared, that change nothing, or are refused but for one value."""
+    forget, retain = GradientCase("typical", ((4,), (3,))).arrays(implementation)
+    values = {"alpha": (0.0, 0.25, 1.0), "granularity": GRANULARITIES, "rescale": RESCALES}
+    alike = []
+    for option, declaration in OPTIONS.items():
+        found = []
+        for value in values[option]:
+            with contextlib.suppress(Exception):  # a stranger's function may raise anything
+                found.append(np.concatenate(implementation.project(forget, retain, **{option: value})))
+        if all(np.array_equal(g_perp, found[0]) for g_perp in found):
+            alike.append(declaration)
+    return alike
+
+
+def _conventions(operations, implementation):
     """Declarations to try for these operations, one or two at a time, those that change least first."""
     if "project" in operations:
         choices = [[{"NORMALIZATION": "additive", "EPSILON": 10.0**-n} for n in (8, 12, 6, 10, 5, 16)]]
-        choices += [[{"PROJECT_WHEN": "conflict"}], [{"ALPHAS": (1.0,)}], [{"RESCALES": (word,)} for word in RESCALES]]
-        choices += [[{"GRANULARITIES": (word,)} for word in GRANULARITIES]]
+        # who takes an option means all its values, and has got some of them wrong
+        only = {"ALPHAS": (1.0,), "RESCALES": RESCALES, "GRANULARITIES": GRANULARITIES}
+        choices += [[{"PROJECT_WHEN": "conflict"}]]
+        choices += [[{name: (value,)} for value in only[name]] for name in _without_effect(implementation)]
     else:
         choices = [[{"QUANTIZER_MASK": word} for word in ("open", "round", "none")]]
         choices += [[{"TIES": word} for word in ("up", "away")]]
@@ -263,7 +283,7 @@ def _proposals(implementation, failed):
         if all(r.theorem == "contract" for r in mine):  # none, or what no convention mends
             continue
         laws = [law for law in LAWS if group & set(law.needs)]
-        for convention in _conventions(group):
+        for convention in _conventions(group, implementation):
             trials = [Trial(law, implementation.declaring(**convention)) for law in laws]
             attempts = [(trial, seen[trial.law.name]) for trial in trials if trial.law.name in seen]
             attempts += [(trial, case) for trial in trials for case in trial.law.cases.fixed]
