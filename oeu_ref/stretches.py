@@ -36,7 +36,7 @@ def products(first, second, ids, count):
                 sums.append(torch.mul(p, q, out=z).sum())
             owners.append(layer)
     values = torch.stack(sums).double().view(-1, 3)
-    return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners), values).T
+    return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners, device=values.device), values).T
 
 
 def worthwhile(x):

@@ -169,6 +169,28 @@ NOT_FINITE[0].weight.data.fill_(math.nan)
         ),
         ({"test": (torch.ones(2, 3), torch.ones(2))}, TypeError, "the labels of test must be integers"),
         ({"test": (torch.ones(2, 3), torch.ones(3).long())}, ValueError, "test: labels must have shape (2,)"),
+        (
+            {"test": [[0] * 9]},
+            TypeError,
+            "test must give batches (inputs, labels) of tensors, got list of int, int, int, int, …",
+        ),
+        ({"test": list(zip(*dataclasses.astuple(PARTS["test"])))}, ValueError, "test must give batches, got a single"),
+        (
+            {"test": (torch.ones(2, 3).double(), torch.tensor([0, 1]))},
+            ValueError,
+            "test must hold inputs that the model takes, got torch.float64 of shape (2, 3): mat1 and mat2",
+        ),
+        (
+            {"retain": (torch.ones(2, 5), torch.tensor([0, 1]))},
+            ValueError,
+            "retain must hold inputs that the model takes, got torch.float32 of shape (2, 5): mat1 and mat2",
+        ),
+        (
+            {"model": nn.Sequential(network(), nn.Unflatten(1, (2, 2)), nn.Flatten(0, 1))},
+            ValueError,
+            "a row for each of",
+        ),
+        ({"retrain": nn.Linear(3, 5)}, ValueError, "retrain must have as many outputs as model, 4, got 5"),
         ({"test": (torch.ones(2, 3), torch.tensor([0, 4]))}, ValueError, "test must have labels in [0, 4)"),
         ({"unseen": (torch.ones(1, 3), torch.tensor([0]))}, ValueError, "unseen must hold at least two samples"),
         (
@@ -185,6 +207,17 @@ def test_evaluate_names_what_is_wrong(bad, error, words):
     with pytest.raises(error) as caught:
         evaluate(**{"model": network(), **PARTS, **bad})
     assert type(caught.value) is error and words in str(caught.value)
+
+
+def test_what_is_not_the_datas_fault_keeps_its_name():
+    """Memory that runs out and a label of another kind are no inputs that the model does not take."""
+
+    class Full(nn.Module):
+        def forward(self, inputs):
+            raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError, match="^no memory"):
+        evaluate(Full(), **PARTS)
 
 
 def test_the_package_offers_its_names_without_loading_pytorch():
@@ -207,6 +240,15 @@ def test_some_samples_are_spread_over_tensors_and_the_first_of_what_comes_in_bat
     loader = DataLoader(TensorDataset(samples.inputs, samples.labels), batch_size=4)
     assert sources.some("x", loader, device, 6).labels.tolist() == list(range(6))
     assert (sources.some("x", [samples.inputs], device, 6).labels == sources.UNKNOWN).all()
+
+
+@pytest.mark.parametrize("other", [torch.ones(4, 5), torch.ones(4, 3, 2)], ids=["another length", "another rank"])
+def test_batches_of_samples_of_several_shapes_are_refused_by_name_where_they_are_joined(other):
+    """Texts that are padded batch by batch, or labels one-hot in floats, which are taken for a batch of inputs."""
+    with pytest.raises(
+        ValueError, match=r"^retain must give inputs of one shape in all batches, got .*\(3,\) and \(\d, *\d?"
+    ):
+        sources.some("retain", [torch.ones(4, 3), other], "cpu", 100)
 
 
 def test_the_package_needs_what_a_checkout_does():

@@ -141,10 +141,16 @@ def test_learning_rate_and_statistics_follow_what_is_asked():
             ValueError,
             "schedule must last for max_steps = 3 steps, OneCycleLR ends after 2",
         ),
+        (
+            lambda optimizer: schedulers.StepLR(torch.optim.SGD(network().parameters(), 0.1), 1),
+            ValueError,
+            "schedule must be made of the unlearner's own optimizer, got one of another",
+        ),
+        (lambda optimizer: schedulers.StepLR, TypeError, "schedule must be a scheduler, got the class StepLR"),
     ],
 )
-def test_a_scheduler_that_is_sure_to_raise_is_refused_before_any_step(make, error, message):
-    """One that asks for more than it gets, and one that ends too soon; one that just lasts is right."""
+def test_a_scheduler_that_is_sure_to_raise_or_to_do_nothing_is_refused_before_any_step(make, error, message):
+    """One that asks for more than it gets, ends too soon, or is another optimizer's; one that just lasts is right."""
     model = network()
     optimizer, before = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), weights(model)
     with pytest.raises(error, match=message):

@@ -155,3 +155,11 @@ def test_a_stretch_is_computed_in_memory_that_is_there(taken, monkeypatch):
     mine.set(0.5, True)
     results(mine, values(), values(seed=1))
     assert made == [120, 120]
+
+
+def test_what_new_tensors_are_made_on_by_default_does_not_matter():
+    """`torch.set_default_device` is for a program's own tensors; large gradients on a CPU are summed there."""
+    first, second = torch.ones(2, 3), torch.full((2, 3), 2.0)
+    with torch.device("meta"):
+        found = stretches.products([first], [second], [0], 1)
+    assert found.tolist() == [[6.0], [24.0], [12.0]]

@@ -326,6 +326,17 @@ def test_an_optimizer_whose_step_evaluates_the_model_again_is_refused_by_name():
     OEU(model, torch.optim.Rprop(model.parameters()))
 
 
+@pytest.mark.parametrize("step", [lambda self, loss: None, lambda self, *, loss: None, lambda self, loss, /: None])
+def test_an_optimizer_whose_step_wants_anything_else_is_refused_by_name(step):
+    """Whatever its step cannot go without; what it merely may be given is welcome."""
+    kind = type("Own", (torch.optim.SGD,), {"step": step})
+    model = small_net()
+    with pytest.raises(TypeError, match="optimizer must step without a loss, got Own"):
+        OEU(model, kind(model.parameters()))
+    kind.step = lambda self, *rest, loss=None, **options: None
+    OEU(model, kind(model.parameters()))
+
+
 def readme_classes(**names):
     """The classes that core/README shows, each made of the names given."""
     text = (pathlib.Path(core.__file__).parent / "README.md").read_text(encoding="utf-8")

@@ -53,7 +53,10 @@ def logits_of(model, inputs, given=None):
 
 def class_logits(model, inputs):
     """`logits_of` of a classifier; raise TypeError or ValueError unless they are floats of shape (N, K)."""
-    return floats("the model's logits", logits_of(model, inputs), torch, "N", "K", check_finite=False)
+    logits = floats("the model's logits", logits_of(model, inputs), torch, "N", "K", check_finite=False)
+    if len(logits) != len(inputs):
+        raise ValueError(f"the model's logits must have a row for each of {len(inputs)} inputs, got {len(logits)}")
+    return logits
 
 
 class State:

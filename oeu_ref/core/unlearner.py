@@ -121,9 +121,12 @@ class OEU:
         self.alpha, self.beta, self.granularity, self.rescale = alpha, beta, granularity, rescale
         self.layer, self.mode, self.forget_loss = layer, mode, forget_loss
         self._layers = {}
-        closure = inspect.signature(optimizer.step).parameters.get("closure")
-        if closure is not None and closure.default is closure.empty:
-            raise TypeError(f"optimizer must step without a closure, got {type(optimizer).__name__}")
+        # of the class: a scheduler puts a function that takes self in the object's own place
+        _, *asked = inspect.signature(type(optimizer).step).parameters.values()
+        if needed := [
+            p.name for p in asked if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]:
+            raise TypeError(f"optimizer must step without a {needed[0]}, got {type(optimizer).__name__}")
         if not self._trainable():
             raise ValueError("optimizer must hold at least one parameter of the model that requires a gradient")
 

@@ -10,10 +10,9 @@ from .. import boundary
 from ..data.requests import whole_classes
 from ..lab.attacks import SupportVectorAttack
 from ..lab.measures import measure, proxy, proxy_average_gap, proxy_targets
-from ..lab.training import predictions
 from ..reference import metrics
 from ..report.report import tug_of_war
-from .sources import batches, device_of, labelled, repeatable
+from .sources import batches, device_of, labelled, predictions, repeatable
 
 NOTES = {
     "AUC": "forget told from test samples by entropy; 50: not at all",
@@ -108,6 +107,9 @@ def evaluate(model, forget, retain, test, retrain=None, unseen=None, before=None
     retrained = None
     if retrain is not None:
         others = outputs(boundary.instance("retrain", retrain, nn.Module, "torch.nn.Module"), parts, batch_size)
+        mine, its = (outs["forget"][0].shape[1] for outs in (found, others))
+        if mine != its:
+            raise ValueError(f"retrain must have as many outputs as model, {mine}, got {its}")
         retrained = measure(others, seed)["metrics"]
     near = without_retrain(found, seed) if unseen is not None else None
     target = proxy_of(before, parts, seed, batch_size) if near is not None and before is not None else None
@@ -132,7 +134,7 @@ def outputs(model, parts, batch_size=256):
     boundary.instance("model", model, nn.Module, "torch.nn.Module"), boundary.integer("batch_size", batch_size, 1)
     device, found = device_of(model), {}
     for name, data in parts.items():
-        pairs = [predictions(model, labelled(name, part)) for part in batches(name, data, device, batch_size)]
+        pairs = [predictions(name, model, labelled(name, part)) for part in batches(name, data, device, batch_size)]
         found[name] = tuple(np.concatenate(arrays) for arrays in zip(*pairs))
         labels, classes = found[name][1], found[name][0].shape[1]
         if labels.min() < 0 or labels.max() >= classes:

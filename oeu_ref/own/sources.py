@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from .. import boundary
 from ..data.samples import Samples
+from ..lab import training
 
 UNKNOWN = -1  # label of a sample that came without one
 WANTED = "Samples, a pair (inputs, labels), a Dataset, a DataLoader, or another iterable of batches"
@@ -64,8 +65,27 @@ def some(name, data, device, count):
         parts, found = [*parts, part], found + len(part)
         if found >= count:
             break
+    if len(shapes := {tuple(part.inputs.shape[1:]): None for part in parts}) > 1:
+        one, other, *_ = shapes
+        raise ValueError(
+            f"{name} must give inputs of one shape in all batches, got samples of shapes {one} and {other}: pad them "
+            "to one length; labels, if these are, are integers"
+        )
     joined = (torch.cat([getattr(part, field) for part in parts])[:count] for field in ("inputs", "labels"))
     return Samples(*joined)
+
+
+def predictions(name, model, samples):
+    """`oeu_ref.lab.training.predictions` of the data of that name.  ValueError for what the model cannot take."""
+    try:
+        return training.predictions(model, samples)
+    except (RuntimeError, IndexError) as error:
+        if type(error) not in (RuntimeError, IndexError):  # out of memory, for instance, is not the data's fault
+            raise
+        inputs = samples.inputs
+        raise ValueError(
+            f"{name} must hold inputs that the model takes, got {inputs.dtype} of shape {tuple(inputs.shape)}: {error}"
+        ) from error
 
 
 def source(name, data, device, batch_size, generator):
@@ -163,6 +183,8 @@ def batch(name, part):
     inputs, labels = part if _is_pair(part) else (part, None)
     if not isinstance(inputs, (torch.Tensor, np.ndarray)):
         raise TypeError(f"{name} must give batches (inputs, labels) of tensors, got {_described(part)}")
+    if labels is not None and np.ndim(labels) == 0:
+        raise ValueError(f"{name} must give batches, got a single sample: a DataLoader makes batches of samples")
     inputs = torch.as_tensor(inputs)
     if labels is None:
         return Samples(inputs, torch.full(inputs.shape[:1], UNKNOWN))
@@ -204,5 +226,6 @@ def _is_pair(data):
 
 def _described(part):
     if isinstance(part, (tuple, list)):
-        return f"{type(part).__name__} of {', '.join(type(p).__name__ for p in part) or 'nothing'}"
+        kinds = [type(p).__name__ for p in part[:4]] + ["…"] * (len(part) > 4)
+        return f"{type(part).__name__} of {', '.join(kinds) or 'nothing'}"
     return type(part).__name__

@@ -13,10 +13,9 @@ from torch import nn
 from .. import boundary
 from ..data.requests import whole_classes
 from ..data.samples import Samples
-from ..lab.training import predictions
 from ..reference.entropy import entropy_of_probabilities
 from ..reference.metrics import accuracy
-from .sources import UNKNOWN
+from .sources import UNKNOWN, predictions
 
 IDEAL = 50.0  # AUC of sets that nobody can tell apart, as Retrain shows it
 
@@ -80,7 +79,7 @@ class Watch:
 
     def measure(self):
         """One look, without its step."""
-        found = {name: predictions(self.model, samples) for name, samples in self.parts.items()}
+        found = {name: predictions(name, self.model, samples) for name, samples in self.parts.items()}
         known = {name: (samples.labels != UNKNOWN).all() for name, samples in self.parts.items()}
         figures = {short: accuracy(*found[part]) for short, part in (("FA", "forget"), ("RA", "retain")) if known[part]}
         entropies = {part: entropy_of_probabilities(found[part][0]) for part in found if part != "retain"}
@@ -143,7 +142,7 @@ class GuardedStop(Watch):
 
     def _target(self, gone):
         """(what FA is to come down to, its standard error), percent."""
-        p, labels = predictions(self.model, self.parts["unseen"])
+        p, labels = predictions("unseen", self.model, self.parts["unseen"])
         share = float(self.shares @ ((p.argmax(axis=1) == labels) & ~np.isin(labels, gone)))
         # classes that no unseen sample has got no weight there: the others stand for them, unless they are to vanish
         mine = self.parts["forget"].labels.cpu().numpy()

@@ -130,8 +130,8 @@ def unlearn(
     """
     max_steps = boundary.integer("max_steps", max_steps, 0)
     scheduler = schedule if hasattr(schedule, "step") else None
-    _check_lasts(scheduler, max_steps)
     method = Steps(unlearner, scheduler)
+    _check_schedule(scheduler, method.optimizer, max_steps)
     config = training.UnlearnConfig(forget_batch, retain_batch, "constant" if scheduler else schedule, recalibrated)
     orders = [stream(seed, f"{name} batches") for name in ("forget", "retain")]
     device = device_of(method.model)
@@ -326,10 +326,15 @@ class Steps:
             part.load_state_dict(state[name])
 
 
-def _check_lasts(scheduler, steps):
-    """Raise TypeError or ValueError, before any step, for a scheduler of PyTorch's that is sure to raise after one."""
+def _check_schedule(scheduler, optimizer, steps):
+    """Raise TypeError or ValueError, before any step, for a scheduler of PyTorch's that is sure to raise after one, or
+    has no effect."""
     if scheduler is None:
         return
+    if isinstance(scheduler, type):
+        raise TypeError(f"schedule must be a scheduler, got the class {scheduler.__name__}: make one of the optimizer")
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise ValueError("schedule must be made of the unlearner's own optimizer, got one of another")
     kind, asked = type(scheduler).__name__, inspect.signature(scheduler.step).parameters.values()
     if needed := [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]:
         raise TypeError(f"schedule must step without arguments, {kind} asks for {needed[0]}")
