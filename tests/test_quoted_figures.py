@@ -745,6 +745,10 @@ def schedule_quotes():
     yield report, f"two Retrains {again:.1f} apart: no order among these three"
     assert all(rows[name]["values"]["share_of_original"] > 0.98 and least[name] > 29 for name in ("ft", "ga"))
     yield report, f"(retain loss {original['retain_loss']:.4f})"
+    other = {row["row"]: row["values"]["AG"] for row in data["rows"] if row["rules"] == ["proxy"]}
+    assert set(rows) - set(other) == {"oeu", "oeu_no_projection", "rl"}
+    come = f"Q-MUL comes to {other['qmul']:.1f}, global projection to {other['oeu_global']:.1f}, OEU's other reading to"
+    yield report, f"{come} {other['oeu_short']:.1f}"
     chosen = {name: [row["learning_rate"], row["weight"]] for name, row in rows.items()}
     tried = {name: found["points"] for name, found in data["search"].items()}
     assert all(chosen[name] == tried[name][-1] for name in ("rl", "qmul", "ft", "oeu"))
