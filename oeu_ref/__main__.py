@@ -126,6 +126,7 @@ class Check(Command):
     huge inputs. Functions that it lacks are skipped by name; a case that it refuses with NotImplementedError is counted
     as declined, and what is declined in part is no pass."""
 
+    called = {"required": "--require"}
     line = "judge an implementation of OEU by the laws; exit code 0 if all that apply hold, 1, 3 or 4 if not"
     example = "my_package.my_oeu --json report.json"
     implementation: tuple[str, ...] = option(

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import secrets
+import stat
 import tempfile
 import warnings
 
@@ -16,14 +17,29 @@ from . import boundary
 
 # of a temporary neighbour: no other program's file has such a name, so that what a killed process left can be removed
 HALF = ".oeu_ref.tmp"
+IRREPLACEABLE = "it is a device, a pipe, or what is printed to, which a file would replace"
 _held = contextvars.ContextVar("lock files that this run holds", default=frozenset())
+
+
+def replaceable(path):
+    """Whether a path is free, a folder, or a plain file, that nothing is printed to: no device, no pipe."""
+    if not os.path.exists(path) or os.path.isdir(path):
+        return True
+    found, printed = os.stat(path), []
+    for number in (1, 2):  # stdout, stderr
+        with contextlib.suppress(OSError):  # it may be closed
+            printed.append(os.fstat(number))
+    return stat.S_ISREG(found.st_mode) and not any(os.path.samestat(found, other) for other in printed)
 
 
 def write_bytes(path, content):
     """Write `content` (bytes) to `path`, in folders made if need be: readers see the old file or the new, never half.
 
-    Returns the path as `pathlib.Path`.  Raises OSError where it cannot be written; an existing file is then as before.
+    Returns the path as `pathlib.Path`.  Raises OSError where it cannot be written, or what is there is not
+    `replaceable`; an existing file is then as before.
     """
+    if not replaceable(path):
+        raise OSError(errno.EINVAL, IRREPLACEABLE, str(path))
     (path := pathlib.Path(path)).parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
     file = open(temporary, "xb")  # "x": the file is new, and nobody has put a link in its place

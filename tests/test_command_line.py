@@ -406,6 +406,10 @@ def test_the_template_is_a_file_to_fill_in(tmp_path, capsys):
         (["check", "mine.py", "--expected-failures", "known.txt", "--json", "known.txt"], "--json must be another"),
         (["check", "mine.py", "--json", "."], "--json must be a file that can be written, got .: it is a folder"),
         (["check", "mine.py", "--json", "mine.py/report.json"], "--json must be a file that can be written"),
+        (
+            ["check", "mine.py", "--json", os.devnull],
+            "--json must be a file that can be written, got .*: it is a device",
+        ),
         (["check-vectors", ".", "--json", "project.json"], "--json must be another file than project.json"),
         (["check-vectors", ".", "--json", "."], "--json must be a file that can be written, got .: it is a folder"),
         (["export", "net.pt", "--out", "net.pt"], "--out must be another file than net.pt, which is read"),
@@ -435,6 +439,12 @@ def test_what_numpy_is_told_to_raise_is_no_mistake_of_an_implementation(capsys):
     """Whoever made underflow an error, a user or the file that is judged: probabilities of 0 are no failure of theirs."""
     with np.errstate(all="raise"):
         assert main(["check", "oeu_ref.reference", "--cases", "2"]) == 0
+
+
+def test_an_operation_that_there_is_not_is_named_by_the_option_that_was_typed(capsys):
+    """The function calls them required, the command --require."""
+    assert main(["check", "oeu_ref.reference", "--require", "kl"]) == 2
+    assert capsys.readouterr().err.startswith("oeu_ref check: --require must be one of 'entropy_loss'")
 
 
 def test_without_docstrings_there_are_no_laws():

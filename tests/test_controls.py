@@ -340,6 +340,14 @@ def test_a_failing_law_names_its_smallest_case_and_hint():
     )
 
 
+@pytest.mark.parametrize("operation", ["kl_to_uniform", "project"])
+def test_an_implementation_that_leaves_has_failed(operation):
+    """`sys.exit` in a function would end `check` with an exit code of its own, and without a word."""
+    report = check(only(operation, lambda *args, **options: sys.exit(0)), cases=1)
+    assert report.exit_code == 1 and {r.status for r in report.results} == {"fails", "skipped"}
+    assert report.failures[0].message == "SystemExit: 0"
+
+
 def test_the_report_is_deterministic():
     """The same implementation gets the same report, failing examples included."""
     wrong = types.SimpleNamespace(kl_to_uniform=lambda z: reference.kl_to_uniform(z) * 1.01)

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -82,3 +84,25 @@ def test_a_held_folder_is_tidied_and_left(windows, tmp_path):
         (tmp_path / f".a.0{files.HALF}").touch()
         files.clear_halves(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_or_device_is_not_replaced_by_a_file(tmp_path, linked):
+    """What would take the place of /dev/stdout or /dev/null breaks every program after it."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    path = tmp_path / "link" if linked else pipe
+    if linked:
+        path.symlink_to(pipe)
+    with pytest.raises(OSError, match="which a file would replace"):
+        files.write_bytes(path, b"x")
+    assert pipe.is_fifo() and path.is_symlink() == linked and not list(tmp_path.glob(".*"))
+    assert not files.replaceable(os.devnull) and files.replaceable(tmp_path) and files.replaceable(tmp_path / "new")
+
+
+def test_what_is_printed_to_is_not_replaced_under_the_printers_hands(tmp_path):
+    """`program > out.txt`, where the program is to write out.txt: what it prints would go to a file without a name."""
+    program = "import sys; from oeu_ref import files; print(files.replaceable(sys.argv[1]), files.replaceable('other'))"
+    with open(path := tmp_path / "out.txt", "w") as out:
+        subprocess.run([sys.executable, "-c", program, path], stdout=out, check=True)
+    assert path.read_text().split() == ["False", "True"]

@@ -62,7 +62,7 @@ THIRD_PARTY = {
 # here may fall, and rises for the contract or the paper alone.
 CEILINGS = {
     "boundary": 400,
-    "files": 100,
+    "files": 116,
     "reference": 929,
     "stretches": 85,
     "core": 1607,
@@ -79,9 +79,9 @@ CEILINGS = {
     "bench": 563,
     "studies": 3472,
     "audit": 1348,
-    "commands": 869,
+    "commands": 872,
     "own": 1197,
-    "__main__": 268,
+    "__main__": 269,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md

@@ -13,6 +13,7 @@ import tempfile
 import types
 import typing
 
+from .. import files
 from ..lab.options import NEEDED, Setup, record
 
 EXPERIMENT = "experiment (default: that of NAME and --preset)"
@@ -220,6 +221,8 @@ def check_writable(flag, path, *inputs):
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not files.replaceable(path):
+            raise OSError(errno.EINVAL, files.IRREPLACEABLE)
         tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
     except OSError as error:
         raise ValueError(f"{flag} must be a file that can be written, got {path}: {error.strerror}") from None

@@ -51,7 +51,7 @@ def dump_case(implementation, result, folder="."):
     (law,) = [law for law in LAWS if law.name == result.law]
     try:
         law.check(implementation.declaring(watch), result.case)
-    except Exception:
+    except (Exception, SystemExit):
         pass  # the failure that is written down
     module = type(result.case).__module__
     imports = f"from {module} import {type(result.case).__name__}\n" * (module != "builtins")

@@ -171,7 +171,7 @@ class Trial:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
                 attempts()
-        except Exception as error:  # whatever an implementation raises on a legal input is a failure of it
+        except (Exception, SystemExit) as error:  # whatever comes of a legal input is a failure
             message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
             hint = FORM if isinstance(error, Malformed) else self.law.hint
             self.failures.setdefault(kind_of(self.case), (self.case, message, hint))

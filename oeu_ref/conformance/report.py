@@ -252,7 +252,7 @@ def _without_effect(implementation):
     for option, declaration in OPTIONS.items():
         found = []
         for value in values[option]:
-            with contextlib.suppress(Exception):  # a stranger's function may raise anything
+            with contextlib.suppress(Exception, SystemExit):  # a stranger's function may raise anything
                 found.append(np.concatenate(implementation.project(forget, retain, **{option: value})))
         if all(np.array_equal(g_perp, found[0]) for g_perp in found):
             alike.append(declaration)
