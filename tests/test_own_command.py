@@ -156,6 +156,7 @@ def test_unseen_and_test_images_are_halves_of_each_class_in_whichever_order_they
         ({"data": "nothing/cifar10"}, "; put one of them there, or name another --data\n"),
         ({"data": "sizes"}, "sizes/train/cat/0.png, 8 x 8, got 9 x 8\n"),
         ({"forget_classes": "7"}, "--forget-classes must be classes of the training samples, got 7"),
+        ({"forget_classes": "0,1,2"}, "--forget-classes or --forget-file must leave samples to keep, got all"),
         ({"learning_rate": "0"}, "--learning-rate must be greater than 0"),
         ({"beta": "-1"}, "--beta must be"),
         ({"steps": "-1"}, "--steps must be at least 0"),

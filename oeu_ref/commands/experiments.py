@@ -84,7 +84,7 @@ class Images(How, options.Setup, Files, Named):
 
     title = EXPERIMENT
     resumes = True
-    called = {"name": "--dataset", "classes": "--forget-classes"}
+    called = {"name": "--dataset", "classes": "--forget-classes", "indices": "--forget-classes or --forget-file"}
     bits: int | str | None = options.bits(
         None, "of weights and activations", example=2, unset="that of NAME and --preset"
     )

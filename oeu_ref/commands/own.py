@@ -67,7 +67,7 @@ class Unlearn(Command):
     writes OUT/unlearned.pt (its state_dict), report.json, report.md and curve.png. Half the test images of each class
     tell when to stop, the others judge."""
 
-    called = {"max_steps": "--steps", "classes": "--forget-classes"}
+    called = {"max_steps": "--steps", "classes": "--forget-classes", "indices": "--forget-classes or --forget-file"}
     line = "forget images with a network of your own: a verdict, a table and a picture"
     example = "--model my_networks:build --checkpoint net.pt --data data/mine --forget-classes cat --out results/mine"
     model: str = option(NEEDED, MODEL, "MODULE:FUNCTION", "my_networks:build")
