@@ -57,6 +57,12 @@ KEEP = {
         "attacks/*/*/*label/sample auc|shift",
         "attacks/own/*/*label/aucs",
     ),
+    "per-example-images": (
+        "seconds|MiB",
+        "metrics/*/*/FA|RA|TA|AG",
+        "attacks/*/*/all/tpr|sample auc|klom|F",
+        "attacks/*/*/*memorized/sample auc|shift",
+    ),
     "relearn": (
         "rates",
         "runs/*/rows/*/latent|codes|barrier",

@@ -499,6 +499,46 @@ def per_example_quotes():
     yield notebook, f"(AUC {against[0]}, {against[1]} without projection)"
 
 
+def per_example_on_images_quotes():
+    """The attack that knows the sample, on photographs."""
+    data, notebook = stored("per-example-images"), "notebooks/07_limits_and_studies.ipynb"
+    names = {"oeu": "OEU", "qmul": "Q-MUL", "rl": "random labels", "original": "the original", "retrain": "Retrain"}
+    aucs = {
+        reference: {
+            name: [found[name][part]["sample auc"] for part in ("memorized", "not memorized")] for name in names
+        }
+        for reference, found in data["attacks"].items()
+    }
+
+    def told(reference, chosen):
+        words = "{:.1f} [{:.1f}, {:.1f}]".format
+        pairs = {name: " and ".join(words(*auc) for auc in aucs[reference][name]) for name in chosen}
+        return ", ".join(f"{names[name]} {pair}" for name, pair in pairs.items())
+
+    accuracy = {(name, key): mean(each(data["metrics"][name], key), 1) for name in names for key in ("FA", "RA")}
+    trained = [each(data["metrics"][name], "RA") for name in ("original", "retrain")]
+    failed = [" and ".join(f"{accuracy:.0f}" for accuracy in found if accuracy < 50) for found in trained]
+    words = f"Of {2 * len(data['seeds'])} trainings three did not learn (two originals, RA {failed[0]}, and a Retrain,"
+    known = [("FA after " * (name == "oeu") + f"{names[name]} {accuracy[name, 'FA']}") for name in names]
+    average = ", ".join(word for name, word in zip(names, known) if name != "original")
+    for file in (AUDIT, notebook):
+        yield file, average
+        yield file, f"{words} {failed[1]}) and count like any other"
+        yield file, f"in percent of the cases: {told('own', names)}"
+        yield file, "With Retrain in place of the same method's network"
+        yield file, told("retrain", ("oeu", "qmul", "rl"))
+        yield file, f"{len(data['seeds'])} networks, 1,000 images"
+    yield AUDIT, f"look unlike Retrain (RA {accuracy['rl', 'RA']})"
+    yield notebook, f"RA {accuracy['rl', 'RA']} and an FA of {accuracy['rl', 'FA']}, below Retrain's"
+    yield notebook, f"below Retrain's {accuracy['retrain', 'FA']}"
+    own, retrain = aucs["own"], aucs["retrain"]
+    apart = lambda first, second: first[1] > second[2] or second[1] > first[2]
+    assert not any(map(apart, own["oeu"], own["qmul"]))  # alike within the intervals
+    assert own["oeu"][0][1] > 60 and own["qmul"][0][1] > 60  # memorized images stay known
+    assert own["rl"][0][2] < own["oeu"][0][1] and min(auc[1] for auc in retrain["rl"]) > 80
+    assert data["config"]["train_size"] == 5000
+
+
 def sensitivity_quotes():
     """Which learning rates and betas serve OEU, in the study's line and in the advice."""
     data, own = stored("sensitivity"), "oeu_ref/own/README.md"
@@ -772,6 +812,7 @@ QUOTES = [
     *study_quotes(),
     *objective_quotes(),
     *per_example_quotes(),
+    *per_example_on_images_quotes(),
     *relearn_quotes(),
     *stop_on_images_quotes(),
     *relearn_on_images_quotes(),
