@@ -152,8 +152,8 @@ WRONG = {  # a law that must fail, and words of its message
 }
 
 
-# the other ways to hand over a module, which are tried on all laws with -m reliability
-OTHERS = ("a module", "what makes a module")
+# other ways to hand the same things over, which are tried on all laws with -m reliability
+OTHERS = ("a module", "what makes a module", "a projection of lists")
 FORMS = [pytest.param(name, marks=pytest.mark.reliability if name in OTHERS else ()) for name in RIGHT]
 
 

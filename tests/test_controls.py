@@ -167,7 +167,6 @@ CONVENTIONS = [  # what is declared, the operation, and how it differs from the 
     ({"TIES": "up"}, "fake_quantize", lambda v: np.floor(v) + (v - np.floor(v) >= 0.5)),
     ({"TIES": "away"}, "fake_quantize", lambda v: np.sign(v) * (np.floor(abs(v)) + (abs(v) - np.floor(abs(v)) >= 0.5))),
     ({"NORMALIZATION": "additive", "EPSILON": 1e-8}, "project", {"normalization": "additive"}),
-    ({"PROJECT_WHEN": "conflict"}, "project", "conflict"),
     ({"GRANULARITIES": ("global",)}, "project", {"granularity": "global"}),
 ]
 # more of the same kinds, with -m reliability
@@ -175,6 +174,7 @@ CONVENTIONS += [
     pytest.param(declared, "project", how, marks=pytest.mark.reliability)
     for declared, how in (
         ({"NORMALIZATION": "additive", "EPSILON": 1e-6}, {"normalization": "additive", "epsilon": 1e-6}),
+        ({"PROJECT_WHEN": "conflict"}, "conflict"),
         ({"RESCALES": ("match",)}, {"rescale": "match"}),
         ({"ALPHAS": (1.0,), "RESCALES": ("undo",)}, {"alpha": 1.0, "rescale": "undo"}),
     )
@@ -233,7 +233,14 @@ def with_another_match(forget, retain, alpha=1.0, granularity="layer", rescale="
     return projected if rescale == "undo" else [1.5 * g for g in projected]
 
 
-@pytest.mark.parametrize("project", [by_name_alone, with_rounded_alpha, with_another_match])
+@pytest.mark.parametrize(
+    "project",
+    [
+        with_rounded_alpha,
+        pytest.param(by_name_alone, marks=pytest.mark.reliability),
+        pytest.param(with_another_match, marks=pytest.mark.reliability),
+    ],
+)
 def test_who_takes_an_option_and_gets_it_wrong_is_told_so_and_not_to_declare_one_value(project):
     """A restriction is proposed for an option that changes nothing; elsewhere it would hide what is wrong."""
     report = check(only("project", project), cases=1)
