@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 from . import __version__, boundary, files
@@ -13,6 +14,7 @@ from .lab import options
 from .lab.options import NEEDED, option, record
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 PROGRAM = "oeu-ref" if pathlib.Path(sys.argv[0]).stem == "oeu-ref" else "python -m oeu_ref"
 DESCRIPTION = (
     "OEU, Orthogonal Entropy Unlearning for quantized networks (arXiv 2602.00567): a reference that proves itself."
@@ -43,9 +45,20 @@ def main(argv=None):
     except (ValueError, TypeError, OSError) as error:
         message, code = in_words_of(COMMANDS[word], str(error)), USAGE_ERROR
     except KeyboardInterrupt:
-        message, code = "interrupted", 130
+        message, code = "interrupted", INTERRUPTED
     print(f"oeu_ref {word}: {message}", file=sys.stderr)
     return code
+
+
+def program():
+    """Run the process's own command, and end the process with its exit code.
+
+    Who presses Ctrl-C twice is answered once: the second would meet what Python and PyTorch do at their end.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _no_command(word):
@@ -266,4 +279,4 @@ GROUPS = {
 COMMANDS = {command.word(): command for group in GROUPS.values() for command in group}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import oeu_ref
-from oeu_ref.__main__ import COMMANDS, GROUPS, main
+from oeu_ref.__main__ import COMMANDS, GROUPS, main, program
 from oeu_ref.commands.command import flag_of, in_words_of, read
 from oeu_ref.commands.experiments import Images
 from oeu_ref.lab.options import Setup
@@ -137,7 +137,21 @@ def test_version_and_script():
         r"^\[project\.scripts\]\noeu-ref = \"(.*)\"$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE
     )
     entry = importlib.metadata.EntryPoint("oeu-ref", scripts[1], "console_scripts")
-    assert entry.load() is main
+    assert entry.load() is program
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows sends Ctrl-C otherwise")
+def test_a_second_ctrl_c_while_the_process_ends_is_not_answered():
+    """It may come while Python runs what was to be done at its end, PyTorch's clearing up for instance."""
+    ending = (
+        "import atexit, os, signal, sys\n"
+        "from oeu_ref import __main__ as entry\n"
+        "def interrupted(*words): raise KeyboardInterrupt\n"
+        "entry.read, sys.argv = interrupted, ['oeu_ref', 'demo']\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "entry.program()"
+    )
+    assert run("-c", ending) == (130, "", "oeu_ref demo: interrupted\n")
 
 
 def test_help_and_import_do_not_wait_for_torch():

@@ -81,7 +81,7 @@ CEILINGS = {
     "audit": 1348,
     "commands": 872,
     "own": 1197,
-    "__main__": 269,
+    "__main__": 282,
     "__init__": 30,
 }
 DOOR = 7000  # bytes of README.md
