@@ -40,7 +40,7 @@ def pytest_addoption(parser):
         "(this runs its code)",
     )
     parser.addoption(
-        "--cases", type=int, metavar="N", help="cases drawn for each law (default: 15, and 50 with --impl)"
+        "--cases", type=int, metavar="N", help="cases drawn for each law (default: 10, and 50 with --impl)"
     )
 
 
@@ -56,7 +56,7 @@ def pytest_configure(config):
     from oeu_ref.conformance import LoadError, load
 
     config.drawn_cases, config.caught_mutants = 0, []
-    config.cases = config.getoption("--cases") or (50 if config.getoption("--impl") else 15)
+    config.cases = config.getoption("--cases") or (50 if config.getoption("--impl") else 10)
     try:
         config.implementations = [load(name) for name in config.getoption("--impl")]
     except LoadError as error:
