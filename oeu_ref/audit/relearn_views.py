@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..report import figures, results
-from ..studies.study import LINES, interval, spread
+from ..studies.study import LINES, interval
 
 PREDICTORS = {
     "FA": "FA before",
@@ -146,7 +146,7 @@ def _before(data):
         found, lost = results.finished([run["rows"][name] for run in data["runs"]])
         cells = []
         for title, read in columns.items():
-            cells.append(spread([read(row) for row in found], 2 if "barrier" in title else 1))
+            cells.append(results.spread([read(row) for row in found], 2 if "barrier" in title else 1))
         rows.append([label + lost, *cells])
     return results.aligned(rows)
 

@@ -109,4 +109,4 @@ class _Curve:
 
 def _cell(values, digits=1):
     finite, lost = results.finished(values)
-    return (results.format_value(results.mean_and_spread(finite), digits) if finite else "–") + lost
+    return results.spread(finite, digits) + lost

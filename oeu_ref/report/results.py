@@ -132,6 +132,11 @@ def format_value(value, digits=1):
     return f"{value['mean']:.{digits}f}{spread}"
 
 
+def spread(values, digits=1):
+    """The text "71.4 ± 3.2", mean and standard deviation of numbers; "–" where there are none."""
+    return format_value(mean_and_spread(values), digits) if values else "–"
+
+
 def table(summary, labels, columns=COLUMNS):
     """Markdown table: a row a method, a column a metric.
 

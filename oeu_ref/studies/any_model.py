@@ -33,7 +33,7 @@ from ..lab import engine, search
 from ..lab.experiment import Digits
 from ..lab.training import probabilities
 from ..report import figures, results
-from .study import COLUMNS, spread
+from .study import COLUMNS
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)
@@ -222,7 +222,7 @@ def markdown(data):
             labels = {name: label for name, label in LABELS.items() if name in finished[0]}
             parts += [results.table(results.summarize(finished), labels, COLUMNS), ""]
         if finished and "same" in finished[0].get("int8", {}):
-            same = spread([one["int8"]["same"] for one in finished], 2)
+            same = results.spread([one["int8"]["same"] for one in finished], 2)
             parts += [f"Same prediction before and after conversion: {same} % of all samples.", ""]
     if "torch" not in data["runs"]:
         parts += ["PyTorch's QAT: not measured, this version has no torch.ao.quantization.", ""]
@@ -243,7 +243,7 @@ def figure(data):
     shown = ("FA", "RA", "TA", "MIA")
     for ax, (kind, runs) in zip(axes, data["runs"].items()):
         finished = [one for one in runs if one is not None]
-        gap = spread([one["oeu"]["AG"] for one in finished])
+        gap = results.spread([one["oeu"]["AG"] for one in finished])
         figures.clean(ax, f"{KINDS[kind][0]}: AG {gap}", grid="y")
         rows = [name for name in MARKERS if finished and name in finished[0]]
         for at, name in enumerate(rows):

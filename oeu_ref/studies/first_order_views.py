@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from ..report import figures, results
-from .study import spread
 
 SHOWN_ETAS = (1e-3, 10**-1.5, 10**-0.5)  # points of the grid
 WAYS = ("projected", "raw")
@@ -59,7 +58,7 @@ def _staircase_table(data):
         if runs[0]["codes"]:
             row.append(_range([run["first_flip"]["projected"] or math.inf for run in runs]))
             flipped = [100 * run["flipped"]["projected"][k] / run["codes"] for run in runs]
-            row.append(spread(flipped, 2) + " %")
+            row.append(results.spread(flipped, 2) + " %")
         else:
             row += ["–", "–"]
         for loss, way in (("forget", "projected"), ("retain", "projected"), ("retain", "raw")):
@@ -81,7 +80,7 @@ def _smooth_table(data):
         for eta in (*SHOWN_ETAS[1:], 1.0):
             k = _index(etas, eta)
             errors = [100 * abs(_error(r, "projected")[k] / r["change"]["projected"][k]) for r in runs]
-            row.append(spread(errors, 0) + " %")
+            row.append(results.spread(errors, 0) + " %")
         rows.append(row)
     return results.aligned([header, *rows])
 
@@ -104,7 +103,7 @@ def _bound_table(data):
             ([run["retain_loss"][-1] for run in whole], 2),
             *(([run["metrics"][metric] for run in whole], 1) for metric in ("FA", "RA", "TA", "AG")),
         ]
-        cells = [spread(values, digits) for values, digits in columns]
+        cells = [results.spread(values, digits) for values, digits in columns]
         rows.append([*row, *(f"{cell} %" for cell in cells[:2]), *cells[2:]])
     return results.aligned([header, *rows])
 

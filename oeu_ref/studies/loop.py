@@ -11,7 +11,7 @@ from ..lab.options import SCHEDULES
 from ..methods.method import Settings
 from ..methods.names import DEMO, LABELS
 from ..report import figures, results
-from .study import spread, under
+from .study import under
 
 QUESTION = "Does a learning rate that falls to zero, or BatchNorm's statistics estimated anew, change who is best?"
 REPORTED_SEEDS = (1, 2, 3)
@@ -54,7 +54,7 @@ def collect(seeds, config, quick, bar, ways=tuple(WAYS), methods=DEMO):
 def markdown(data):
     """A table for each of SHOWN, from the study's JSON alone: a row a method, a column a way to run the loop."""
     tables = []
-    retrain = spread([values["TA"] for values in data["retrain"]])
+    retrain = results.spread([values["TA"] for values in data["retrain"]])
     for metric, title in SHOWN.items():
         rows = [[title, *data["values"]]]
         for method, label in data["labels"].items():
@@ -72,7 +72,7 @@ def markdown(data):
 
 def _cell(runs, metric):
     left, lost = results.finished(runs)
-    return spread([run[metric] for run in left]) + lost
+    return results.spread([run[metric] for run in left]) + lost
 
 
 def figure(data):

@@ -19,7 +19,7 @@ from ..lab.search import load_settings
 from ..lab.training import build
 from ..report import figures, results
 from .monitor_figure import draw_monitor, monitor_figure
-from .study import batches, spread
+from .study import batches
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "monitor_figure"]
 
@@ -189,7 +189,7 @@ def _fired(runs):
 
 
 def _mean(rows, key, digits):
-    return spread([row[key] for row in rows if row.get(key) is not None], digits)
+    return results.spread([row[key] for row in rows if row.get(key) is not None], digits)
 
 
 def figure(data):

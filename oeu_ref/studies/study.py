@@ -178,11 +178,6 @@ def under(case, way):
     return dataclasses.replace(case, experiment=dataclasses.replace(case.experiment, **way))
 
 
-def spread(values, digits=1):
-    """The text "71.4 ± 3.2", mean and standard deviation of numbers; "–" where there are none."""
-    return results.format_value(results.mean_and_spread(values), digits) if values else "–"
-
-
 def interval(values):
     """(mean, half the width of its 95 % interval by Student's t; None for one value): values independent."""
     from scipy.stats import t  # which scikit-learn brings

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from ..report import figures, results
-from .study import spread
 
 COLUMNS = {
     "FA": ("FA", 1),
@@ -72,11 +71,11 @@ def _run_cells(name, data):
     finished, lost = results.finished(many)
     cells = {"rate, weight, steps": f"{best['rate']:g}, {best['weight']:g}, {best['steps']}{lost}"}
     for key, (title, decimals) in COLUMNS.items() if finished else ():
-        cells[title] = spread([one[key] for one in finished], decimals)
+        cells[title] = results.spread([one[key] for one in finished], decimals)
         if key == "AG":
             plain = data["runs"].get(name.split(" | ")[0] + " | all", [])
             gains = [one["AG"] - other["AG"] for one, other in zip(many, plain) if one and other]
-            cells["AG less that of all"] = spread(gains)
+            cells["AG less that of all"] = results.spread(gains)
     return cells
 
 
