@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 import secrets
-import stat
 import tempfile
 import warnings
 
@@ -23,13 +22,13 @@ _held = contextvars.ContextVar("lock files that this run holds", default=frozens
 
 def replaceable(path):
     """Whether a path is free, a folder, or a plain file, that nothing is printed to: no device, no pipe."""
-    if not os.path.exists(path) or os.path.isdir(path):
-        return True
-    found, printed = os.stat(path), []
+    if not os.path.isfile(path):
+        return not os.path.exists(path) or os.path.isdir(path)
+    printed = []
     for number in (1, 2):  # stdout, stderr
         with contextlib.suppress(OSError):  # it may be closed
             printed.append(os.fstat(number))
-    return stat.S_ISREG(found.st_mode) and not any(os.path.samestat(found, other) for other in printed)
+    return not any(os.path.samestat(os.stat(path), other) for other in printed)
 
 
 def write_bytes(path, content):

@@ -6,4 +6,4 @@ STUDIES = {
     "objective": "does a better objective exist: entropy up to a target, weighted, at a falling rate, recalibrated?",
     "relearn": "does what was forgotten stay forgotten, trained on without it, or quantized anew?",
 }
-ON_IMAGES = ("per-example", "objective", "relearn")
+ON_IMAGES = tuple(STUDIES)

@@ -140,13 +140,7 @@ class BoundedOEU(OEU):
         before = [plan.copies[name] for name in plan.parameters]
         with torch.no_grad():
             update = torch._foreach_sub(list(plan.parameters.values()), before)
-        slope, bend = self._slope_and_curvature(plan, before, update)
-        if not math.isfinite(slope + bend):
-            raise NonFiniteError(
-                f"the update must have a finite effect on the retain loss, got a slope of {slope:g} and a curvature of "
-                f"{bend:g}: lower the learning rate; nothing was changed"
-            )
-        share = float(largest_learning_rate(1.0, slope, bend, self.max_retain_increase))
+        share = self._share(plan, before, update)
         if share < 1:
             self._shorten(plan, before, update, share)
         return BoundedReport(**vars(plan.report), update_share=share)
@@ -160,13 +154,18 @@ class BoundedOEU(OEU):
             if buffer is not None:
                 buffer.mul_(share) if share else buffer.zero_()
 
-    def _slope_and_curvature(self, plan, before, update):
-        """Of the retain loss against an update; before, update: lists of tensors."""
+    def _share(self, plan, before, update):
+        """How much of an update obeys the bound, in [0, 1]; before, update: lists of tensors."""
         g_r = list(plan.retain_grads.values())
         products = [(wide(g.detach()) * wide(u)).sum() for g, u in zip(g_r, update)]
-        slope = -torch.stack(products).cpu().double().sum()
+        slope = -torch.stack(products).cpu().double().sum().item()
         # a learned step's gradient has no Hessian: steps count in the slope alone
         modules = (self.model.get_submodule(name.rpartition(".")[0]) for name in plan.parameters)
         smooth = [i for i, module in enumerate(modules) if not is_quantizer(module)]
-        bend = curvature(*([values[i] for i in smooth] for values in (g_r, before, update)))[0]
-        return slope.item(), bend.item()
+        bend = curvature(*([values[i] for i in smooth] for values in (g_r, before, update)))[0].item()
+        if not math.isfinite(slope + bend):
+            raise NonFiniteError(
+                f"the update must have a finite effect on the retain loss, got a slope of {slope:g} and a curvature of "
+                f"{bend:g}: lower the learning rate; nothing was changed"
+            )
+        return float(largest_learning_rate(1.0, slope, bend, self.max_retain_increase))

@@ -7,7 +7,6 @@ import torch
 
 from .. import boundary
 from ..beyond.curvature import BoundedOEU, BoundedReport
-from ..beyond.curvature_reference import largest_learning_rate
 from ..core.undo import in_mode, undone
 from ..core.unlearner import OEU, NonFiniteError
 from ..lab import measures
@@ -22,10 +21,7 @@ class BoundedDirection(BoundedOEU):
         """The optimizer's step along the share of the direction that obeys; a `BoundedReport`."""
         rate = self.optimizer.param_groups[0]["lr"]
         change = [-rate * d for d in plan.direction.values()]
-        slope, bend = self._slope_and_curvature(plan, list(plan.copies.values()), change)
-        if not math.isfinite(slope + bend):
-            raise NonFiniteError("slope and curvature must be finite: a step was too long")
-        share = float(largest_learning_rate(1.0, slope, bend, self.max_retain_increase))
+        share = self._share(plan, list(plan.copies.values()), change)
         for parameter in plan.parameters.values():
             parameter.grad = share * parameter.grad
         return BoundedReport(**vars(OEU.update(self, plan)), update_share=share)
