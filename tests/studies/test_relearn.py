@@ -216,7 +216,7 @@ def test_on_images_each_network_is_trained_on_and_what_is_finished_is_read(tmp_p
     data = results.read_json(run(relearn, tmp_path, **how)["json"])
     before, parts = data["runs"][0]["rows"], tmp_path / "relearn-quick"
     assert list(before) == [*relearn.TRAINED, *relearn.IMAGE_METHODS] and "FA wrong" not in before["oeu"]["now"]
-    assert list(before["oeu"]["curves"]) == list(relearn.IMAGE_WAYS) and data["config"]["looks"] == [0, 2, 4]
+    assert list(before["oeu"]["curves"]) == list(relearn.IMAGE_WAYS) and data["config"]["looks"] == [0, 4, 16]
     work = Work(dataclasses.replace(experiment, epochs=1), None, runner)
     assert before["retrain"]["now"] == relearn.Look(work.case(1))(work.network(1, "retrain"))
     assert before["again"]["now"] == relearn.Look(work.case(1))(work.network(1, "retrain again"))
