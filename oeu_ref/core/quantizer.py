@@ -184,6 +184,11 @@ class Quantizer(nn.Module):
         return self._range is None
 
     @property
+    def volatile(self):
+        """Names of the buffers that the next batch may change: once one has passed, none but those of a subclass."""
+        return () if type(self) is Quantizer and not self.unread else self._buffers
+
+    @property
     def range(self):
         """(q_min, q_max) in force, the smallest and the largest code, or None before the first batch."""
         return integer_range(self.bits, bool(self.signed)) if self.initialized else None
@@ -243,7 +248,12 @@ class Quantizer(nn.Module):
 def is_quantizer(module):
     """Whether a module is a fake quantizer, ours or one of PyTorch's own, whose scale may be learned."""
     # PyTorch's are known by their switch: an import of them may fail one day
-    return isinstance(module, Quantizer) or hasattr(module, "fake_quant_enabled")
+    return is_ours(module) or hasattr(module, "fake_quant_enabled")
+
+
+def is_ours(module):
+    """Whether a module is a `Quantizer`, known by its `reread`: step and range come of a first batch."""
+    return hasattr(type(module), "reread")
 
 
 def owner(model, parameter_name):

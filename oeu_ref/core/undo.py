@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..boundary import Instance, floats
-from .quantizer import Quantizer, is_quantizer
+from .quantizer import is_ours, is_quantizer
 
 MODEL = Instance(nn.Module, "torch.nn.Module")  # the rule of an argument that is one
 
@@ -70,11 +70,11 @@ class State:
         modules = list(model.modules())
         self.modes = [(module, module.training) for module in modules]
         self.generators = [(generator, generator.get_state()) for generator in generators]
-        self.unread = [(module, None) for module in modules if isinstance(module, Quantizer) and module.unread]
-        # once they have seen a batch, nothing changes in our quantizers: two of three buffers of a network are theirs
-        named = [(m, name) for m in modules if type(m) is not Quantizer or m.unread for name in m._buffers]
+        self.unread = [(module, None) for module in modules if is_ours(module) and module.unread]
+        # two of three buffers of a network are those of our quantizers, which know what may change in them
+        named = [(m, name) for m in modules for name in (m.volatile if is_ours(m) else m._buffers)]
         # PyTorch's own quantizers do not say whether they have seen a batch
-        foreign = [m for m in modules if is_quantizer(m) and not isinstance(m, Quantizer)]
+        foreign = [m for m in modules if is_quantizer(m) and not is_ours(m)]
         self._keep(named, [q.step for q, _ in self.unread] + [p for m in foreign for p in m.parameters(recurse=False)])
 
     def _keep(self, named, steps):
