@@ -1,4 +1,4 @@
-"""A mutation audit: does the default test run notice a mistake in `reference/`, `core/` or `stretches.py`?
+"""A mutation audit: does the default test run notice a mistake in `reference/`, `core/` or what lies below them?
 
     python -m tests.mutation --count 200 --seed 0 --jobs 2 --out audit.jsonl
 
@@ -31,7 +31,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = ("oeu_ref/reference/*.py", "oeu_ref/core/*.py", "oeu_ref/stretches.py")
+FILES = ("oeu_ref/reference/*.py", "oeu_ref/core/*.py", "oeu_ref/passes/*.py", "oeu_ref/stretches.py")
 COMPARED = {"Lt": ("LtE", "GtE"), "LtE": ("Lt", "Gt"), "Gt": ("GtE", "LtE"), "GtE": ("Gt", "Lt"), "Eq": ("NotEq",)}
 COMPARED |= {"NotEq": ("Eq",), "Is": ("IsNot",), "IsNot": ("Is",), "In": ("NotIn",), "NotIn": ("In",)}
 OPERATORS = {"Add": "Sub", "Sub": "Add", "Mult": "Div", "Div": "Mult", "FloorDiv": "Div", "Mod": "Mult", "Pow": "Mult"}

@@ -229,13 +229,13 @@ UNCHECKED = {
     "core.projection.alike": "itself a check",
     "core.projection.wide": "plain arithmetic",
     "core.projection.Layers": "sums over lists that the boundary has passed",
-    "core.quantizer.owner": "asks a model",
-    "core.quantizer.is_quantizer": "asks a module",
     "core.network.QuantizedLayer.quantized": "a part of the layer's forward",
     "core.quantizer.Quantizer": "in a model's forward nothing may wait; what it can tell is in rows by hand",
     "core.fast": "the arithmetic of `projection`, whose checks it calls",
     "core.contract": "the contract: what it calls checks",
-    "core.undo": "passes on and puts back what it is given, whatever that is",
+    "passes.forward": "passes on what it is given, whatever that is",
+    "passes.modules": "asks a model, or a module of it",
+    "passes.undo": "puts back what a model was, whatever that is",
     "core.network.quantizable": "asks a model",
     "core.network.left_in_float": "asks a model",
     "core.unlearner.grad_of": "PyTorch's own, with remedies in what it says",
@@ -438,10 +438,10 @@ def test_one_sample_is_enough_whatever_a_sample_is():
                     assert check(right, given) is right
 
 
-def test_no_public_function_of_reference_and_core_lacks_rules():
+def test_no_public_function_of_the_front_lacks_rules():
     """Each has rules for all its arguments, or a reason."""
     lacking, used = [], set()
-    for room in ("reference", "core"):
+    for room in ("reference", "core", "passes"):
         for module in modules(room):
             for name, function in functions(module):
                 where = f"{module.__name__.removeprefix('oeu_ref.')}.{name}"

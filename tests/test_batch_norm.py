@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from oeu_ref.core import Quantizer, QuantMLP
-from oeu_ref.core.batch_norm import recalibrate_batchnorm
+from oeu_ref.passes import recalibrate_batchnorm
 
 
 def network():

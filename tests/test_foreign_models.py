@@ -25,7 +25,6 @@ from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.beyond.updates import OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core import OEU, EntropyStop, QuantConv2d, QuantLinear, QuantMLP, quantize_model
-from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.network import left_in_float
 from oeu_ref.core.stop_rule import mean_entropy
 from oeu_ref.core.unlearner import NonFiniteError, layers_of
@@ -38,6 +37,7 @@ from oeu_ref.methods.baselines import similar_labels
 from oeu_ref.methods.by_name import METHODS
 from oeu_ref.methods.method import Settings
 from oeu_ref.methods.orthogonal import JointOEU
+from oeu_ref.passes import recalibrate_batchnorm
 
 from .test_bad_input import ruled, valid_call
 

@@ -13,7 +13,6 @@ from torch.optim import lr_scheduler as schedulers
 from torch.utils.data import DataLoader, TensorDataset
 
 from oeu_ref import OEU, EntropyStop, GuardedStop, Watch, evaluate, unlearn
-from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, measures, training
@@ -24,6 +23,7 @@ from oeu_ref.methods.orthogonal import OrthogonalEntropy
 from oeu_ref.own import sources
 from oeu_ref.own.stop import class_shares, weighted_auc
 from oeu_ref.own.unlearning import interruptible
+from oeu_ref.passes import recalibrate_batchnorm
 from oeu_ref.reference import metrics
 
 from .test_own import FORMS, PARTS, network

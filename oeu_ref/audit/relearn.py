@@ -21,7 +21,6 @@ import time
 import numpy as np
 import torch
 
-from ..core.undo import logits_of
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples, stream
 from ..lab import engine, measures, search
@@ -30,6 +29,7 @@ from ..lab.training import UnlearnConfig, as_left, predictions, unlearn
 from ..methods.baselines import FineTuning
 from ..methods.method import Settings
 from ..methods.names import DEMO, LABELS
+from ..passes import logits_of
 from ..reference import metrics
 from .relearn_views import figure, markdown
 

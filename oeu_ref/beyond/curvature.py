@@ -20,9 +20,8 @@ import torch
 from .. import boundary
 from ..boundary import GRANULARITY, Gradients, LayerIds
 from ..core.projection import Layers, takes, wide
-from ..core.quantizer import is_quantizer
-from ..core.undo import copies_of, logits_of
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport, grad_of
+from ..passes import copies_of, is_quantizer, logits_of
 from .curvature_reference import largest_learning_rate
 
 # a compiled network has no second backward pass: it is passed as it was before; PyTorch knows how since 2.6

@@ -18,9 +18,9 @@ from .. import boundary
 from ..core.entropy import entropy
 from ..core.fast import cosines_and_norms, overall_cosine
 from ..core.projection import wide
-from ..core.quantizer import Quantizer, is_quantizer
-from ..core.undo import in_mode, logits_of, undone
+from ..core.quantizer import Quantizer
 from ..core.unlearner import OEU
+from ..passes import in_mode, is_quantizer, logits_of, undone
 from . import distributed
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
 

@@ -1,6 +1,6 @@
 """OEU in PyTorch: the reference's mathematics on any device, for any `nn.Module` and optimizer."""
 
-from .batch_norm import recalibrate_batchnorm
+from ..passes import recalibrate_batchnorm
 from .entropy import entropy_loss, kl_to_uniform
 from .network import QuantConv2d, QuantLinear, QuantMLP, quantize_model
 from .projection import oeu_direction, project

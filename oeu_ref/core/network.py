@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 
 from ..boundary import FLAG, MASK, Bits, Instance, Sizes, taking
+from ..passes import MODEL, owner
 from ..reference.network import QuantizedMLP
-from .quantizer import Quantizer, owner
-from .undo import MODEL
+from .quantizer import Quantizer
 
 takes = taking()
 BITS = {"weight_bits": Bits(), "activation_bits": Bits(), "first_last_bits": Bits()}

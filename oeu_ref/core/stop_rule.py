@@ -6,8 +6,8 @@ import warnings
 import torch
 
 from ..boundary import Integer, Samples, taking
+from ..passes import MODEL, class_logits, in_mode
 from .entropy import entropy
-from .undo import MODEL, class_logits, in_mode
 
 takes = taking(torch)
 

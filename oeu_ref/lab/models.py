@@ -5,7 +5,7 @@ import functools
 from torch import nn
 
 from .. import boundary
-from ..core.quantizer import is_quantizer, owner
+from ..passes import is_quantizer, owner
 from ..report.results import aligned
 
 

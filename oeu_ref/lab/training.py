@@ -11,12 +11,11 @@ from torch.nn import functional
 
 from .. import boundary
 from ..beyond import distributed
-from ..core.batch_norm import recalibrate_batchnorm
-from ..core.undo import class_logits, undone, undone_on_error
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Batches, Samples
 from ..methods.method import all_logits
 from ..methods.protocol import SHUFFLED
+from ..passes import class_logits, recalibrate_batchnorm, undone, undone_on_error
 from .checkpoints import Checkpoint
 from .options import SCHEDULES
 

@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional
 
 from .. import boundary
-from ..core.undo import class_logits, in_mode
 from ..data.samples import Samples, other_labels
+from ..passes import class_logits, in_mode
 from .method import Method, all_logits, mean_part
 
 

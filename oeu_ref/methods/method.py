@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from .. import boundary
 from ..beyond import distributed
-from ..core.undo import check_differentiable, class_logits, in_mode, undone_on_error
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples
+from ..passes import check_differentiable, class_logits, in_mode, undone_on_error
 
 
 @dataclass(frozen=True)

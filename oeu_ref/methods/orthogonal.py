@@ -8,9 +8,9 @@ from torch.nn import functional
 from .. import boundary
 from ..beyond import distributed
 from ..beyond.distributed import ParallelOEU
-from ..core.undo import class_logits, undone_on_error
 from ..core.unlearner import StepReport
 from ..data.samples import other_labels
+from ..passes import class_logits, undone_on_error
 from .method import Method, check_batches
 
 

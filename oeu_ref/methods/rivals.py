@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from .. import boundary
 from ..core.entropy import log_softmax
-from ..core.undo import class_logits
 from ..data.samples import Samples
+from ..passes import class_logits
 from .method import Method, all_logits
 
 

@@ -19,11 +19,11 @@ from ..beyond.curvature import curvature
 from ..beyond.curvature_reference import loss_change
 from ..core.entropy import cross_entropy, entropy_loss
 from ..core.projection import project
-from ..core.quantizer import owner
 from ..core.unlearner import NonFiniteError
 from ..lab import engine
 from ..lab.experiment import Digits
 from ..methods.method import Settings
+from ..passes import owner
 from . import step_bound
 from .first_order_views import figure, markdown
 from .one_step import move, norm

@@ -7,10 +7,10 @@ import torch
 
 from .. import boundary
 from ..beyond.curvature import BoundedOEU, BoundedReport
-from ..core.undo import in_mode, undone
 from ..core.unlearner import OEU, NonFiniteError
 from ..lab import measures
 from ..lab.training import predictions
+from ..passes import in_mode, undone
 from .study import batches
 
 

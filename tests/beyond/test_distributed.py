@@ -15,7 +15,6 @@ from torch import nn
 
 from oeu_ref.beyond import distributed
 from oeu_ref.beyond.monitor import Monitored
-from oeu_ref.core.batch_norm import recalibrate_batchnorm
 from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import OEU, NonFiniteError
 from oeu_ref.data.samples import Samples, stream
@@ -25,6 +24,7 @@ from oeu_ref.methods.method import Settings
 from oeu_ref.methods.orthogonal import JointOEU
 from oeu_ref.methods.protocol import SHUFFLED
 from oeu_ref.own import unlearning as own
+from oeu_ref.passes import recalibrate_batchnorm
 from oeu_ref.reference import projection as reference
 
 pytestmark = [

@@ -1,62 +1,10 @@
-"""Forward passes through somebody else's model: what they change besides its output, and how that is put back."""
+"""What forward passes change in a model besides its output, and how that is put back."""
 
 import contextlib
 
 import torch
-from torch import nn
 
-from ..boundary import Instance, floats
-from .quantizer import is_ours, is_quantizer
-
-MODEL = Instance(nn.Module, "torch.nn.Module")  # the rule of an argument that is one
-
-
-@contextlib.contextmanager
-def in_mode(model, training=False):
-    """The model in train or in eval mode; each module's own mode is put back afterwards.
-
-    model: any `nn.Module`; training: False: all of it in eval mode; True: in train mode, where a model that is in it
-    already keeps its modules as they are, such as BatchNorm layers frozen on purpose; None: nothing is switched.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    if training is not None and not (training and model.training):
-        model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def check_differentiable(model):
-    """Raise ValueError where PyTorch has no gradients of a model, whatever is enabled: in inference mode."""
-    made = (p for p in model.parameters() if not nn.parameter.is_lazy(p))
-    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in made):
-        raise ValueError("model must be built and unlearned outside torch.inference_mode(); nothing was changed")
-
-
-def logits_of(model, inputs, given=None):
-    """What a model makes of a batch, (N, K), which it gets a copy of: it may overwrite what it is given.
-
-    model: in the mode as it is; inputs: (N, ...) tensor; given: parameters and buffers in place of its own, by name.
-    The output is a tensor, or has one under the name "logits", as Hugging Face's models have it. One sample alone has
-    no statistics: BatchNorm normalizes it with its running ones.
-    """
-    norms = [m for m in model.modules() if type(m).forward is nn.BatchNorm1d.forward] if len(inputs) == 1 else []
-    with contextlib.ExitStack() as modes:
-        for norm in norms:
-            modes.enter_context(in_mode(norm, False))
-        args = (inputs.clone(),)
-        output = model(*args) if given is None else torch.func.functional_call(model, given, args)
-    return output.get("logits", output) if isinstance(output, dict) else getattr(output, "logits", output)
-
-
-def class_logits(model, inputs):
-    """`logits_of` of a classifier; raise TypeError or ValueError unless they are floats of shape (N, K)."""
-    logits = floats("the model's logits", logits_of(model, inputs), torch, "N", "K", check_finite=False)
-    if len(logits) != len(inputs):
-        raise ValueError(f"the model's logits must have a row for each of {len(inputs)} inputs, got {len(logits)}")
-    return logits
+from .modules import is_ours, is_quantizer
 
 
 class State:

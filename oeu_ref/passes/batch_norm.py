@@ -3,7 +3,8 @@
 import torch
 
 from ..boundary import FUNCTION_OR_NONE, Integer, Samples, taking
-from .undo import MODEL, in_mode, undone
+from .forward import MODEL, in_mode
+from .undo import undone
 
 takes = taking(torch)
 
