@@ -31,7 +31,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = ("oeu_ref/reference/*.py", "oeu_ref/core/*.py", "oeu_ref/passes/*.py", "oeu_ref/stretches.py")
+FILES = ("oeu_ref/reference/*.py", "oeu_ref/core/*.py", "oeu_ref/passes/*.py", "oeu_ref/tensors/*.py")
 COMPARED = {"Lt": ("LtE", "GtE"), "LtE": ("Lt", "Gt"), "Gt": ("GtE", "LtE"), "GtE": ("Gt", "Lt"), "Eq": ("NotEq",)}
 COMPARED |= {"NotEq": ("Eq",), "Is": ("IsNot",), "IsNot": ("Is",), "In": ("NotIn",), "NotIn": ("In",)}
 OPERATORS = {"Add": "Sub", "Sub": "Add", "Mult": "Div", "Div": "Mult", "FloorDiv": "Div", "Mod": "Mult", "Pow": "Mult"}

@@ -24,6 +24,7 @@ from oeu_ref.conformance import adapters
 from oeu_ref.core.network import quantize_model
 from oeu_ref.integer import packing
 from oeu_ref.reference import metrics, network
+from oeu_ref.tensors import layers
 
 from . import bad_values
 
@@ -46,7 +47,7 @@ PROJECT |= {"normalization": "additive", "epsilon": 1e-8, "layer_ids": ["a", "b"
 
 def _projected():
     given = {name: PROJECT[name] for name in ("forget_grads", "retain_grads", "alpha", "rescale")}
-    return {**given, "layers": core.projection.Layers(None, tensors(F))}
+    return {**given, "layers": layers.Layers(None, tensors(F))}
 
 
 def model():
@@ -85,8 +86,8 @@ VALID = {
     "projection.projected": lambda: {**_projected(), "normalization": "exact", "epsilon": 1e-8},
     "fast.projected": lambda: {**_projected(), "angles": None, "overwrite": False, "small": 0},
     "projection.cosines": {"first_grads": F, "second_grads": G, "granularity": "layer", "layer_ids": None},
-    "projection.Layers.__init__": lambda: {
-        "self": core.projection.Layers.__new__(core.projection.Layers),
+    "layers.Layers.__init__": lambda: {
+        "self": layers.Layers.__new__(layers.Layers),
         **{"layer_ids": [0, 1], "tensors": tensors(F), "granularity": "layer"},
     },
     "network.QuantizedMLP.__init__": lambda: {"self": copy.deepcopy(MLP), "sizes": (4, 3), **BITS, "seed": 0},
@@ -153,7 +154,7 @@ VALID = {
         for file in ("subspace", "subspace_reference")
     },
     "subspace.projected": lambda: {
-        **{"forget_grads": F, "retain_history": [G], "layers": core.projection.Layers(None, tensors(F))},
+        **{"forget_grads": F, "retain_history": [G], "layers": layers.Layers(None, tensors(F))},
         **{"alpha": 1.0, "rescale": "undo"},
     },
     "subspace.RetainMemory.__init__": lambda: {"self": object.__new__(_memory()), "size": 2},
@@ -227,8 +228,7 @@ UNCHECKED = {
     "reference.metrics.percents": "itself a check",
     "reference.network.for_each_parameter": "itself a check",
     "core.projection.alike": "itself a check",
-    "core.projection.wide": "plain arithmetic",
-    "core.projection.Layers": "sums over lists that the boundary has passed",
+    "tensors.layers.Layers": "sums over lists that the boundary has passed",
     "core.network.QuantizedLayer.quantized": "a part of the layer's forward",
     "core.quantizer.Quantizer": "in a model's forward nothing may wait; what it can tell is in rows by hand",
     "core.fast": "the arithmetic of `projection`, whose checks it calls",
@@ -236,6 +236,8 @@ UNCHECKED = {
     "passes.forward": "passes on what it is given, whatever that is",
     "passes.modules": "asks a model, or a module of it",
     "passes.undo": "puts back what a model was, whatever that is",
+    "tensors.layers.wide": "plain arithmetic",
+    "tensors.stretches": "the arithmetic of the quantizer and the projection, which check",
     "core.network.quantizable": "asks a model",
     "core.network.left_in_float": "asks a model",
     "core.unlearner.grad_of": "PyTorch's own, with remedies in what it says",
@@ -441,7 +443,7 @@ def test_one_sample_is_enough_whatever_a_sample_is():
 def test_no_public_function_of_the_front_lacks_rules():
     """Each has rules for all its arguments, or a reason."""
     lacking, used = [], set()
-    for room in ("reference", "core", "passes"):
+    for room in ("reference", "core", "passes", "tensors"):
         for module in modules(room):
             for name, function in functions(module):
                 where = f"{module.__name__.removeprefix('oeu_ref.')}.{name}"

@@ -27,6 +27,7 @@ from oeu_ref.core import (
 from oeu_ref.reference import projection as reference_projection
 from oeu_ref.reference import quantizer as reference_quantizer
 from oeu_ref.reference.network import QuantizedMLP
+from oeu_ref.tensors import Layers
 
 # --- against PyTorch's own fake-quantize operations ---------------------------------------------------------------
 
@@ -435,7 +436,7 @@ def test_half_precision_is_summed_in_float32(dtype, options):
     (wide,) = projection.project([f.float()], [r.float()], **options)
     assert result.dtype == dtype and torch.equal(result, wide.to(dtype))
     assert torch.equal(projection.cosines([f], [r]), projection.cosines([f.float()], [r.float()]))
-    layers = projection.Layers(None, [f])
+    layers = Layers(None, [f])
     assert torch.equal(projection.projected([f], [r], layers, **options)[0], result)
     assert torch.equal(
         projection.project([f], [r.float()], **options)[0], result
@@ -444,7 +445,7 @@ def test_half_precision_is_summed_in_float32(dtype, options):
 
 def test_layers_are_measured_where_their_tensors_are():
     """And the cosine of a gradient that is not finite is NaN, since to refuse it would wait for the device."""
-    assert projection.Layers(None, [torch.empty(3, device="meta")]).ids.device.type == "meta"
+    assert Layers(None, [torch.empty(3, device="meta")]).ids.device.type == "meta"
     for bad in (torch.inf, torch.nan):
         grads = [torch.tensor([1.0, 2.0])], [torch.tensor([bad, 1.0])]
         assert projection.cosines(*grads).isnan() and projection.cosines(*grads[::-1]).isnan()
@@ -482,11 +483,11 @@ def test_cosines_of_collinear_gradients_do_not_leave_minus_one_and_one():
 @pytest.mark.parametrize("piece", [1, 4, 1 << 15])
 def test_norms_do_not_depend_on_the_pieces_in_which_they_are_summed(monkeypatch, piece):
     """Tensors that are one piece, several and a part of one, that share a layer, and that are no contiguous memory."""
-    monkeypatch.setattr(projection, "PIECE", piece)
+    monkeypatch.setattr("oeu_ref.tensors.layers.PIECE", piece)
     torch.manual_seed(0)
     tensors = [torch.randn(s).double() for s in ((3, 5), (4,), (), (0,), (2, 3, 3))]
     tensors[0] = tensors[0].t()
-    layers = projection.Layers(["a", "b", "a", "b", "c"], tensors)
+    layers = Layers(["a", "b", "a", "b", "c"], tensors)
     of_layer = [torch.cat([tensors[i].flatten() for i in at]) for at in ((0, 2), (1, 3), (4,))]
     for norms in (layers.norms(tensors), layers.plain_norms(tensors)):
         torch.testing.assert_close(norms, torch.stack([t.norm() for t in of_layer]), rtol=1e-13, atol=0)
@@ -583,7 +584,7 @@ def test_a_binary_quantizer_passes_no_gradient_beyond_its_step_on_either_side():
 def test_large_tensors_are_summed_in_pieces():
     """A norm that adds up one square after the other is off by far more than rounding."""
     x = torch.randn(1 << 24, generator=torch.Generator().manual_seed(0))
-    norm = projection.Layers(None, [x]).plain_norms([x]).item()
+    norm = Layers(None, [x]).plain_norms([x]).item()
     assert norm == pytest.approx(x.double().norm().item(), rel=1e-6)
 
 

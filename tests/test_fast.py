@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from oeu_ref import stretches
 from oeu_ref.core import fast, projection
-from oeu_ref.core.projection import Layers
 from oeu_ref.reference import projection as reference
+from oeu_ref.tensors import Layers, stretches
 
 
 def projected(*args, **kwargs):
@@ -201,7 +200,7 @@ def test_reported_cosines_and_norms_are_the_careful_ones(dtype):
     first = [scale * draw(40, 30) for scale in scales]
     second = [scale * draw(40, 30) for scale in scales]
     second[5] = first[5] + 1e-3 * draw(40, 30)
-    layers = projection.Layers(ids, first)
+    layers = Layers(ids, first)
     found = fast.cosines_and_norms(first, second, layers, small=0)
     expected = fast.cosines_and_norms(first, second, layers)
     tolerance = 100 * torch.finfo(dtype).eps

@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
-from oeu_ref import stretches
 from oeu_ref.core.quantizer import Quantizer
+from oeu_ref.tensors import stretches
 
 LAYOUTS = {
     "contiguous": lambda t: t,

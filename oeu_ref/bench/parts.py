@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..core import fast, projection
-from ..core.network import QuantMLP
+from ..core import OEU, QuantMLP, fast
 from ..core.quantizer import Quantizer, integer_range, step_gradient_scale
-from ..core.unlearner import OEU
 from ..data.samples import Samples, stream
 from ..lab.images import ImageClassifier, augment
 from ..lab.models import mobilenet_v2, resnet18
 from ..lab.training import TrainConfig, train
 from ..reference.network import QuantizedMLP
 from ..reference.unlearner import oeu_step
+from ..tensors import Layers
 from .machine import MEAN, ROUNDS, STD, float_network, image_case, images_of, row
 
 
@@ -30,7 +29,7 @@ def projection_figures(machine):
         forget, retain = (
             [torch.randn(shape, generator=generator).to(machine.device) for shape in shapes] for _ in range(2)
         )
-        layers = projection.Layers(None, forget)
+        layers = Layers(None, forget)
         count = sum(g.numel() for g in forget)
         # written to: memory that never was is one page of zeros, which a copy reads from the cache
         source, target = (torch.ones(count, device=machine.device) for _ in range(2))

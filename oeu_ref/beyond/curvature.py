@@ -19,9 +19,9 @@ import torch
 
 from .. import boundary
 from ..boundary import GRANULARITY, Gradients, LayerIds
-from ..core.projection import Layers, takes, wide
 from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport, grad_of
 from ..passes import copies_of, is_quantizer, logits_of
+from ..tensors.layers import Layers, takes, wide
 from .curvature_reference import largest_learning_rate
 
 # a compiled network has no second backward pass: it is passed as it was before; PyTorch knows how since 2.6

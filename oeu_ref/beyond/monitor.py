@@ -17,10 +17,10 @@ import torch
 from .. import boundary
 from ..core.entropy import entropy
 from ..core.fast import cosines_and_norms, overall_cosine
-from ..core.projection import wide
 from ..core.quantizer import Quantizer
 from ..core.unlearner import OEU
 from ..passes import in_mode, is_quantizer, logits_of, undone
+from ..tensors import wide
 from . import distributed
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
 

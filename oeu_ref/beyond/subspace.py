@@ -9,8 +9,9 @@ from collections import deque
 import torch
 
 from .. import boundary
-from ..core.projection import COLLINEAR, Layers, takes, wide
+from ..core.projection import COLLINEAR, takes
 from ..core.unlearner import OEU
+from ..tensors import Layers, wide
 from .subspace_reference import SUBSPACE
 
 

@@ -19,8 +19,8 @@ import torch
 
 from .. import boundary
 from ..core.fast import cosines_and_norms, projected
-from ..core.projection import Layers, wide
 from ..core.unlearner import OEU
+from ..tensors import Layers, wide
 
 COMPONENTS = ("none", "descent", "given", "all")
 STATE_DICT_HOOKS = [f"register_{when}state_dict_{at}_hook" for when in ("", "load_") for at in ("pre", "post")]
@@ -62,7 +62,7 @@ class OrthogonalUpdates(torch.optim.Optimizer):
 
         parameters: P tensors that the optimizer holds, each once; retain_grads: P tensors of their shapes, finite, the
         gradient of the retain loss at the parameters as they are now; neither may change before the step.
-        layers: which of them form a layer, `oeu_ref.core.projection.Layers`, P labels, or None: each is its own.
+        layers: which of them form a layer, `oeu_ref.tensors.layers.Layers`, P labels, or None: each is its own.
         Raises TypeError or ValueError, naming the argument, for lists that do not match, a parameter that the optimizer
         does not hold or that is named twice, or a gradient that is not finite.
         """

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import torch
 
-from .. import stretches
+from ..tensors import Layers, stretches
 from . import entropy, fast, projection, quantizer, unlearner
 
 
@@ -65,7 +65,7 @@ class NumPyContract:
 
 
 class _FastContract(NumPyContract):
-    """With `oeu_ref.core.fast` and `oeu_ref.stretches`, which have to obey the laws that the readable files obey."""
+    """With `oeu_ref.core.fast` and `oeu_ref.tensors.stretches`, which have to obey the laws that the readable files obey."""
 
     def fake_quantize(self, x, step, q_min, q_max):
         """x_hat, the shape of x."""
@@ -79,7 +79,7 @@ class _FastContract(NumPyContract):
 
     def project(self, forget_grads, retain_grads, alpha=1.0, granularity="layer", rescale="undo"):
         forget, retain = self.tensors(forget_grads), self.tensors(retain_grads)
-        layers = projection.Layers(None, forget, granularity)
+        layers = Layers(None, forget, granularity)
         return self._arrays(fast.projected(forget, retain, layers, alpha, rescale, small=0))
 
 

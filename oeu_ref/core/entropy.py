@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from ..boundary import LOGITS, Integer, Labels, Probabilities, of, size, taking
-from .projection import wide
+from ..tensors import wide
 
 takes = taking(torch)
 

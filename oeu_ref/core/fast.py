@@ -15,10 +15,9 @@ import math
 
 import torch
 
-from .. import stretches
 from ..boundary import ALPHA, RESCALE
+from ..tensors import Layers, stretches, wide
 from . import projection
-from .projection import Layers, wide
 
 LARGEST_COSINE = math.sqrt(0.75)  # |cos| up to which g_perp is at least half as long as g_f: one pass is enough
 SMALL = 1 << 20  # elements up to which the careful way takes no time that a step would notice

@@ -11,10 +11,9 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from .. import stretches
 from ..boundary import FLAG, MASK, Floats, Integers, Like, Number, OneOf, Step, Whole, Width, number, of, taking
 from ..reference.quantizer import integer_range, step_gradient_scale
-from .projection import wide
+from ..tensors import stretches, wide
 
 takes = taking(torch)
 X = Floats()  # any shape, finite

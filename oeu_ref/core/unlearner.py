@@ -14,9 +14,9 @@ from .. import boundary
 from ..boundary import FUNCTION_OR_NONE, Instance, OneOf, Samples, taking
 from ..passes import MODEL, State, check_differentiable, in_mode, logits_of, owner, undone
 from ..reference.unlearner import STEP
+from ..tensors import Layers, wide
 from .entropy import entropy
 from .fast import cosines_and_norms, overall_cosine, projected
-from .projection import Layers, wide
 
 # what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
 UNCOMPILED = "not be compiled, for a second backward pass: pass the module that torch.compile was given"

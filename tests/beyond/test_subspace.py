@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from oeu_ref.beyond import subspace as core
 from oeu_ref.beyond.subspace import RetainMemory
 from oeu_ref.beyond.subspace_reference import basis, project_subspace
-from oeu_ref.core.projection import Layers
 from oeu_ref.reference import project
+from oeu_ref.tensors import Layers
 
 SHAPES = ((17,), (3, 4), (), (2, 2), (64,))
 EPS = {"float64": np.finfo(np.float64).eps, "float32": np.finfo(np.float32).eps}

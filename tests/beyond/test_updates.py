@@ -9,7 +9,7 @@ from torch import nn
 
 from oeu_ref.beyond.updates import COMPONENTS, OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core import QuantMLP, project
-from oeu_ref.core.projection import Layers
+from oeu_ref.tensors import Layers
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
 OPTIMIZERS = {

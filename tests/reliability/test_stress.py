@@ -14,17 +14,17 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref import core, reference, stretches
+from oeu_ref import core, reference
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.core import entropy, fast, projection
-from oeu_ref.core.projection import Layers
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.methods.by_name import METHODS
 from oeu_ref.methods.method import Settings
 from oeu_ref.methods.orthogonal import JointOEU
 from oeu_ref.reference import entropy as reference_entropy
 from oeu_ref.reference import projection as reference_projection
+from oeu_ref.tensors import Layers, stretches
 
 HALVES = (torch.float16, torch.bfloat16)
 GIB = 2**30
@@ -198,7 +198,7 @@ def layouts(grads):
 def test_layouts_in_memory_do_not_matter(monkeypatch):
     """Contiguous, channels-last, transposed and with gaps, each beside each: one result, to rounding."""
     monkeypatch.setattr(stretches, "STRETCH", 8)  # so that these are large, and read in stretches
-    monkeypatch.setattr(projection, "PIECE", 8)
+    monkeypatch.setattr("oeu_ref.tensors.layers.PIECE", 8)
     forget, retain = pair([(4, 3, 2, 5), (6, 7)])
     expected = reference.project(double(forget), double(retain))
     for _, first in layouts(forget):
