@@ -10,7 +10,8 @@ import importlib
 __version__ = "0.1.0"
 
 PUBLIC = {
-    **{name: "core" for name in ("OEU", "EntropyStop", "quantize_model", "recalibrate_batchnorm")},
+    **{name: "core" for name in ("OEU", "EntropyStop", "quantize_model")},
+    "recalibrate_batchnorm": "passes.batch_norm",
     **{name: "own.evaluation" for name in ("evaluate", "Evaluation")},
     **{name: "own.unlearning" for name in ("unlearn", "Run")},
     **{name: "own.advice" for name in ("suggest", "Suggestion")},
