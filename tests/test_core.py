@@ -27,7 +27,7 @@ from oeu_ref.core import (
 from oeu_ref.reference import projection as reference_projection
 from oeu_ref.reference import quantizer as reference_quantizer
 from oeu_ref.reference.network import QuantizedMLP
-from oeu_ref.tensors import Layers
+from oeu_ref.tensors.layers import Layers, _sums_at_once
 
 # --- against PyTorch's own fake-quantize operations ---------------------------------------------------------------
 
@@ -543,9 +543,9 @@ def test_sums_made_at_once_are_those_made_one_by_one():
     products += [torch.tensor(pair, dtype=torch.float64) for pair in ((1.0, math.inf), (1e300, -1e300))]
     expected = torch.stack([p.sum() for p in products])
     size = torch.stack([p.abs().sum() for p in products]).clamp_max(1e300)
-    found = projection._sums_at_once([p.clone() for p in products])
+    found = _sums_at_once([p.clone() for p in products])
     assert (found == expected).logical_or((found - expected).abs() <= 1e-15 * size).all()
-    assert projection._sums_at_once([torch.tensor([torch.inf, -torch.inf]), torch.tensor([torch.nan])]).isnan().all()
+    assert _sums_at_once([torch.tensor([torch.inf, -torch.inf]), torch.tensor([torch.nan])]).isnan().all()
 
 
 @pytest.mark.parametrize("per_sample, shape", [(True, (0, 3)), (True, (2, 0)), (False, (0,))])
