@@ -19,12 +19,12 @@ from ..core.entropy import entropy, kl_to_uniform
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, search
 from ..lab.experiment import Digits, described
+from ..lab.study import COLUMNS, averaged, cost, interval, under
 from ..lab.training import predictions
 from ..methods.method import Settings
 from ..methods.orthogonal import OrthogonalEntropy
 from ..reference.entropy import entropy_of_probabilities
 from ..report import figures, results
-from ..studies.study import COLUMNS, averaged, cost, interval, under
 from . import STUDIES, per_example, relearn
 from .per_example_views import bracketed
 

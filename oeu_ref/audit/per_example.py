@@ -15,10 +15,10 @@ from ..core.unlearner import NonFiniteError
 from ..data.samples import Splits, split_at, stream
 from ..lab import engine, search
 from ..lab.experiment import Digits, described
+from ..lab.study import under
 from ..lab.training import predictions
 from ..methods.method import Settings
 from ..methods.names import LABELS
-from ..studies.study import under
 from . import STUDIES, likelihood_ratio
 from .per_example_views import figure, markdown
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ..lab.study import LINES, interval
 from ..report import figures, results
-from ..studies.study import LINES, interval
 
 PREDICTORS = {
     "FA": "FA before",

@@ -81,7 +81,7 @@ class Beyond(Images, Study):
 
     def run(self):
         from ..lab.engine import checked_seeds
-        from ..studies.study import run
+        from ..lab.study import run
 
         one_of("STUDY", self.study, STUDIES)
         how = {"seeds": None if self.seeds is None else checked_seeds(self.seeds), "quick": self.quick}

@@ -31,9 +31,9 @@ from ..core.unlearner import OEU, NonFiniteError
 from ..data.samples import Batches, stream
 from ..lab import engine, search
 from ..lab.experiment import Digits
+from ..lab.study import COLUMNS
 from ..lab.training import probabilities
 from ..report import figures, results
-from .study import COLUMNS
 
 QUESTION = "OEU on a network prepared by PyTorch's own tools, and on one that is not quantized at all: does it forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)

@@ -21,10 +21,10 @@ from ..lab import engine, tables, tuning
 from ..lab import search as searches
 from ..lab.engine import checked_seeds
 from ..lab.experiment import Digits
+from ..lab.study import COLUMNS, averaged, document
 from ..methods.names import LABELS
 from ..report import figures, report, results
 from ..report.report_figures import LINES
-from .study import COLUMNS, averaged, document
 
 QUESTION = "How do OEU, Q-MUL and random labels fare when the network has fewer and fewer levels?"
 REPORTED_SEEDS = tuple(range(1, 11))

@@ -16,10 +16,10 @@ from ..integer.export import export, to_bytes
 from ..lab import engine, measures
 from ..lab.export import float_bytes
 from ..lab.search import load_settings
+from ..lab.study import COLUMNS
 from ..reference import metrics
 from ..reference.entropy import softmax
 from ..report import figures, results
-from .study import COLUMNS
 
 QUESTION = "of the codes that a device stores, which did unlearning change, and does the integer network forget?"
 REPORTED_SEEDS = (1, 2, 3, 4, 5)

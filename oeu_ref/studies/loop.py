@@ -8,10 +8,10 @@ import itertools
 from ..lab import engine, search
 from ..lab.experiment import described
 from ..lab.options import SCHEDULES
+from ..lab.study import under
 from ..methods.method import Settings
 from ..methods.names import DEMO, LABELS
 from ..report import figures, results
-from .study import under
 
 QUESTION = "Does a learning rate that falls to zero, or BatchNorm's statistics estimated anew, change who is best?"
 REPORTED_SEEDS = (1, 2, 3)

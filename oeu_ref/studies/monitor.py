@@ -16,10 +16,10 @@ from ..data.samples import Samples, stream
 from ..lab import engine
 from ..lab.models import resnet18
 from ..lab.search import load_settings
+from ..lab.study import batches
 from ..lab.training import build
 from ..report import figures, results
 from .monitor_figure import draw_monitor, monitor_figure
-from .study import batches
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "monitor_figure"]
 

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from ..lab.attacks import SupportVectorAttack
+from ..lab.study import LINES
 from ..methods.names import LABELS
 from ..report import figures, results
 from .sequences import (
@@ -22,7 +23,6 @@ from .sequences import (
     serve,
     with_gaps,
 )
-from .study import LINES
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown", "search"]
 

@@ -9,9 +9,9 @@ from .. import boundary
 from ..beyond.curvature import BoundedOEU, BoundedReport
 from ..core.unlearner import OEU, NonFiniteError
 from ..lab import measures
+from ..lab.study import batches
 from ..lab.training import predictions
 from ..passes import in_mode, undone
-from .study import batches
 
 
 class BoundedDirection(BoundedOEU):

@@ -13,10 +13,10 @@ from ..core.stop_rule import mean_entropy
 from ..core.unlearner import NonFiniteError
 from ..lab import engine
 from ..lab.experiment import Digits, described
+from ..lab.study import cost
 from ..methods.method import Settings
 from ..own.stop import IDEAL, GuardedStop
 from ..report import figures, results
-from .study import cost
 
 QUESTION = "Where do stop rules end OEU, and what would the best step in hindsight have been?"
 REPORTED_SEEDS = (1, 2, 3)

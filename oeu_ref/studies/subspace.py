@@ -19,12 +19,12 @@ import torch
 from ..beyond.subspace import SubspaceOEU
 from ..data.samples import stream
 from ..lab import engine, search
+from ..lab.study import batches
 from ..methods.method import Settings
 from ..methods.orthogonal import OrthogonalEntropy
 from ..report import figures, results
 from . import STUDIES
 from .one_step import Probe
-from .study import batches
 
 QUESTION = STUDIES["subspace"]
 REPORTED_SEEDS = (1, 2, 3, 4, 5)

@@ -18,9 +18,9 @@ from ..core.projection import cosines
 from ..core.unlearner import NonFiniteError
 from ..data.samples import stream
 from ..lab import engine, search
+from ..lab.study import batches
 from ..lab.training import unlearn
 from ..report import results
-from .study import batches
 from .updates_views import figure, markdown
 
 __all__ = ["QUESTION", "REPORTED_SEEDS", "collect", "figure", "markdown"]

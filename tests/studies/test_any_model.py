@@ -11,8 +11,8 @@ from oeu_ref.core import OEU
 from oeu_ref.core.quantizer import fake_quantize
 from oeu_ref.lab import engine, search
 from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.studies import STUDIES, any_model
-from oeu_ref.studies.study import run as run_study
 
 SIZES = (6, 16, 12, 4)
 TOOLS = any_model.quantization is not None

@@ -18,11 +18,11 @@ from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.integer import packing
 from oeu_ref.lab import cells, engine, tables
 from oeu_ref.lab.experiment import QUICK, Experiment
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.reference import quantizer as numpy_side
 from oeu_ref.reference.network import QuantizedMLP
 from oeu_ref.reference.unlearner import oeu_step
 from oeu_ref.studies import bits as study
-from oeu_ref.studies.study import run as run_study
 
 from ..test_experiments import SMALL, settings_file, tiny_arrays
 

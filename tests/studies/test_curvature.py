@@ -13,10 +13,10 @@ from oeu_ref.beyond import curvature_reference
 from oeu_ref.core import OEU, QuantMLP
 from oeu_ref.lab import engine
 from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.study import batches
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.methods.method import Settings
 from oeu_ref.studies import first_order, step_bound
-from oeu_ref.studies.study import batches
-from oeu_ref.studies.study import run as run_study
 from tests.beyond.test_curvature import quantized_layer
 
 

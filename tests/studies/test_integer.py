@@ -9,8 +9,8 @@ import torch
 from oeu_ref.core import QuantMLP
 from oeu_ref.data.samples import digits
 from oeu_ref.integer import network as integer
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.studies import integer as study
-from oeu_ref.studies.study import run as run_study
 
 
 def test_the_digits_as_their_own_data_gives_them():

@@ -6,9 +6,9 @@ import pytest
 
 from oeu_ref.lab import engine, search
 from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.study import run
 from oeu_ref.report import results
 from oeu_ref.studies import loop
-from oeu_ref.studies.study import run
 
 
 @pytest.fixture(scope="module")

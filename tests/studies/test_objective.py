@@ -15,11 +15,11 @@ from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, search
 from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.study import Work, run, under
 from oeu_ref.lab.training import predictions
 from oeu_ref.methods.method import Settings
 from oeu_ref.methods.orthogonal import OrthogonalEntropy
 from oeu_ref.report import results
-from oeu_ref.studies.study import Work, run, under
 
 CLASSES, SETTINGS = 3, Settings(0.1, 0.5, 0.0, 0.0)
 

@@ -12,8 +12,8 @@ from oeu_ref.audit import likelihood_ratio, per_example
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.lab import engine, search
 from oeu_ref.lab.experiment import QUICK
+from oeu_ref.lab.study import Work, run
 from oeu_ref.report import results
-from oeu_ref.studies.study import Work, run
 
 EVERYONE = {"all": np.ones(60, dtype=bool)}
 

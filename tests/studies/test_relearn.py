@@ -11,9 +11,9 @@ from oeu_ref.audit import relearn, relearn_views
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import engine, measures
 from oeu_ref.lab.experiment import Digits
+from oeu_ref.lab.study import Work, interval, run
 from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.report import results
-from oeu_ref.studies.study import Work, interval, run
 
 LOOKS = (0, 1, 2, 4, 8, 16)
 

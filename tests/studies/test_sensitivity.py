@@ -5,11 +5,11 @@ import dataclasses
 
 from oeu_ref import suggest
 from oeu_ref.lab import engine
+from oeu_ref.lab.study import run
 from oeu_ref.lab.training import TrainConfig
 from oeu_ref.methods.method import Settings
 from oeu_ref.report import results
 from oeu_ref.studies import sensitivity
-from oeu_ref.studies.study import run
 
 
 def test_the_table_and_the_picture_are_made_of_the_json_alone(tmp_path):

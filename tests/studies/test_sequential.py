@@ -11,13 +11,13 @@ from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, Splits, stream
 from oeu_ref.lab import engine, experiment
 from oeu_ref.lab.experiment import described
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.lab.training import TrainConfig, predictions
 from oeu_ref.methods import by_name
 from oeu_ref.methods.method import Losses, Settings
 from oeu_ref.reference import metrics
 from oeu_ref.report import figures
 from oeu_ref.studies import sequences, sequential
-from oeu_ref.studies.study import run as run_study
 
 TINY = sequences.SequenceConfig(
     experiment.Digits(hidden=(16,), train=TrainConfig(epochs=1), forget_batch=16, max_steps=2), 3, 10, 100.0

@@ -7,12 +7,12 @@ import pytest
 from oeu_ref.core.stop_rule import EntropyStop
 from oeu_ref.lab import engine
 from oeu_ref.lab.experiment import Digits
+from oeu_ref.lab.study import Work, run
 from oeu_ref.lab.training import TrainConfig
 from oeu_ref.methods.method import Settings
 from oeu_ref.own.stop import GuardedStop
 from oeu_ref.report import results
 from oeu_ref.studies import stop
-from oeu_ref.studies.study import Work, run
 
 
 def test_the_table_is_made_of_the_json_alone(tmp_path):

@@ -11,10 +11,10 @@ from oeu_ref.lab import engine, tables
 from oeu_ref.lab.cells import Cell
 from oeu_ref.lab.experiment import QUICK, described
 from oeu_ref.lab.jobs import run_cells
+from oeu_ref.lab.study import Work, run
 from oeu_ref.methods.method import Settings
 from oeu_ref.report import results
 from oeu_ref.studies import bits, stop
-from oeu_ref.studies.study import Work, run
 
 
 def test_a_part_is_made_once_and_read_afterwards_and_one_about_something_else_is_refused(tmp_path, capsys):

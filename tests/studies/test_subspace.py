@@ -9,12 +9,12 @@ import torch
 from oeu_ref.beyond import subspace as core
 from oeu_ref.core import QuantMLP
 from oeu_ref.data.samples import digits, stream
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.methods.method import Settings
 from oeu_ref.methods.orthogonal import OrthogonalEntropy
 from oeu_ref.studies import subspace as study
 from oeu_ref.studies.one_step import Probe, inner
 from oeu_ref.studies.one_step import norm as length_of
-from oeu_ref.studies.study import run as run_study
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import json
 
 from oeu_ref.core.unlearner import NonFiniteError
+from oeu_ref.lab.study import run as run_study
 from oeu_ref.studies import STUDIES, updates
-from oeu_ref.studies.study import run as run_study
 
 
 def test_the_study_writes_what_it_measured(tmp_path):

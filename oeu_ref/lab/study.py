@@ -10,13 +10,13 @@ import numpy as np
 
 from .. import files
 from ..data.samples import Batches, stream
-from ..lab import engine, tables
-from ..lab.cells import Cell, load_model
-from ..lab.checkpoints import difference
-from ..lab.experiment import QUICK, Digits, described
-from ..lab.jobs import run_cells
-from ..lab.tuning import chosen
 from ..report import figures, results
+from . import engine, tables
+from .cells import Cell, load_model
+from .checkpoints import difference
+from .experiment import QUICK, Digits, described
+from .jobs import run_cells
+from .tuning import chosen
 
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 # a line for each method and network, the same in the pictures of all studies that draw many
