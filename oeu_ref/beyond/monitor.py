@@ -14,14 +14,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from .. import boundary
+from .. import boundary, distributed
 from ..core.entropy import entropy
 from ..core.fast import cosines_and_norms, overall_cosine
 from ..core.quantizer import Quantizer
 from ..core.unlearner import OEU
 from ..passes import in_mode, is_quantizer, logits_of, undone
 from ..tensors import wide
-from . import distributed
 from .signatures import SIGNATURES, Thresholds, UnlearningWarning
 
 __all__ = ["SIGNATURES", "Monitor", "Monitored", "Thresholds", "UnlearningWarning"]

@@ -96,7 +96,7 @@ class Images(How, options.Setup, Files, Named):
     @contextlib.contextmanager
     def started(self):
         """(`Experiment`, `Runner`, whether this process is the only one, or the first that `torchrun` started)."""
-        from ..beyond import distributed
+        from .. import distributed
         from ..lab import cells, tables
 
         with distributed.started(checked_device(self.device)) as device:

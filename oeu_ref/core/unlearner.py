@@ -229,7 +229,7 @@ class OEU:
         """What the model makes of both batches, passed as in a step: for who measures what a step did."""
         return logits_of(self.model, forget_inputs), logits_of(self.model, retain_inputs)
 
-    # what several processes do otherwise: `oeu_ref.beyond.distributed`
+    # what several processes do otherwise: `oeu_ref.distributed`
 
     def part(self, loss, count):
         """What the mean loss of `count` samples contributes to the mean over the batch: itself."""

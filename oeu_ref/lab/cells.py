@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from ..beyond import distributed
+from .. import distributed
 from ..core.unlearner import NonFiniteError
 from ..methods.method import Settings
 from ..reference import metrics

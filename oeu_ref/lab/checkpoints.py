@@ -11,7 +11,7 @@ import zlib
 
 import torch
 
-from ..beyond import distributed
+from .. import distributed
 from ..files import write_bytes
 
 FORMAT = "oeu_ref checkpoint 1"
@@ -55,7 +55,7 @@ class Checkpoint:
     def save(self, **parts):
         """Write the state of objects with `state_dict()` and of plain data, by name; the file before stays until then.
 
-        Of several processes (`oeu_ref.beyond.distributed`) the first alone writes.
+        Of several processes (`oeu_ref.distributed`) the first alone writes.
         Raises OSError where it cannot be written; an older checkpoint is then as before.
         """
         if distributed.rank() > 0 or time.monotonic() - self.last < self.pause:

@@ -14,8 +14,7 @@ import time
 import torch
 from torch import nn
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..core.stop_rule import EntropyStop
 from ..core.unlearner import NonFiniteError
 from ..data.requests import like

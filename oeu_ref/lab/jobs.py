@@ -14,8 +14,7 @@ import time
 
 import torch
 
-from .. import boundary, files
-from ..beyond import distributed
+from .. import boundary, distributed, files
 from ..data.requests import forgotten
 from .cells import run_cell
 from .engine import one_thread, progress_bar

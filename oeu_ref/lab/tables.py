@@ -7,8 +7,7 @@ method, its settings, and the files of its cells. The documents hold no result t
 import dataclasses
 import pathlib
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..methods.protocol import SCHEDULE
 from ..report import results
 from ..report.report import KINDS

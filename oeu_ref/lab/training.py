@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Batches, Samples
 from ..methods.method import all_logits

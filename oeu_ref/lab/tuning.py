@@ -8,8 +8,7 @@ import itertools
 import math
 import pathlib
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..methods.by_name import METHODS
 from ..methods.method import Settings
 from ..reference import metrics

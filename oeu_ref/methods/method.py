@@ -16,8 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples
 from ..passes import check_differentiable, class_logits, in_mode, undone_on_error

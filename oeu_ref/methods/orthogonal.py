@@ -5,11 +5,10 @@ from dataclasses import replace
 import torch
 from torch.nn import functional
 
-from .. import boundary
-from ..beyond import distributed
-from ..beyond.distributed import ParallelOEU
+from .. import boundary, distributed
 from ..core.unlearner import StepReport
 from ..data.samples import other_labels
+from ..distributed import ParallelOEU
 from ..passes import class_logits, undone_on_error
 from .method import Method, check_batches
 

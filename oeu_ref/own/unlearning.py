@@ -14,8 +14,7 @@ import warnings
 
 import torch
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..core.unlearner import OEU, StepReport
 from ..data.requests import contents, whole_classes
 from ..data.samples import stream
@@ -122,7 +121,7 @@ def unlearn(
     momentum, scheduler, Dropout and the order of batches included, on the same machine; not where data gives other
     batches when it is passed through again (a generator, workers that draw numbers of their own) or a rule of your own
     has no `state_dict`. An unlearner with a constructor of its own needs `state_dict` and `load_state_dict`.
-    Several processes (`oeu_ref.beyond.distributed`): each has the same data and a `ParallelOEU` or a method of the
+    Several processes (`oeu_ref.distributed`): each has the same data and a `ParallelOEU` or a method of the
     lab, batches are divided among them, and the first process's Ctrl-C and rule count.
     Returns a `Run`. The network is left in eval mode.
     Raises TypeError or ValueError, naming the argument, for anything else, and what the unlearner raises:
@@ -262,7 +261,7 @@ class Steps:
         if not self.teaches and not all(hasattr(unlearner, name) for name in ("model", "optimizer", "step")):
             raise TypeError(f"unlearner must be an OEU or a method of oeu_ref.methods, got {type(unlearner).__name__}")
         if distributed.size() > 1 and isinstance(unlearner, OEU) and not isinstance(unlearner, distributed.ParallelOEU):
-            raise TypeError("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU where there are processes")
+            raise TypeError("unlearner must be an oeu_ref.distributed.ParallelOEU where there are processes")
         self.unlearner = unlearner
         self.model = unlearner.model
         self.scheduler = scheduler

@@ -16,7 +16,7 @@ def recalibrate_batchnorm(model, retain_inputs, batch_size=256, share=None):
 
     model: any `nn.Module`; retain_inputs: (N, ...) tensor, N >= 1, what the model takes; batch_size >= 1: samples of a
     batch, which are as equal in size as N allows; share: what this process passes of a batch, where several normalize
-    together (`oeu_ref.beyond.distributed.shard`), None: all. The passes are made in the modes of a step of `OEU`: of a
+    together (`oeu_ref.distributed.shard`), None: all. The passes are made in the modes of a step of `OEU`: of a
     model in train mode, layers frozen in eval mode keep their statistics. All else stays as it is. InstanceNorm that
     tracks statistics counts as BatchNorm.  Returns the model.
     A running average with momentum 0.1 weighs the last twenty batches or so, most of them of a network that a short

@@ -14,8 +14,7 @@ import pathlib
 
 import numpy as np
 
-from .. import boundary
-from ..beyond import distributed
+from .. import boundary, distributed
 from ..core.unlearner import NonFiniteError
 from ..lab import engine, tables, tuning
 from ..lab import search as searches

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from oeu_ref.beyond.curvature import BoundedOEU
-from oeu_ref.beyond.distributed import ParallelOEU, synchronized
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.beyond.subspace import SubspaceOEU
 from oeu_ref.beyond.updates import OrthogonalUpdates, ProtectedOEU
 from oeu_ref.core import OEU, QuantMLP
+from oeu_ref.distributed import ParallelOEU, synchronized
 
 # each maps (model, optimizer, options of OEU) to an unlearner
 SWITCHED_OFF = {

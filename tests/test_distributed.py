@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from oeu_ref.beyond import distributed
+from oeu_ref import distributed
 from oeu_ref.beyond.monitor import Monitored
 from oeu_ref.core.network import QuantMLP, quantize_model
 from oeu_ref.core.unlearner import OEU, NonFiniteError
@@ -128,7 +128,7 @@ def alone():
     try:
         own.unlearn(oeu, *batches("convolutional"), 1, progress=False)
     except TypeError as error:
-        return (torch.tensor(float("unlearner must be an oeu_ref.beyond.distributed.ParallelOEU" in str(error))),)
+        return (torch.tensor(float("unlearner must be an oeu_ref.distributed.ParallelOEU" in str(error))),)
     return (torch.tensor(0.0),)
 
 
@@ -301,7 +301,7 @@ def found(tmp_path_factory):
     """What each of two processes found for all of WORK: [{name: tensors}, {name: tensors}]."""
     out = tmp_path_factory.mktemp("two")
     common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port()}
-    command = [sys.executable, "-m", "tests.beyond.test_distributed", str(out)]
+    command = [sys.executable, "-m", "tests.test_distributed", str(out)]
     processes = [subprocess.Popen(command, env={**common, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
     try:
         assert [process.wait(100) for process in processes] == [0, 0]
