@@ -12,8 +12,8 @@ import os
 import torch
 from torch import distributed, nn
 
-from .core.quantizer import Quantizer
-from .core.unlearner import OEU, grad_of
+from .core import OEU, Quantizer
+from .passes import grad_of
 
 BUCKET = 1 << 20  # elements that are sent together, about: small ones alone would be all latency
 

@@ -240,7 +240,7 @@ UNCHECKED = {
     "tensors.stretches": "the arithmetic of the quantizer and the projection, which check",
     "core.network.quantizable": "asks a model",
     "core.network.left_in_float": "asks a model",
-    "core.unlearner.grad_of": "PyTorch's own, with remedies in what it says",
+    "passes.backward": "PyTorch's own, with remedies in what it says",
     "core.unlearner.layers_of": "of a model and its own parameters",
     "core.unlearner.OEU": "parts of `plan`, which checks; `take` takes what it made",
     "core.stop_rule.EntropyStop.load_state_dict": "the state of another object",

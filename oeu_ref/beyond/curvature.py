@@ -19,8 +19,8 @@ import torch
 
 from .. import boundary
 from ..boundary import GRANULARITY, Gradients, LayerIds
-from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport, grad_of
-from ..passes import copies_of, is_quantizer, logits_of
+from ..core.unlearner import OEU, NonFiniteError, Plan, StepReport
+from ..passes import copies_of, grad_of, is_quantizer, logits_of
 from ..tensors.layers import Layers, takes, wide
 from .curvature_reference import largest_learning_rate
 

@@ -65,7 +65,7 @@ class NumPyContract:
 
 
 class _FastContract(NumPyContract):
-    """With `oeu_ref.core.fast` and `oeu_ref.tensors.stretches`, which have to obey the laws that the readable files obey."""
+    """With `fast.py` and `oeu_ref.tensors.stretches`, which have to obey the laws that the readable files obey."""
 
     def fake_quantize(self, x, step, q_min, q_max):
         """x_hat, the shape of x."""

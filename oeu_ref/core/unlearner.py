@@ -12,16 +12,12 @@ from torch.nn import functional
 
 from .. import boundary
 from ..boundary import FUNCTION_OR_NONE, Instance, OneOf, Samples, taking
-from ..passes import MODEL, State, check_differentiable, in_mode, logits_of, owner, undone
+from ..passes import MODEL, State, check_differentiable, grad_of, in_mode, logits_of, owner, undone
 from ..reference.unlearner import STEP
 from ..tensors import Layers, wide
 from .entropy import entropy
 from .fast import cosines_and_norms, overall_cosine, projected
 
-# what PyTorch says where a model's gradient cannot be taken by `torch.autograd.grad`, or not twice
-UNCOMPILED = "not be compiled, for a second backward pass: pass the module that torch.compile was given"
-CHECKPOINTED = "checkpoint its activations with use_reentrant=False, for torch.autograd.grad to pass"
-REMEDIES = {"use_reentrant": CHECKPOINTED, "double backward": UNCOMPILED, "donated buffers": UNCOMPILED}
 takes = taking(torch)
 BATCHES = {"forget_inputs": Samples(), "retain_inputs": Samples()}
 
@@ -265,17 +261,6 @@ class OEU:
         if key not in self._layers:
             self._layers = {key: layers_of(self.model, parameters, self.layer, self.granularity)}
         return self._layers[key]
-
-
-def grad_of(loss, parameters, **options):
-    """`torch.autograd.grad`, None for a parameter that is not used; ValueError with a remedy where it is forbidden."""
-    try:
-        return torch.autograd.grad(loss, parameters, allow_unused=True, **options)
-    except RuntimeError as error:
-        for cause, remedy in REMEDIES.items():
-            if cause in str(error):
-                raise ValueError(f"model must {remedy}; nothing was changed") from error
-        raise
 
 
 def layers_of(model, parameters, layer="module", granularity="layer"):

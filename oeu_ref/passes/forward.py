@@ -27,13 +27,6 @@ def in_mode(model, training=False):
             module.training = mode
 
 
-def check_differentiable(model):
-    """Raise ValueError where PyTorch has no gradients of a model, whatever is enabled: in inference mode."""
-    made = (p for p in model.parameters() if not nn.parameter.is_lazy(p))
-    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in made):
-        raise ValueError("model must be built and unlearned outside torch.inference_mode(); nothing was changed")
-
-
 def logits_of(model, inputs, given=None):
     """What a model makes of a batch, (N, K), which it gets a copy of: it may overwrite what it is given.
 
