@@ -9,10 +9,9 @@ import math
 import numpy as np
 import torch
 
-from oeu_ref import boundary
+from oeu_ref import arrays, boundary
 from oeu_ref.beyond import curvature_reference, subspace_reference
-from oeu_ref.core import projection
-from oeu_ref.reference import metrics, network
+from oeu_ref.tensors import layers
 
 A = np.array
 NAN, INF, HUGE, ENDLESS = math.nan, math.inf, 10**12, 10**400
@@ -166,14 +165,14 @@ def changed_dtypes(good, names):
 
 
 def samples(good):
-    """Of `boundary.samples`."""
+    """Of `arrays.samples`."""
     yield from no_arrays(good)
     yield "none at all", good[:0], ValueError, str(tuple(good[:0].shape)), "at least one sample"
     yield "a number", good.reshape(-1)[0], ValueError, "()", "at least one sample"
 
 
 def floats(good, *axes, check_finite=True, empty=True):
-    """Of `boundary.floats`."""
+    """Of `arrays.floats`."""
     yield from no_arrays(good)
     tensors = isinstance(good, torch.Tensor)
     convert = ".float()" if tensors else ".astype(float)"
@@ -191,9 +190,9 @@ def floats(good, *axes, check_finite=True, empty=True):
             at = str([0] * good.ndim)
             yield f"{value}{' in half precision' * half}", bad, ValueError, f"{value} at {at}", "finite"
     for axis, size in enumerate(axes):
-        named = size in boundary.LEAST
-        wanted = f"{size} >= {boundary.LEAST[size][0]}" if named else str(size)
-        for other in range(boundary.LEAST[size][0]) if named else (size + 1, size - 1):
+        named = size in arrays.LEAST
+        wanted = f"{size} >= {arrays.LEAST[size][0]}" if named else str(size)
+        for other in range(arrays.LEAST[size][0]) if named else (size + 1, size - 1):
             shape = [*good.shape]
             shape[axis] = other
             bad = torch.ones(shape) if tensors else np.ones(shape)
@@ -205,14 +204,14 @@ def floats(good, *axes, check_finite=True, empty=True):
 
 
 def like(good, other, what):
-    """Of `boundary.like`."""
+    """Of `arrays.like`."""
     yield from floats(good)
     for bad in (good[:1], good[None]):
         yield f"shape {tuple(bad.shape)}", bad, ValueError, str(tuple(bad.shape)), f"shape of {what}"
 
 
 def probabilities(good):
-    """Of `boundary.probabilities`."""
+    """Of `arrays.probabilities`."""
     yield from floats(good, "N", "K")
     for kind, bad in (
         ("percent", 100 * good),
@@ -223,7 +222,7 @@ def probabilities(good):
 
 
 def integers(good):
-    """Of `boundary.integers`."""
+    """Of `arrays.integers`."""
     yield from no_arrays(good, "integers")
     for kind, bad, word in changed_dtypes(good, ["float64", "bool", "complex64"]):
         yield kind, bad, TypeError, word, "integers"
@@ -233,7 +232,7 @@ def integers(good):
 
 
 def labels(good, rows=None, classes=None):
-    """Of `boundary.labels`."""
+    """Of `arrays.labels`."""
     yield from integers(good)
     classes = classes or rows.shape[1]
     for bad in (classes, -1, 2**62):
@@ -256,7 +255,7 @@ def step_tensor(good):
 
 
 def gradients(good, other=None, other_name=None, check_finite=True):
-    """Of `boundary.gradients`."""
+    """Of `arrays.gradients`."""
     for bad in (good[0], iter(good), "gradients", None, 7):
         yield type(bad).__name__, bad, TypeError, type(bad).__name__, "a list of"
     yield "empty", [], ValueError, "empty", "at least 1"
@@ -268,8 +267,8 @@ def gradients(good, other=None, other_name=None, check_finite=True):
         yield "shapes", [good[0][None], *good[1:]], ValueError, f"got {shape}", f"shape of {other_name}[0]"
 
 
-def alike(good, other, other_name, check_finite=True):
-    """Of the core's `projection.alike`."""
+def paired(good, other, other_name, check_finite=True):
+    """Of `tensors.layers.paired`."""
     yield from gradients(good, other, other_name, check_finite)
     yield "two dtypes", [good[0].float(), *good[1:]], TypeError, "float32", "one dtype"
 
@@ -293,7 +292,7 @@ def real(good, low=-INF):
 
 
 def scores(good):
-    """Of `metrics.scores`."""
+    """Of `arrays.scores`."""
     yield from no_arrays(good)
     for bad, word in ((["a"], "<U1"), ([1j], "complex128"), ([None], "object")):
         yield word, bad, TypeError, word, "real numbers"
@@ -304,7 +303,7 @@ def scores(good):
 
 
 def pair(good):
-    """Of `metrics.pair`."""
+    """Of `arrays.pair`."""
     p, y = good
     for bad, word in ((p, "ndarray"), (None, "NoneType"), ((p,), "1 things"), ((p, y, y), "3 things")):
         yield word, bad, TypeError, word, "a pair"
@@ -314,17 +313,17 @@ def pair(good):
         yield f"labels: {kind}", (p, bad), error, "[1]", *words
 
 
-def percents(good):
-    """Of `metrics.percents`."""
+def percents(good, keys):
+    """Of `boundary.percents`."""
     for bad in (None, [1, 2], "FA"):
         yield type(bad).__name__, bad, TypeError, type(bad).__name__, "a mapping"
     yield "lacks one", {"FA": 1.0}, ValueError, "None", "a finite RA"
-    for bad in ("50", NAN, INF, None):
-        yield f"{bad}", {**good, "MIA": bad}, ValueError, f"{bad}", "a finite MIA"
+    for bad in ("50", NAN, INF, None, ENDLESS):
+        yield f"{bad}"[:8], {**good, "MIA": bad}, ValueError, f"{bad}"[:8], "a finite MIA"
 
 
-def for_each_parameter(good, parameters):
-    """Of `network.for_each_parameter`."""
+def for_each(good, parameters):
+    """Of `arrays.for_each`."""
     for bad in (None, [1.0], "velocity"):
         yield type(bad).__name__, bad, TypeError, type(bad).__name__, "dict"
     key = next(iter(parameters))
@@ -340,12 +339,13 @@ def for_each_parameter(good, parameters):
 
 KINDS = {
     getattr(boundary, f.__name__): f
-    for f in (number, positive, integer, whole, one_of, width, bits, instance, sizes, layer_ids, function)
-    + (samples, floats, like, probabilities, integers, labels, gradients)
+    for f in (number, positive, integer, whole, one_of, width, bits, instance, sizes, layer_ids, function, percents)
+}
+KINDS |= {
+    getattr(arrays, f.__name__): f
+    for f in (samples, floats, like, probabilities, integers, labels, gradients, scores, pair, for_each)
 }
 KINDS[boundary.step] = lambda good: (step_tensor if isinstance(good, torch.Tensor) else step)(good)
-KINDS[projection.alike] = alike
-KINDS.update({metrics.scores: scores, metrics.pair: pair, metrics.percents: percents})
+KINDS[layers.paired] = paired
 KINDS[curvature_reference._real] = real
 KINDS[subspace_reference._history] = history
-KINDS[network.for_each_parameter] = for_each_parameter

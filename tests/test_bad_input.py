@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import oeu_ref
-from oeu_ref import boundary, core, reference
+from oeu_ref import arrays, boundary, core, reference
 from oeu_ref.conformance import adapters
 from oeu_ref.core.network import quantize_model
 from oeu_ref.integer import packing
@@ -223,11 +223,6 @@ UNCHECKED = {
     "reference.projection.unit": "plain arithmetic on vectors",
     "reference.projection.norm": "plain arithmetic on vectors",
     "reference.projection.layer_numbers": "of labels that have been checked",
-    "reference.metrics.scores": "itself a check",
-    "reference.metrics.pair": "itself a check",
-    "reference.metrics.percents": "itself a check",
-    "reference.network.for_each_parameter": "itself a check",
-    "core.projection.alike": "itself a check",
     "tensors.layers.Layers": "sums over lists that the boundary has passed",
     "core.network.QuantizedLayer.quantized": "a part of the layer's forward",
     "core.quantizer.Quantizer": "in a model's forward nothing may wait; what it can tell is in rows by hand",
@@ -236,6 +231,7 @@ UNCHECKED = {
     "passes.forward": "passes on what it is given, whatever that is",
     "passes.modules": "asks a model, or a module of it",
     "passes.undo": "puts back what a model was, whatever that is",
+    "tensors.layers.paired": "itself a check",
     "tensors.layers.wide": "plain arithmetic",
     "tensors.stretches": "the arithmetic of the quantizer and the projection, which check",
     "core.network.quantizable": "asks a model",
@@ -429,7 +425,7 @@ def test_one_sample_is_enough_whatever_a_sample_is():
     for key, function, torch_side in ruled():
         given = valid_call(key, function, torch_side)
         for argument, rule in function.rules.items():
-            if rule.accept is boundary.samples:
+            if rule.accept is arrays.samples:
                 check = rule.check_of(argument, torch)
                 for right in (
                     torch.ones(1),
@@ -529,10 +525,10 @@ def test_the_reference_computes_in_float64_and_returns_nothing_of_its_arguments(
     """NumPy arrays are copied and widened at the boundary; tensors pass as they are."""
     single = X.astype(np.float32)
     assert reference.fake_quantize(single, 0.5, -8, 7).dtype == np.float64
-    for grad in (reference.project([X], [0 * X])[0], boundary.floats("x", X, np)):
+    for grad in (reference.project([X], [0 * X])[0], arrays.floats("x", X, np)):
         assert not np.shares_memory(grad, X)
     tensor = torch.tensor(single)
-    assert boundary.floats("x", tensor, torch) is tensor
+    assert arrays.floats("x", tensor, torch) is tensor
 
 
 def test_a_decorated_function_is_itself_to_those_who_look():

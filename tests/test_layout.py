@@ -16,21 +16,22 @@ PACKAGE = pathlib.Path(oeu_ref.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # what each room may import of the package; a file of the top counts as a room
 BELOW = {
-    "boundary": (),
+    "arrays": (),
+    "boundary": ("arrays",),
     "files": ("boundary",),
     "reference": ("boundary",),
-    "passes": ("boundary",),
-    "tensors": ("boundary", "reference"),
-    "core": ("boundary", "reference", "passes", "tensors"),
+    "passes": ("arrays", "boundary"),
+    "tensors": ("arrays", "boundary", "reference"),
+    "core": ("arrays", "boundary", "reference", "passes", "tensors"),
     "distributed": ("passes", "core"),
     "contract": ("boundary",),
     "vectors": ("boundary", "files", "contract", "reference"),
     "observe": ("boundary",),
     "conformance": ("boundary", "files", "contract", "reference", "vectors", "observe"),
-    "beyond": ("boundary", "files", "reference", "passes", "tensors", "core", "distributed"),
+    "beyond": ("arrays", "boundary", "files", "reference", "passes", "tensors", "core", "distributed"),
     "integer": ("boundary", "files", "reference", "core"),
     "data": ("boundary", "files"),
-    "methods": ("boundary", "passes", "core", "distributed", "data"),
+    "methods": ("arrays", "boundary", "passes", "core", "distributed", "data"),
     "report": ("boundary", "files", "reference", "methods"),
     "lab": ("boundary", "files", "reference", "passes", "core", "distributed", "integer", "data", "methods", "report"),
     "studies": (
@@ -38,7 +39,7 @@ BELOW = {
         *("lab", "own"),
     ),
     "audit": ("reference", "passes", "core", "data", "methods", "report", "lab"),
-    "own": ("boundary", "files", "reference", "core", "distributed", "data", "report", "lab"),
+    "own": ("arrays", "boundary", "files", "reference", "core", "distributed", "data", "report", "lab"),
     "commands": (
         *("boundary", "files", "core", "distributed", "data", "methods", "report", "lab", "own", "studies"),
         "audit",
@@ -48,7 +49,7 @@ BELOW = {
     "__init__": (),
 }
 THIRD_PARTY = {
-    **{"boundary": (), "contract": (), "files": ("filelock",), "reference": ("numpy",)},
+    **{"arrays": (), "boundary": (), "contract": (), "files": ("filelock",), "reference": ("numpy",)},
     **{"passes": ("torch",), "tensors": ("torch",), "distributed": ("torch",), "__main__": ()},
 }
 
@@ -56,12 +57,13 @@ THIRD_PARTY = {
 # Lines that a room may have. A capability comes in by making another part smaller, or by a room of its own: a number
 # here may fall, and rises for the contract or the paper alone.
 CEILINGS = {
-    "boundary": 400,
+    "arrays": 171,
+    "boundary": 276,
     "files": 115,
-    "reference": 929,
-    "passes": 265,
-    "tensors": 194,
-    "core": 1296,
+    "reference": 884,
+    "passes": 266,
+    "tensors": 207,
+    "core": 1284,
     "distributed": 252,
     "contract": 64,
     "vectors": 794,

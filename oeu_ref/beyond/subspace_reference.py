@@ -8,7 +8,7 @@ Notation as there; B: orthonormal basis of the span of a layer's m retain gradie
 
 import numpy as np
 
-from .. import boundary
+from .. import arrays, boundary
 from ..boundary import Gradients, LayerIds, Rule, of
 from ..reference.projection import COLLINEAR, layer_numbers, norm, takes, unit
 
@@ -19,7 +19,7 @@ def _history(name, value, library, forget_grads):
     if not value:
         raise ValueError(f"{name} must hold at least one retain gradient, got none")
     grads = enumerate(value)
-    return [boundary.gradients(f"{name}[{j}]", g, library, forget_grads, "forget_grads") for j, g in grads]
+    return [arrays.gradients(f"{name}[{j}]", g, library, forget_grads, "forget_grads") for j, g in grads]
 
 
 SUBSPACE = {

@@ -17,7 +17,7 @@ import operator
 
 import torch
 
-from .. import boundary
+from .. import arrays, boundary
 from ..core.fast import cosines_and_norms, projected
 from ..core.unlearner import OEU
 from ..tensors import Layers, wide
@@ -67,8 +67,8 @@ class OrthogonalUpdates(torch.optim.Optimizer):
         does not hold or that is named twice, or a gradient that is not finite.
         """
         self._protected = None  # also where these are refused
-        parameters = boundary.gradients("parameters", parameters, torch, check_finite=False)
-        retain_grads = boundary.gradients("retain_grads", retain_grads, torch, parameters, "parameters", False)
+        parameters = arrays.gradients("parameters", parameters, torch, check_finite=False)
+        retain_grads = arrays.gradients("retain_grads", retain_grads, torch, parameters, "parameters", False)
         held = {id(p) for group in self.param_groups for p in group["params"]}
         if not {id(p) for p in parameters} <= held or len({id(p) for p in parameters}) < len(parameters):
             raise ValueError("parameters must be tensors that the optimizer holds, each once")

@@ -7,9 +7,9 @@ All arithmetic over elements goes through PyTorch's multi-tensor operations (`to
 
 import torch
 
-from ..boundary import BETA, GRANULARITY, Gradients, LayerIds, Rule, gradients, of, taking
+from ..boundary import BETA, GRANULARITY, Gradients, LayerIds, Rule, of, taking
 from ..reference.projection import OPTIONS
-from ..tensors import Layers, wide
+from ..tensors import Layers, paired, wide
 
 takes = taking(torch)
 
@@ -17,21 +17,9 @@ takes = taking(torch)
 COLLINEAR = {torch.float64: 1e-12, torch.float32: 1e-6}
 
 
-def alike(name, value, library, other, other_name, check_finite=True):
-    """Return `boundary.gradients` of one dtype, halves once widened, and device with the other list's, or raise."""
-    value = gradients(name, value, library, other, other_name, check_finite)
-    for what, error, found in (
-        ("have one dtype", TypeError, {wide(t.new_empty(0)).dtype for t in [*other, *value]}),
-        ("be on one device", ValueError, {t.device for t in [*other, *value]}),
-    ):
-        if len(found) > 1:
-            raise error(f"{other_name} and {name} must {what}, got {' and '.join(sorted(map(str, found)))}")
-    return value
-
-
 @takes(
     forget_grads=Gradients(),
-    retain_grads=Rule(alike, of("forget_grads"), "forget_grads"),
+    retain_grads=Rule(paired, of("forget_grads"), "forget_grads"),
     **OPTIONS,
     granularity=GRANULARITY,
     layer_ids=LayerIds("forget_grads"),
@@ -101,7 +89,7 @@ def oeu_direction(forget_grads, retain_grads, alpha=1.0, beta=1.0, granularity="
 
 @takes(
     first_grads=Gradients(check_finite=False),
-    second_grads=Rule(alike, of("first_grads"), "first_grads", check_finite=False),
+    second_grads=Rule(paired, of("first_grads"), "first_grads", check_finite=False),
     granularity=GRANULARITY,
     layer_ids=LayerIds("first_grads"),
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from .. import boundary
+from .. import arrays
 from ..boundary import FUNCTION_OR_NONE, Instance, OneOf, Samples, taking
 from ..passes import MODEL, State, check_differentiable, grad_of, in_mode, logits_of, owner, undone
 from ..reference.unlearner import STEP
@@ -211,7 +211,7 @@ class OEU:
     def loss_of_retain(self, logits, labels):
         """Mean cross-entropy of the retain batch's logits."""
         logits = _checked(logits, "retain_inputs")
-        labels = boundary.labels("retain_labels", labels, torch, logits)
+        labels = arrays.labels("retain_labels", labels, torch, logits)
         return self.part(functional.cross_entropy(logits, labels), len(labels))
 
     def project(self, parameters, g_f, g_r, layers, angles):
@@ -271,7 +271,7 @@ def layers_of(model, parameters, layer="module", granularity="layer"):
 
 def _checked(logits, name):
     """What a model made of the inputs of that name, widened; its numbers are looked at later, with all others."""
-    return wide(boundary.floats(f"the model's logits for {name}", logits, torch, "N", "K", check_finite=False))
+    return wide(arrays.floats(f"the model's logits for {name}", logits, torch, "N", "K", check_finite=False))
 
 
 def _used(parameters, g_f, g_r):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .. import boundary, distributed
+from .. import arrays, boundary, distributed
 from ..core.unlearner import NonFiniteError
 from ..data.samples import Samples
 from ..passes import check_differentiable, class_logits, in_mode, undone_on_error
@@ -112,7 +112,7 @@ class Method:
 
     def loss_of_retain(self, logits, batch):
         """The same of a retain batch: by default cross-entropy with its labels, in nats."""
-        labels = boundary.labels("labels", self.mine(batch.labels), torch, logits)
+        labels = arrays.labels("labels", self.mine(batch.labels), torch, logits)
         return functional.cross_entropy(logits, labels)
 
     def losses(self, forget, retain):

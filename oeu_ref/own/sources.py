@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from .. import boundary
+from .. import arrays
 from ..data.samples import Samples
 from ..lab import training
 
@@ -188,7 +188,7 @@ def batch(name, part):
     inputs = torch.as_tensor(inputs)
     if labels is None:
         return Samples(inputs, torch.full(inputs.shape[:1], UNKNOWN))
-    labels = boundary.integers(f"the labels of {name}", torch.as_tensor(labels), torch).long()
+    labels = arrays.integers(f"the labels of {name}", torch.as_tensor(labels), torch).long()
     try:
         return Samples(inputs, labels)
     except ValueError as error:

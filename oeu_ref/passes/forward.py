@@ -5,7 +5,8 @@ import contextlib
 import torch
 from torch import nn
 
-from ..boundary import Instance, floats
+from ..arrays import floats
+from ..boundary import Instance
 
 MODEL = Instance(nn.Module, "torch.nn.Module")  # the rule of an argument that is one
 

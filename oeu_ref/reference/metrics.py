@@ -5,48 +5,17 @@ sum to 1; labels: (N,) integers in [0, K); scores: (N,) real numbers, finite; N 
 TypeError or ValueError, naming the argument.
 """
 
-import numbers
-from collections.abc import Mapping
-
 import numpy as np
 
-from .. import boundary
-from ..boundary import array, finite, instance, labels, of, probabilities, shaped, taking
+from ..boundary import FUNCTION, Labels, Pair, Percents, Probabilities, Scores, of, taking
 from .entropy import entropy_of_probabilities
 
 METRICS = ("FA", "RA", "TA", "MIA")
 
 
-def scores(name, value, library):
-    """Return real numbers (N,), N >= 1, finite, as a float64 copy; raise TypeError or ValueError otherwise."""
-    values = shaped(name, array(name, value, library), "N")
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be real numbers, got dtype {values.dtype}")
-    return finite(name, values.astype(library.float64), library)
-
-
-def pair(name, value, library):
-    """Return (probabilities, labels) of one set, checked; raise TypeError for no pair, and as they do."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        found = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
-        raise TypeError(f"{name} must be a pair (probabilities, labels), got {found}")
-    p = probabilities(f"{name}[0]", value[0], library)
-    return p, labels(f"{name}[1]", value[1], library, p)
-
-
-def percents(name, value):
-    """Return a mapping with a finite number for each of METRICS; raise TypeError or ValueError otherwise."""
-    instance(name, value, Mapping, "mapping")
-    for key in METRICS:
-        if not isinstance(value.get(key), numbers.Real) or not np.isfinite(value[key]):
-            raise ValueError(f"{name} must hold a finite {key} (percent), got {value.get(key)}")
-    return value
-
-
 takes = taking(np)
-SCORES, PAIR = boundary.Rule(scores), boundary.Rule(pair)
-LABELLED = {"probabilities": boundary.Probabilities(), "labels": boundary.Labels(of("probabilities"))}
-ATTACKED = {"retain": PAIR, "test": PAIR, "forget": PAIR, "attack": boundary.FUNCTION}
+LABELLED = {"probabilities": Probabilities(), "labels": Labels(of("probabilities"))}
+ATTACKED = {"retain": Pair(), "test": Pair(), "forget": Pair(), "attack": FUNCTION}
 
 
 @takes(**LABELLED)
@@ -82,7 +51,7 @@ def modified_entropy(probabilities, labels):
     return own + others.sum(axis=1)
 
 
-@takes(members=SCORES, non_members=SCORES, targets=SCORES)
+@takes(members=Scores(), non_members=Scores(), targets=Scores())
 def threshold_attack(members, non_members, targets):
     """Attack that calls a sample a member when its confidence reaches a threshold.
 
@@ -134,7 +103,7 @@ def unlearning_metrics(retain, test, forget, attack=threshold_attack):
     }
 
 
-@takes(metrics=boundary.Rule(percents), retrain_metrics=boundary.Rule(percents))
+@takes(metrics=Percents(METRICS), retrain_metrics=Percents(METRICS))
 def average_gap(metrics, retrain_metrics):
     """AG: mean absolute gap to the retrained model over FA, RA, TA and MIA, in percentage points; lower is better.
 
@@ -143,7 +112,7 @@ def average_gap(metrics, retrain_metrics):
     return float(np.mean([abs(metrics[key] - retrain_metrics[key]) for key in METRICS]))
 
 
-@takes(forget_probabilities=boundary.Probabilities(), test_probabilities=boundary.Probabilities())
+@takes(forget_probabilities=Probabilities(), test_probabilities=Probabilities())
 def forget_vs_test_auc(forget_probabilities, test_probabilities):
     """How well entropy alone tells forget samples from test samples: area under the ROC curve, in percent.
 
@@ -155,7 +124,7 @@ def forget_vs_test_auc(forget_probabilities, test_probabilities):
     return auc(*map(entropy_of_probabilities.unchecked, (forget_probabilities, test_probabilities)))
 
 
-@takes(positives=SCORES, negatives=SCORES)
+@takes(positives=Scores(), negatives=Scores())
 def auc(positives, negatives):
     """Probability in percent that a random positive scores above a random negative, ties counted half.
 

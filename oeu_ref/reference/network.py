@@ -9,8 +9,7 @@ raises TypeError or ValueError, naming the argument.
 
 import numpy as np
 
-from .. import boundary
-from ..boundary import Bits, Floats, Instance, Integer, Labels, Number, Rule, of, taking
+from ..boundary import Bits, Floats, ForEach, Instance, Integer, Labels, Like, Number, Positive, Sizes, of, taking
 from . import quantizer
 from .entropy import cross_entropy, softmax
 from .quantizer import integer_range
@@ -18,19 +17,8 @@ from .quantizer import integer_range
 takes = taking(np)
 
 
-def for_each_parameter(name, value, library, parameters):
-    """Return a dict with an array for each parameter, of its shape; raise TypeError or ValueError otherwise."""
-    boundary.instance(name, value, dict)
-    for key, parameter in parameters.items():
-        if key not in value:
-            raise ValueError(f"{name} must hold an array for each parameter, lacks {key}")
-        entry = f"{name}[{key!r}]"
-        boundary.alike(entry, boundary.array(entry, value[key], library), np.asarray(parameter), "its parameter")
-    return value
-
-
 OWN_INPUTS, INPUTS = (Floats("N", of(network, "num_inputs")) for network in ("self", "network"))
-SGD = {"learning_rate": boundary.Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
+SGD = {"learning_rate": Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
 
 
 class QuantizedMLP:
@@ -46,7 +34,7 @@ class QuantizedMLP:
     Source: the quantized networks of arXiv 2602.00567, at a size that can be read; steps as in LSQ (ICLR 2020).
     """
 
-    @takes(sizes=boundary.Sizes(), weight_bits=Bits(), activation_bits=Bits(), first_last_bits=Bits(), seed=Integer(0))
+    @takes(sizes=Sizes(), weight_bits=Bits(), activation_bits=Bits(), first_last_bits=Bits(), seed=Integer(0))
     def __init__(self, sizes, weight_bits=4, activation_bits=4, first_last_bits=8, seed=0):
         last = len(sizes) - 2
         self.num_layers, self.num_inputs, self.num_classes = last + 1, sizes[0], sizes[-1]
@@ -103,9 +91,7 @@ class QuantizedMLP:
             inputs = np.maximum(cache[-1]["outputs"], 0)
         return cache[-1]["outputs"], cache
 
-    @takes(
-        cache=Instance(list), grad_logits=boundary.Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits")
-    )
+    @takes(cache=Instance(list), grad_logits=Like(of("cache", lambda cache: cache[-1]["outputs"]), "the logits"))
     def backward(self, cache, grad_logits):
         """Gradient of every parameter, by the chain rule from the last layer to the first.
 
@@ -177,8 +163,8 @@ def _first_step(x, bits, signed):
 
 @takes(
     parameters=Instance(dict),
-    grads=Rule(for_each_parameter, of("parameters")),
-    velocity=Rule(for_each_parameter, of("parameters"), optional=True),
+    grads=ForEach(of("parameters")),
+    velocity=ForEach(of("parameters"), optional=True),
     **SGD,
 )
 def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, velocity=None):

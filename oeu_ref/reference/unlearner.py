@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..boundary import ALPHA, BETA, GRANULARITY, LAYER, RESCALE, Instance, Labels, Rule, of, taking
+from ..boundary import ALPHA, BETA, GRANULARITY, LAYER, RESCALE, ForEach, Instance, Labels, of, taking
 from .entropy import cross_entropy, entropy, entropy_loss, softmax
-from .network import INPUTS, SGD, QuantizedMLP, for_each_parameter, sgd_step
+from .network import INPUTS, SGD, QuantizedMLP, sgd_step
 from .projection import cosines, oeu_direction, project
 
 takes = taking(np)
@@ -40,7 +40,7 @@ class OEUStep:
     retain_inputs=INPUTS,
     retain_labels=Labels(of("retain_inputs"), of("network", "num_classes")),
     **STEP,
-    velocity=Rule(for_each_parameter, of("network", "parameters"), optional=True),
+    velocity=ForEach(of("network", "parameters"), optional=True),
     **SGD,
 )
 def oeu_step(

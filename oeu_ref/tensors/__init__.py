@@ -1,6 +1,6 @@
 """Sums over tensors, layer by layer or a stretch at a time, in PyTorch: what the core computes with."""
 
 from . import stretches
-from .layers import Layers, wide
+from .layers import Layers, paired, wide
 
-__all__ = ["Layers", "stretches", "wide"]
+__all__ = ["Layers", "paired", "stretches", "wide"]

@@ -8,6 +8,7 @@ import math
 
 import torch
 
+from .. import arrays
 from ..boundary import GRANULARITY, LayerIds, taking
 from ..reference.projection import layer_numbers
 
@@ -20,6 +21,18 @@ def wide(x):
     if isinstance(x, (list, tuple)):
         return [wide(tensor) for tensor in x]
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def paired(name, value, library, other, other_name, check_finite=True):
+    """Return `arrays.gradients` of one dtype, halves once widened, and device with the other list's, or raise."""
+    value = arrays.gradients(name, value, library, other, other_name, check_finite)
+    for what, error, found in (
+        ("have one dtype", TypeError, {wide(t.new_empty(0)).dtype for t in [*other, *value]}),
+        ("be on one device", ValueError, {t.device for t in [*other, *value]}),
+    ):
+        if len(found) > 1:
+            raise error(f"{other_name} and {name} must {what}, got {' and '.join(sorted(map(str, found)))}")
+    return value
 
 
 class Layers:
