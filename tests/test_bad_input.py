@@ -96,7 +96,7 @@ VALID = {
     "network.QuantizedMLP.probabilities": {"self": MLP, "inputs": INPUTS},
     "network.QuantizedMLP.backward": {"self": MLP, "cache": MLP.forward(INPUTS)[1], "grad_logits": Z},
     "network.sgd_step": {"parameters": MLP.parameters, "grads": MLP.parameters, **SGD, "velocity": None},
-    "network.train": lambda: {
+    "training_reference.train": lambda: {
         **{"network": copy.deepcopy(MLP), "inputs": INPUTS, "labels": Y, "epochs": 1, "batch_size": 2},
         **{**SGD, "seed": 0},
     },

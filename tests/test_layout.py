@@ -60,7 +60,7 @@ CEILINGS = {
     "arrays": 171,
     "boundary": 276,
     "files": 115,
-    "reference": 884,
+    "reference": 846,
     "passes": 266,
     "tensors": 207,
     "core": 1284,
@@ -74,7 +74,7 @@ CEILINGS = {
     "data": 1084,
     "methods": 908,
     "report": 958,
-    "lab": 3288,
+    "lab": 3337,
     "bench": 562,
     "studies": 3264,
     "audit": 1348,
@@ -217,8 +217,7 @@ DEFAULTS = {
     **{"normalization": "exact", "epsilon": 1e-8, "layer_ids": None, "norms": None, "forget_loss": None},
     **{"weight_bits": 4, "activation_bits": 4, "first_last_bits": 8, "batch_norm": False},
     **{"signed": True, "mask": "clip", "per_sample": False, "grad_scale": 1.0, "known": None},
-    **{"momentum": 0.0, "weight_decay": 0.0, "velocity": None, "seed": 0, "train.learning_rate": 0.1},
-    **{"train.momentum": 0.9, "train.weight_decay": 5e-4, "train.batch_size": 64},
+    **{"momentum": 0.0, "weight_decay": 0.0, "velocity": None, "seed": 0},
     **{"batch_size": 1024, "recalibrate_batchnorm.batch_size": 256, "every": 1},
     **{"dtype": "float64", "device": "cpu", "angles": None, "overwrite": False, "small": 1 << 20},
     **{"check_finite": True, "training": False, "keep_graph": False, "given": None, "attack": "threshold_attack"},
@@ -226,6 +225,9 @@ DEFAULTS = {
 DEFAULTS_OF_ROOMS_ABOVE = {
     "lab.training.TrainConfig": {
         **{"epochs": 50, "batch_size": 128, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    },
+    "lab.training_reference.train": {
+        **{"batch_size": 64, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "seed": 0},
     },
     "lab.training.UnlearnConfig": {
         **{"forget_batch": 128, "retain_batch": 128, "schedule": "constant", "recalibrated": False},

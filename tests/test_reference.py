@@ -11,8 +11,9 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from oeu_ref.integer import packing
+from oeu_ref.lab.training_reference import train
 from oeu_ref.reference import entropy, metrics, network, projection, quantizer
-from oeu_ref.reference.network import QuantizedMLP, sgd_step, train
+from oeu_ref.reference.network import QuantizedMLP, sgd_step
 from oeu_ref.reference.unlearner import oeu_step
 
 

@@ -1,22 +1,20 @@
-"""A quantized multilayer perceptron differentiated by hand, and its training by SGD.
+"""A quantized multilayer perceptron differentiated by hand, and a step of SGD for it.
 
 Every layer is x -> fake_quantize(x) @ fake_quantize(W).T + b, with a ReLU between layers and no BatchNorm. Parameters
 carry the names that `oeu_ref.core.network.QuantMLP` gives them, so that weights travel between the two by name.
 
-inputs: (N, in) float, finite; labels: (N,) integers in [0, K). What is none of these, or a setting outside its range,
-raises TypeError or ValueError, naming the argument.
+inputs: (N, in) float, finite. What is none of these, or a setting outside its range, raises TypeError or ValueError,
+naming the argument.
 """
 
 import numpy as np
 
-from ..boundary import Bits, Floats, ForEach, Instance, Integer, Labels, Like, Number, Positive, Sizes, of, taking
+from ..boundary import Bits, Floats, ForEach, Instance, Integer, Like, Number, Positive, Sizes, of, taking
 from . import quantizer
-from .entropy import cross_entropy, softmax
+from .entropy import softmax
 from .quantizer import integer_range
 
 takes = taking(np)
-
-
 OWN_INPUTS, INPUTS = (Floats("N", of(network, "num_inputs")) for network in ("self", "network"))
 SGD = {"learning_rate": Positive(), "momentum": Number(0, 1), "weight_decay": Number(0)}
 
@@ -177,39 +175,3 @@ def sgd_step(parameters, grads, learning_rate, momentum=0.0, weight_decay=0.0, v
     velocity = velocity or {name: np.zeros_like(value) for name, value in parameters.items()}
     velocity = {name: momentum * velocity[name] + grads[name] + weight_decay * w for name, w in parameters.items()}
     return {name: np.asarray(w - learning_rate * velocity[name]) for name, w in parameters.items()}, velocity
-
-
-@takes(
-    network=Instance(QuantizedMLP),
-    inputs=INPUTS,
-    labels=Labels(of("inputs"), of("network", "num_classes")),
-    epochs=Integer(1),
-    batch_size=Integer(1),
-    seed=Integer(0),
-    **SGD,
-)
-def train(network, inputs, labels, epochs, batch_size=64, learning_rate=0.1, momentum=0.9, weight_decay=5e-4, seed=0):
-    """Train by minibatch SGD on cross-entropy, with a learning rate that falls linearly to zero.
-
-    network: a `QuantizedMLP`, changed in place (and calibrated on the first batch if it is not yet); epochs,
-    batch_size >= 1; the rest as in `sgd_step`; seed: of the shuffling.
-    Returns the mean loss of each epoch, a list of floats in nats.
-    """
-    rng = np.random.default_rng(seed)
-    batches = -(-len(inputs) // batch_size)
-    velocity, losses = None, []
-    for epoch in range(epochs):
-        order, total = rng.permutation(len(inputs)), 0.0
-        for i in range(batches):
-            batch = order[i * batch_size : (i + 1) * batch_size]
-            if network.signed_inputs is None:
-                network.calibrate(inputs[batch])
-            logits, cache = network.forward(inputs[batch])
-            loss, grad_logits = cross_entropy(logits, labels[batch])
-            rate = learning_rate * (1 - (epoch * batches + i) / (epochs * batches))
-            network.parameters, velocity = sgd_step(
-                network.parameters, network.backward(cache, grad_logits), rate, momentum, weight_decay, velocity
-            )
-            total += loss * len(batch)
-        losses.append(total / len(inputs))
-    return losses

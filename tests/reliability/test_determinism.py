@@ -110,6 +110,7 @@ GENERATORS = {
     "own/sources.py": "not drawn from: a DataLoader that does not shuffle takes a number all the same",
     "audit/likelihood_ratio.py": "its argument seed: which blocks of models an interval draws",
     "audit/relearn_views.py": "fixed: which seeds an interval draws",
+    "lab/training_reference.py": "its argument seed, in NumPy alone",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
     "conformance/": "cases of the laws, from Hypothesis' seeds",
     "observe/networks.py": "the case's seed",
