@@ -127,7 +127,7 @@ class Template(Command):
     def run(self):
         from importlib import resources
 
-        say((resources.files("oeu_ref.conformance") / "template.py").read_text(encoding="utf-8").rstrip("\n"))
+        say((resources.files("oeu_ref.commands") / "template.py").read_text(encoding="utf-8").rstrip("\n"))
         return 0
 
 

@@ -20,8 +20,8 @@ import torch
 from oeu_ref import reference
 from oeu_ref.__main__ import main
 from oeu_ref.conformance import LAWS, SIGNATURES, Implementation, LoadError, Violation, check, load, try_law
-from oeu_ref.conformance.cases import Cases, LogitsCase
-from oeu_ref.conformance.law import FORM, Law, Trial
+from oeu_ref.judging.cases import Cases, LogitsCase
+from oeu_ref.judging.law import FORM, Law, Trial
 
 from .mutants.edits import MUTANTS, SOURCE, build
 
@@ -182,7 +182,7 @@ CONVENTIONS += [
 
 
 def following(operation, how):
-    """A function of the contract under another convention, written without `conformance.expected`."""
+    """A function of the contract under another convention, written without `judging.expected`."""
 
     def backward(grad_out, x, step, q_min, q_max, grad_scale=1.0):
         v = x / step

@@ -13,8 +13,8 @@ import pytest
 
 from oeu_ref import reference
 from oeu_ref.__main__ import main
-from oeu_ref.conformance.cases import CLASSES, GRADIENT_KINDS, LOGIT_KINDS, QUANTIZER_KINDS
-from oeu_ref.conformance.implementation import load
+from oeu_ref.judging.cases import CLASSES, GRADIENT_KINDS, LOGIT_KINDS, QUANTIZER_KINDS
+from oeu_ref.judging.implementation import load
 from oeu_ref.reference.entropy import log_softmax
 from oeu_ref.reference.quantizer import fake_quantize_backward
 from oeu_ref.vectors import exact, judge, make

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from oeu_ref.conformance import LAWS, Implementation
-from oeu_ref.conformance.law import Trial
-from oeu_ref.conformance.whole_step_laws import FIXED, StepCase, _directions
 from oeu_ref.core import OEU, fast
+from oeu_ref.judging.law import Trial
 from oeu_ref.observe.explain import gradients
+from oeu_ref.optional.whole_step_laws import FIXED, StepCase, _directions
 from oeu_ref.reference.network import QuantizedMLP
 from oeu_ref.reference.unlearner import oeu_step
 

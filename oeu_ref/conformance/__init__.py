@@ -5,15 +5,17 @@ The laws stand in the files named `*_laws.py`; what runs for outsiders is what r
 
 # each enters its laws into LAWS: the order here is the order of every report
 # isort: off
-from . import entropy_laws, projection_laws, quantizer_laws, step_laws, whole_step_laws  # noqa: F401
-from . import contract_laws, vector_laws, optional_laws  # noqa: F401
+from . import entropy_laws, projection_laws, quantizer_laws, step_laws  # noqa: F401
+from ..optional import whole_step_laws  # noqa: F401
+from . import contract_laws, vector_laws  # noqa: F401
+from ..optional import optional_laws  # noqa: F401
 
 # isort: on
 from ..contract import SIGNATURES
+from ..judging.implementation import Implementation, LoadError, Violation, load
+from ..judging.law import LAWS, Law, LawResult, try_law
 from .dump import dump_case
 from .expectations import expecting, read_expected
-from .implementation import Implementation, LoadError, Violation, load
-from .law import LAWS, Law, LawResult, try_law
 from .report import Report, check
 
 __all__ = [

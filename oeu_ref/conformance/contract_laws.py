@@ -7,12 +7,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..contract import SIGNATURES
-from .cases import LARGE_LAYERS, LAYERS, LOGITS_SHAPES, X_SHAPES, Cases, GradientCase, LogitsCase, QuantizerCase
-from .law import law_of, require
+from ..judging import cases
+from ..judging.law import law_of, require
 
 CONTRACT = "contract"
-SEEDS = Cases(st.integers(0, 99), [0])
-LAYERS = (LAYERS[2], LAYERS[3], LARGE_LAYERS[0])
+SEEDS = cases.Cases(st.integers(0, 99), [0])
+LAYERS = (cases.LAYERS[2], cases.LAYERS[3], cases.LARGE_LAYERS[0])
 
 
 def _operation_calls(implementation, operation, seed):
@@ -22,12 +22,12 @@ def _operation_calls(implementation, operation, seed):
     size: of the largest terms that the operation adds up, in the unit of its results.
     """
     if operation in ("entropy_loss", "kl_to_uniform"):
-        for kind, shape in itertools.product(("typical", "uniform", "huge"), LOGITS_SHAPES[:6]):
-            z = implementation.own(LogitsCase(kind, *shape, seed).array(implementation))
+        for kind, shape in itertools.product(("typical", "uniform", "huge"), cases.LOGITS_SHAPES[:6]):
+            z = implementation.own(cases.LogitsCase(kind, *shape, seed).array(implementation))
             yield [z], 1 + np.abs(z).max()
     elif operation in ("fake_quantize", "fake_quantize_backward"):
-        for kind, shape in itertools.product(("inside", "ends", "outside"), X_SHAPES[:-2]):
-            grad_out, x, step, *ends = QuantizerCase(kind, (-8, 7), 0, shape, seed).arguments(implementation)
+        for kind, shape in itertools.product(("inside", "ends", "outside"), cases.X_SHAPES[:-2]):
+            grad_out, x, step, *ends = cases.QuantizerCase(kind, (-8, 7), 0, shape, seed).arguments(implementation)
             largest = np.abs(x).max(initial=0) + np.abs(grad_out).sum() * (8 + np.abs(x / step).max(initial=0))
             yield implementation.own([grad_out, x, step, *ends])[operation == "fake_quantize" :], largest
     else:
@@ -36,7 +36,7 @@ def _operation_calls(implementation, operation, seed):
         kinds = ("typical", "typical", "typical", "zero_retain", "zero_forget", "orthogonal")
         for kind, shapes in zip(kinds, LAYERS * 2):
             for *words, beta in itertools.product(alphas, declared["GRANULARITIES"], declared["RESCALES"], betas):
-                lists = GradientCase(kind, shapes, seed=seed).arrays(implementation)
+                lists = cases.GradientCase(kind, shapes, seed=seed).arrays(implementation)
                 size = 2 * sum(np.linalg.norm(g) for grads in lists for g in grads)
                 options = {**dict(zip(("alpha", "granularity", "rescale"), words)), **beta}
                 yield [*implementation.own(lists), options], size
@@ -52,16 +52,6 @@ def _arrays_in(result, numbers=()):
     if isinstance(result, (list, tuple)):
         return [array for item in result for array in _arrays_in(item, numbers)]
     return [np.asarray(result)] if isinstance(result, (np.ndarray, *numbers)) else []
-
-
-def in_another_layout(value):
-    """The same arrays, elements stored in another order and with gaps in between."""
-    if isinstance(value, np.ndarray) and value.ndim:
-        every_other = tuple(slice(None, None, 2) for _ in value.shape)
-        wide = np.zeros(tuple(2 * n for n in value.shape), value.dtype, order="F")
-        wide[every_other] = value
-        return wide[every_other]
-    return type(value)(map(in_another_layout, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _require_same(implementation, first, second, size, what):
@@ -123,7 +113,7 @@ def does_not_depend_on_memory_layout(implementation, seed, operation):
         arrays = [i for i, arg in enumerate(args) if isinstance(arg, (list, np.ndarray))]
         # each alone, so that the layouts of two arrays that meet differ, and all together
         for moved in {(i,) for i in arrays} | {tuple(arrays)}:
-            again = [in_another_layout(arg) if i in moved else arg for i, arg in enumerate(args)]
+            again = [cases.in_another_layout(arg) if i in moved else arg for i, arg in enumerate(args)]
             try:
                 result = _call(implementation, operation, again)
             except Exception:

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from ..files import write_bytes, write_text
-from .law import LAWS
+from ..judging.law import LAWS
 
 SCRIPT = '''"""{statement}
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ..judging.cases import logits
+from ..judging.law import about, assume, require
 from ..reference import entropy as reference
-from .cases import logits
-from .law import about, assume, require
 
 EGU = "EGU"  # the definition, without a theorem's number
 law = about("entropy_loss")

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from .law import LAWS
+from ..judging.law import LAWS
 
 STATUS = "expected"  # of a law that fails, as expected
 

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 
+from ..judging import expected
+from ..judging.cases import GRADIENT_KINDS, GradientCase, gradients
+from ..judging.law import about, assume, require
+from ..judging.rounding import inner, norm, rounding, threshold, tolerance, vectors
 from ..reference import projection as reference
-from . import expected
-from .cases import GRADIENT_KINDS, GradientCase, gradients
-from .law import about, assume, require
 
 GOP = "GOP"  # the definition and its algebra, without a theorem's number
 COLLINEAR = ("parallel", "antiparallel", "below_threshold")
@@ -17,43 +18,6 @@ CLOSE = ("nearly_parallel", "nearly_antiparallel")
 ZEROS = ("zero_retain", "zero_forget", "both_zero", "one_layer_zero")
 # of the paper's projection: whether or not gradients conflict, with unit vectors of exact length
 law = about("project", NORMALIZATION="exact", PROJECT_WHEN="always")
-
-
-def inner(first, second):
-    """Inner product of two arrays, each product rounded once and their sum exact."""
-    return math.fsum((first * second).ravel())
-
-
-def norm(grad):
-    """Euclidean norm of an array, as a float; its squares neither overflow nor vanish between 1e-9 and 1e6."""
-    return float(np.linalg.norm(grad))
-
-
-def rounding(implementation, size):
-    """Relative error allowed to a sum of `size` products: a handful of roundings, and those of the sum."""
-    return (16 + math.sqrt(size)) * implementation.eps
-
-
-def vectors(granularity, *lists):
-    """The vectors that a projection works on: the layers themselves, or all of them as one."""
-    if granularity == "layer":
-        return list(zip(*lists))
-    return [tuple(np.concatenate([np.ravel(g) for g in grads]) for grads in lists)]
-
-
-def threshold(implementation):
-    """Share of |g_f| below which what a projection leaves is noise of collinear gradients: zero or as small."""
-    return 1e-12 if implementation.dtype == np.float64 else 1e-6
-
-
-def tolerance(implementation, g_f, right, plain):
-    """Length of the error allowed to a projection: rounding of g_f, stretched as much as "match" stretches the result.
-
-    right: what is expected; plain: the same under "undo".
-    """
-    if not plain.any():
-        return threshold(implementation) * norm(g_f)
-    return rounding(implementation, plain.size) * norm(g_f) * norm(right) / norm(plain)
 
 
 def _each(implementation, case, alphas=(1.0,), granularities=None, rescales=("undo",)):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from . import expected
-from .cases import STANDARD, X_SHAPES, QuantizerCase, quantizers
-from .law import about, require
+from ..judging import expected
+from ..judging.cases import STANDARD, X_SHAPES, QuantizerCase, quantizers
+from ..judging.law import about, require
 
 LSQ = "LSQ"
 law = about("fake_quantize")

@@ -12,10 +12,10 @@ import numpy as np
 from .. import boundary
 from ..boundary import GRANULARITIES, RESCALES
 from ..contract import EVERY, OPTIONAL, OPTIONS, SIGNATURES, STEP
+from ..judging.cases import CLASSES, GradientCase, dimensions
+from ..judging.implementation import Implementation
+from ..judging.law import LAWS, SEVERITIES, LawResult, Trial
 from ..vectors.judge import MISTAKE
-from .cases import CLASSES, GradientCase, dimensions
-from .implementation import Implementation
-from .law import LAWS, SEVERITIES, LawResult, Trial
 
 WIDTH = 118
 EXPLAINED = 3  # failures with case and usual cause; of the others, which follow from these as a rule, what fails

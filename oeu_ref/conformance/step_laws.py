@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 from hypothesis import strategies as st
 
+from ..judging import expected
+from ..judging.cases import Cases, gradients
+from ..judging.law import about, assume, require
+from ..judging.rounding import inner, norm, rounding, threshold, tolerance, vectors
 from ..reference import projection as reference
-from . import expected
-from .cases import Cases, gradients
-from .law import about, assume, require
-from .projection_laws import WIDE, inner, norm, rounding, threshold, tolerance, vectors
+from .projection_laws import WIDE
 from .smooth import SmoothNet
 
 OEU = "OEU"

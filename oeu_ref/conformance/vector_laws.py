@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from ..contract import OPTIONS, SIGNATURES
+from ..judging.cases import Cases
+from ..judging.implementation import Violation
+from ..judging.law import assume, law_of
 from ..vectors import judge, make
 from ..vectors.mistakes import NAN
-from .cases import Cases
-from .implementation import Violation
-from .law import assume, law_of
 
 PLAIN = {"NORMALIZATION": "exact", "PROJECT_WHEN": "always"}
 WHEN = {"project": PLAIN, "oeu_direction": PLAIN, "fake_quantize": {"TIES": "even"}}

@@ -42,9 +42,9 @@ ALLOWED = {
     ("__init__.py", "importlib.import_module"): "one of our own modules, from a list",
     ("commands/studies.py", "importlib.import_module"): "one of our own modules, from a list",
     ("commands/own.py", "importlib.import_module"): "--model runs the code that builds the user's network, by design",
-    ("conformance/implementation.py", "importlib.import_module"): "--impl and check run other people's code, by design",
-    ("conformance/implementation.py", "importlib.util.spec_from_file_location"): "the same, of a file",
-    ("conformance/implementation.py", "importlib.util.module_from_spec"): "the same, of a file",
+    ("judging/implementation.py", "importlib.import_module"): "--impl and check run other people's code, by design",
+    ("judging/implementation.py", "importlib.util.spec_from_file_location"): "the same, of a file",
+    ("judging/implementation.py", "importlib.util.module_from_spec"): "the same, of a file",
 }
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ..contract import STEP
+from ..judging.cases import Cases
+from ..judging.law import about, assume, require
 from ..reference.projection import project
-from .cases import Cases
-from .law import about, assume, require
 
 STEPS = 3
 law = about(STEP)

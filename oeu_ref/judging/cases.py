@@ -317,3 +317,13 @@ def quantizers(*kinds, extra=()):
     sizes = [QuantizerCase(kinds[i % len(kinds)], q_range, -3, shape, 5) for i, (q_range, shape) in enumerate(SIZES)]
     ends = [QuantizerCase(kinds[0], (-8, 7), exponent, (2, 12), 5) for exponent in (-30, 20)]
     return Cases(drawn, [*fixed, *sizes, *ends, *extra])
+
+
+def in_another_layout(value):
+    """The same arrays, elements stored in another order and with gaps in between."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        every_other = tuple(slice(None, None, 2) for _ in value.shape)
+        wide = np.zeros(tuple(2 * n for n in value.shape), value.dtype, order="F")
+        wide[every_other] = value
+        return wide[every_other]
+    return type(value)(map(in_another_layout, value)) if isinstance(value, (list, tuple)) else value

@@ -11,15 +11,14 @@ import inspect
 import numpy as np
 from hypothesis import strategies as st
 
+from ..judging import expected
+from ..judging.cases import LAYERS, Cases, GradientCase, QuantizerCase, in_another_layout
+from ..judging.implementation import Violation
+from ..judging.law import about, require
+from ..judging.rounding import norm, rounding, threshold
 from ..reference import metrics, quantizer
 from ..reference.entropy import entropy_of_probabilities
 from ..reference.projection import unit
-from . import expected
-from .cases import LAYERS, Cases, GradientCase, QuantizerCase
-from .contract_laws import in_another_layout
-from .implementation import Violation
-from .law import about, require
-from .projection_laws import norm, rounding, threshold
 
 SEEDS = Cases(st.integers(0, 999), range(6))
 KINDS = ("mixed", "inside", "outside", "just_outside", "ends")

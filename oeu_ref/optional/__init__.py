@@ -1,0 +1,1 @@
+"""Laws of what an implementation may have beside the six operations: optional operations, and whole steps of a class."""
