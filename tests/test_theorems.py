@@ -1,7 +1,8 @@
 """The laws of OEU, one test for each law and implementation: `pytest -k theorems [--impl NAME] [--cases N]`.
 
-The laws themselves, a sentence and a measurement each, stand in `oeu_ref/conformance/*_laws.py`, where an outsider's
-`python -m oeu_ref check` finds them too; their controls, implementations that must break them, in `tests/mutants`.
+The laws themselves, a sentence and a measurement each, stand in the `*_laws.py` of `oeu_ref/conformance` and
+`oeu_ref/optional`, where an outsider's `python -m oeu_ref check` finds them too; their controls, implementations that
+must break them, in `tests/mutants`.
 """
 
 import pytest

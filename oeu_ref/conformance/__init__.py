@@ -1,6 +1,7 @@
 """Whether an implementation of OEU is right: the contract, the laws, and test vectors for other languages.
 
-The laws stand in the files named `*_laws.py`; what runs for outsiders is what runs for our own reference and core.
+The laws stand in the files named `*_laws.py`, here and in `oeu_ref.optional`; what runs for outsiders is what runs
+for our own reference and core.
 """
 
 # each enters its laws into LAWS: the order here is the order of every report

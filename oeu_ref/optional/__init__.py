@@ -1,1 +1,1 @@
-"""Laws of what an implementation may have beside the six operations: optional operations, and whole steps of a class."""
+"""Laws of what an implementation may have beside the six operations: other operations, and a class's whole steps."""

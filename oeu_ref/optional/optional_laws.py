@@ -1,7 +1,7 @@
 """Laws of what an implementation may have beside the six operations: quantizers by channel or with a zero point, LSQ's
 start, several retain gradients, the metrics, the stop rule. An operation that is absent is skipped by name.
 
-Each law also holds its operation to good manners, as `contract_laws.py` does the six.
+Each law also holds its operation to good manners, as `conformance/contract_laws.py` does the six.
 """
 
 import copy
@@ -52,7 +52,7 @@ def law(operation, theorem):
                 judge(in_another_layout(implementation.own(arguments)), " for arrays stored in another order")
             except Violation:
                 raise
-            except Exception:  # a refusal is seen by whoever calls, as in `contract_laws.py`
+            except Exception:  # a refusal is seen by whoever calls, as in `conformance/contract_laws.py`
                 pass
 
         check.__name__, check.__doc__ = made.__name__, inspect.getdoc(made)

@@ -112,7 +112,9 @@ GENERATORS = {
     "audit/relearn_views.py": "fixed: which seeds an interval draws",
     "lab/training_reference.py": "its argument seed, in NumPy alone",
     "reference/network.py": "its argument seed; without torch there is no `stream`",
-    "conformance/": "cases of the laws, from Hypothesis' seeds",
+    "judging/cases.py": "cases of the laws, from Hypothesis' seeds",
+    "optional/": "the same",
+    "conformance/": "the same",
     "observe/networks.py": "the case's seed",
     "vectors/": "fixed seeds: the cases are the same for everybody",
 }
