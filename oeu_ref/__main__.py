@@ -5,7 +5,7 @@ import pathlib
 import signal
 import sys
 
-from . import __version__, boundary, files
+from . import __version__, boundary, files, locks
 from .commands.command import QUICK, Command, Folder, Parser, check_writable, in_words_of, meant, read, say
 from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune, checked_device
 from .commands.own import Unlearn
@@ -234,7 +234,7 @@ class Variants(Folder):
         from .lab import variants
 
         config = variants.Digits(schedule=self.schedule, recalibrated=self.recalibrated)
-        with files.alone(self.out, "out_dir"):
+        with locks.alone(self.out, "out_dir"):
             return self.show(variants.run(self.out, config=config))
 
 

@@ -16,7 +16,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.svm import SVC
 
-from oeu_ref import files
+from oeu_ref import files, locks
 from oeu_ref.__main__ import main
 from oeu_ref.bench import bench
 from oeu_ref.data.image_sets import load_images
@@ -495,7 +495,7 @@ def test_an_error_in_a_worker_is_raised_here(place, source):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, source):
     arguments = Runner(tmp_path, source, progress=False), TINY, [Cell(1, "original")]
-    with files.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
+    with locks.alone(tmp_path), pytest.raises(ValueError, match="another run is at work in"):
         # in a context of its own, as another process would be; in this one the folder is ours
         contextvars.Context().run(jobs.run_cells, *arguments)
 

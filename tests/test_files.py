@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from oeu_ref import files
+from oeu_ref import files, locks
 from oeu_ref.lab.checkpoints import Checkpoint
 from oeu_ref.report import results
 from oeu_ref.vectors.make import write_vectors
@@ -80,7 +80,7 @@ def test_what_fails_leaves_the_old_file_and_no_half(windows, tmp_path, monkeypat
 
 
 def test_a_held_folder_is_tidied_and_left(windows, tmp_path):
-    with files.alone(tmp_path):
+    with locks.alone(tmp_path):
         (tmp_path / f".a.0{files.HALF}").touch()
         files.clear_halves(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

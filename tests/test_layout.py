@@ -18,7 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW = {
     "arrays": (),
     "boundary": ("arrays",),
-    "files": ("boundary",),
+    "files": (),
+    "locks": ("boundary",),
     "reference": ("boundary",),
     "passes": ("arrays", "boundary"),
     "tensors": ("arrays", "boundary", "reference"),
@@ -32,10 +33,13 @@ BELOW = {
     "conformance": ("boundary", "files", "contract", "reference", "vectors", "judging", "optional"),
     "beyond": ("arrays", "boundary", "files", "reference", "passes", "tensors", "core", "distributed"),
     "integer": ("boundary", "files", "reference", "core"),
-    "data": ("boundary", "files"),
+    "data": ("boundary", "files", "locks"),
     "methods": ("arrays", "boundary", "passes", "core", "distributed", "data"),
     "report": ("boundary", "files", "reference", "methods"),
-    "lab": ("boundary", "files", "reference", "passes", "core", "distributed", "integer", "data", "methods", "report"),
+    "lab": (
+        *("boundary", "files", "locks", "reference", "passes", "core", "distributed", "integer", "data", "methods"),
+        "report",
+    ),
     "studies": (
         *("boundary", "reference", "passes", "core", "distributed", "beyond", "integer", "data", "methods", "report"),
         *("lab", "own"),
@@ -43,15 +47,15 @@ BELOW = {
     "audit": ("reference", "passes", "core", "data", "methods", "report", "lab"),
     "own": ("arrays", "boundary", "files", "reference", "core", "distributed", "data", "report", "lab"),
     "commands": (
-        *("boundary", "files", "core", "distributed", "data", "methods", "report", "lab", "own", "studies"),
+        *("boundary", "files", "locks", "core", "distributed", "data", "methods", "report", "lab", "own", "studies"),
         "audit",
     ),
-    "bench": ("boundary", "files", "reference", "tensors", "core", "data", "methods", "report", "lab"),
-    "__main__": ("boundary", "files", "vectors", "conformance", "lab", "bench", "commands"),
+    "bench": ("boundary", "locks", "reference", "tensors", "core", "data", "methods", "report", "lab"),
+    "__main__": ("boundary", "files", "locks", "vectors", "conformance", "lab", "bench", "commands"),
     "__init__": (),
 }
 THIRD_PARTY = {
-    **{"arrays": (), "boundary": (), "contract": (), "files": ("filelock",), "reference": ("numpy",)},
+    **{"arrays": (), "boundary": (), "contract": (), "files": (), "locks": ("filelock",), "reference": ("numpy",)},
     **{"passes": ("torch",), "tensors": ("torch",), "distributed": ("torch",), "__main__": ()},
 }
 
@@ -61,7 +65,8 @@ THIRD_PARTY = {
 CEILINGS = {
     "arrays": 171,
     "boundary": 276,
-    "files": 115,
+    "files": 66,
+    "locks": 56,
     "reference": 846,
     "passes": 266,
     "tensors": 207,

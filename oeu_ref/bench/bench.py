@@ -9,7 +9,7 @@ import time
 import numpy as np
 import torch
 
-from .. import boundary, files
+from .. import boundary, locks
 from ..lab.engine import progress_bar
 from ..report import results
 from ..report.figures import STYLES, clean, new_figure, picture, written
@@ -41,7 +41,7 @@ def bench(out, device="cpu", only=None, quick=False, progress=True):
     out = results.output_directory("out", out)
     rows = []
     curves = {}
-    with files.alone(out), progress_bar(len(names), progress, "figures") as bar:
+    with locks.alone(out), progress_bar(len(names), progress, "figures") as bar:
         for name in names:
             bar.set_description(name)
             found = FIGURES[name](Machine(device, quick))

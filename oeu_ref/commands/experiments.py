@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 
-from .. import boundary, files
+from .. import boundary, locks
 from ..lab import options
 from ..lab.options import NEEDED, option
 from ..methods import names
@@ -293,7 +293,7 @@ class Report(Command):
 
         # whoever makes cells in a folder leaves a lock there: without one there is nobody to wait for
         at_work = (pathlib.Path(self.out) / ".lock").exists()
-        with files.alone(self.out) if at_work else contextlib.nullcontext():
+        with locks.alone(self.out) if at_work else contextlib.nullcontext():
             return _show(report.report(self.out))
 
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-from .. import boundary, files
+from .. import boundary, files, locks
 from ..lab import options
 from ..lab.options import NEEDED, option
 from .command import Command, check_writable, say
@@ -121,7 +121,7 @@ class Unlearn(Command):
         run = unlearn(unlearner, **data, max_steps=settings["steps"], **how)
         found = evaluate(network, **parts, before=run.before, seed=self.seed)
         text = "\n".join(map(str, [*shown, run, "", found]))
-        with files.alone(self.out):
+        with locks.alone(self.out):
             content = {"verdict": run.verdict, "status": run.status, "settings": settings, "looks": run.looks}
             files.write_json(out / "report.json", {**content, "evaluation": dataclasses.asdict(found)})
             files.write_text(out / "report.md", f"```\n{text}\n```\n")

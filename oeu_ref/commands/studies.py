@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import inspect
 
-from .. import audit, files, studies
+from .. import audit, locks, studies
 from ..lab import options
 from ..lab.options import NEEDED, option, record
 from .command import QUICK, Command, Folder, one_of, read
@@ -95,5 +95,5 @@ class Beyond(Images, Study):
                 experiment.split(experiment.load(runner.source), 0)  # before there is any folder
             how |= {"experiment": experiment, "runner": dataclasses.replace(runner, jobs=1, determinism="warn")}
         # studies share a folder, each with files of its own name
-        with files.alone(self.where(), "out_dir", work=self.study):
+        with locks.alone(self.where(), "out_dir", work=self.study):
             return Folder.show(self, run(load(self.study), self.where(), **how))

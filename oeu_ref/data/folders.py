@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from ..files import alone, clear_halves, write_bytes
+from .. import files, locks
 from .archives import is_no_data
 
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".pgm", ".pnm", ".ppm", ".webp", ".tif", ".tiff")
@@ -84,10 +84,10 @@ def class_files(place, classes, left, empty=False):
 
     empty: whether a class may have no images, or no folder.  Raises ValueError, naming it, for one that must have some.
     """
-    files = [_images_below(place / c, left) if (place / c).is_dir() else [] for c in classes]
-    if not empty and [] in files:
-        raise ValueError(f"{place / classes[files.index([])]} must hold at least one image ({', '.join(IMAGE_FILES)})")
-    return sum(files, []), np.repeat(np.arange(len(classes)), [len(images) for images in files])
+    found = [_images_below(place / c, left) if (place / c).is_dir() else [] for c in classes]
+    if not empty and [] in found:
+        raise ValueError(f"{place / classes[found.index([])]} must hold at least one image ({', '.join(IMAGE_FILES)})")
+    return sum(found, []), np.repeat(np.arange(len(classes)), [len(images) for images in found])
 
 
 def _images_below(folder, left):
@@ -203,8 +203,8 @@ def _write_cache(path, arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     try:
-        with alone(path.parent, "cache_dir", "wait"):
-            clear_halves(path.parent)
-            write_bytes(path, buffer.getvalue())
+        with locks.alone(path.parent, "cache_dir", "wait"):
+            files.clear_halves(path.parent)
+            files.write_bytes(path, buffer.getvalue())
     except (OSError, ValueError):
         pass  # a cache that cannot be written costs time at the next start, nothing else

@@ -11,7 +11,7 @@ import pickle
 
 import numpy as np
 
-from ..files import alone
+from ..locks import alone
 from . import archives
 from .folders import class_files
 

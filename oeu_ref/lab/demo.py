@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from .. import files
+from .. import locks
 from ..core.unlearner import NonFiniteError
 from ..methods.names import DEMO, LABELS
 from ..reference import metrics
@@ -45,7 +45,7 @@ def run(out_dir, seeds=REPORTED_SEEDS, quick=False, schedule="constant", recalib
     chosen = load_settings(config.max_steps, path)
     start = time.perf_counter()
     total = len(seeds) * (2 * config.train.epochs + sum(steps for _, steps in chosen.values()))
-    with files.alone(out_dir), engine.one_thread(), engine.progress_bar(total, progress) as bar:
+    with locks.alone(out_dir), engine.one_thread(), engine.progress_bar(total, progress) as bar:
         runs = [_run_seed(seed, config, chosen, bar) for seed in seeds]
     data = _document(config, seeds, chosen, runs, time.perf_counter() - start, path)
     return figures.written(out_dir, "demo", data, markdown(data), figures.demo_figure)

@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from .. import boundary, distributed, files
+from .. import boundary, distributed, files, locks
 from ..data.requests import forgotten
 from .cells import run_cell
 from .engine import one_thread, progress_bar
@@ -89,7 +89,7 @@ def _at_work(runner, folders):
     """The output folder for this run alone, without halves of files that a killed run was writing in these folders."""
     one = one_thread() if str(runner.device) == "cpu" and runner.jobs == 1 else contextlib.nullcontext()
     first = distributed.rank() == 0  # under `torchrun` it holds the lock for all
-    alone = files.alone(runner.out) if first else contextlib.nullcontext()
+    alone = locks.alone(runner.out) if first else contextlib.nullcontext()
     with alone, deterministic(runner.device, runner.determinism), one:
         if first:
             for folder in {pathlib.Path(runner.out), *folders}:

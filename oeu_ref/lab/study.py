@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from .. import files
+from .. import locks
 from ..data.samples import Batches, stream
 from ..report import figures, results
 from . import engine, tables
@@ -100,7 +100,7 @@ class Work:
         if self.runner is None:
             return engine.trained(self.experiment, self.splits(seed), seed, name)[0]
         cell = Cell(seed, name, keep=True)
-        with files.alone(self.runner.out, busy="wait"):  # another study may be training there
+        with locks.alone(self.runner.out, busy="wait"):  # another study may be training there
             run_cells(self.runner, self.experiment, [cell])
         return load_model(cell.path(self.runner.out).with_suffix(".pt"))
 

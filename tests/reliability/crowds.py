@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from oeu_ref import files
+from oeu_ref import locks
 from oeu_ref.__main__ import main
 from oeu_ref.data.image_sets import load_images
 
@@ -37,7 +37,7 @@ def second_runs(folder, commands=tuple(COMMANDS)):
     before = _files(out)
     for command in commands:
         printed = io.StringIO()
-        with files.alone(out), contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
+        with locks.alone(out), contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
             # in a context of its own it does not know that this process holds the folder
             code = contextvars.Context().run(main, COMMANDS[command](data, out))
         refused = code == 2 and printed.getvalue().count("\n") == 1 and "another run is at work" in printed.getvalue()
@@ -66,18 +66,18 @@ def lock_of_a_killed_process(folder):
     process.start()
     ready.wait()
     try:
-        with files.alone(folder):
+        with locks.alone(folder):
             raise RuntimeError("a folder that is held was entered")
     except ValueError:
         pass
     process.kill()
     start = time.perf_counter()
-    with files.alone(folder, busy="wait"):
+    with locks.alone(folder, busy="wait"):
         return time.perf_counter() - start
 
 
 def _hold(folder, ready):
-    with files.alone(folder):
+    with locks.alone(folder):
         ready.set()
         time.sleep(3600)
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from oeu_ref import files
+from oeu_ref import locks
 
 from . import crowds, figures, long_runs
 
@@ -95,15 +95,15 @@ def test_processes_that_fill_one_cache_see_the_same_data(tmp_path):
 
 
 def enter(folder):
-    with files.alone(folder):
+    with locks.alone(folder):
         pass
 
 
 def test_a_folder_is_held_by_one_and_entered_again_by_the_same(tmp_path):
-    with files.alone(tmp_path), files.alone(tmp_path / ".." / tmp_path.name):
+    with locks.alone(tmp_path), locks.alone(tmp_path / ".." / tmp_path.name):
         with pytest.raises(ValueError, match="out must be a folder of this run's own, another run is at work in"):
             contextvars.Context().run(enter, tmp_path)
-        with files.alone(tmp_path, work="other"), files.alone(tmp_path / "inner"):
+        with locks.alone(tmp_path, work="other"), locks.alone(tmp_path / "inner"):
             pass
     contextvars.Context().run(enter, tmp_path)
 
@@ -112,10 +112,10 @@ def test_who_waits_goes_on_when_the_other_is_done(tmp_path):
     seen = []
 
     def work():
-        with files.alone(tmp_path, busy="wait"):
+        with locks.alone(tmp_path, busy="wait"):
             seen.append("second")
 
-    with files.alone(tmp_path):
+    with locks.alone(tmp_path):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join(0.2)
@@ -126,21 +126,21 @@ def test_who_waits_goes_on_when_the_other_is_done(tmp_path):
 
 @pytest.mark.parametrize("word", ["no", True])
 def test_busy_is_a_word(tmp_path, word):
-    with pytest.raises(ValueError, match="busy must be one of 'refuse', 'wait'"), files.alone(tmp_path, busy=word):
+    with pytest.raises(ValueError, match="busy must be one of 'refuse', 'wait'"), locks.alone(tmp_path, busy=word):
         pass
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="out_dir must be a directory that can be written to, got .*file"):
-        files.alone(tmp_path / "file", "out_dir").__enter__()
+        locks.alone(tmp_path / "file", "out_dir").__enter__()
 
 
 def test_a_file_system_without_locks_still_keeps_runs_of_one_machine_apart(tmp_path, monkeypatch):
     """As on some network file systems: every lock in that folder fails; a warning says what is not noticed."""
     fcntl = pytest.importorskip("fcntl", reason="Windows' file systems have locks")
     flock = fcntl.flock
-    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path.parent))
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path.parent))
 
     def without_locks(file, how):
         if os.fstat(file).st_ino == (tmp_path / ".lock").stat().st_ino:
@@ -148,8 +148,8 @@ def test_a_file_system_without_locks_still_keeps_runs_of_one_machine_apart(tmp_p
         return flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", without_locks)
-    with pytest.warns(UserWarning, match="has no locks: a run of another machine"), files.alone(tmp_path):
+    with pytest.warns(UserWarning, match="has no locks: a run of another machine"), locks.alone(tmp_path):
         with pytest.raises(ValueError, match="another run is at work in"):
             contextvars.Context().run(enter, tmp_path)
-    with pytest.warns(UserWarning), files.alone(tmp_path):
+    with pytest.warns(UserWarning), locks.alone(tmp_path):
         pass

@@ -210,7 +210,7 @@ def test_names_from_data_are_shown_in_markdown_not_obeyed():
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 def test_files_get_the_users_own_permissions_and_no_other_file_is_written_through_a_link(tmp_path):
-    from oeu_ref import files
+    from oeu_ref import files, locks
 
     before = os.umask(0o027)
     try:
@@ -223,7 +223,7 @@ def test_files_get_the_users_own_permissions_and_no_other_file_is_written_throug
     (tmp_path / "a.txt").symlink_to(tmp_path / "precious")
     files.write_text(tmp_path / "a.txt", "x")
     (tmp_path / ".lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(ValueError, match="out must be a directory that can be written to"), files.alone(tmp_path):
+    with pytest.raises(ValueError, match="out must be a directory that can be written to"), locks.alone(tmp_path):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
 
