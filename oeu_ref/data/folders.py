@@ -175,7 +175,7 @@ def _rgb(image):
         image = Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))
         done.append(f"are scaled to 8 bits, {white:g} is white")
         if values.max() < 4096 and white == 65535:
-            done.append("hold no value above 4095: if that is the white of a camera of 12 bits, multiply them by 16 first")
+            done.append("hold no value above 4095: if that is the white of a 12-bit camera, multiply them by 16 first")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:

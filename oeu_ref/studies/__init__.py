@@ -1,9 +1,9 @@
 """Beyond the paper: small studies, each a question with a table and a picture, `python -m oeu_ref beyond NAME`.
 
 A study is a module of this folder, or of `audit/`, with `QUESTION`, `REPORTED_SEEDS`, `collect(seeds, config, quick,
-bar)`, which measures, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds; `lab.study.run`
-does the rest. Those of ON_IMAGES have `IMAGE_SEEDS` too, and go on where they were stopped: their `collect` also takes
-`work`, a `lab.study.Work`.
+bar)`, which measures, and `markdown(data)` and `figure(data)`, which show what a study's JSON file holds;
+`lab.study.run` does the rest. Those of ON_IMAGES have `IMAGE_SEEDS` too, and go on where they were stopped: their
+`collect` also takes `work`, a `lab.study.Work`.
 """
 
 # the question that each study answers, as --help shows it; a study's module has its name, with underscores
