@@ -6,7 +6,7 @@ import signal
 import sys
 
 from . import __version__, boundary, files, locks
-from .commands.command import QUICK, Command, Folder, Parser, check_writable, in_words_of, meant, read, say
+from .commands.command import QUICK, Command, Folder, Parser, check_writable, in_words_of, meant, read, say, wrapped
 from .commands.experiments import Ablation, Export, Replicate, Report, Run, Sweep, Table, Tune, checked_device
 from .commands.own import Unlearn
 from .commands.studies import Beyond, Bits
@@ -75,22 +75,17 @@ def _no_command(word):
 
 def overview():
     """What --help says: all commands, by what one came for."""
-    width = max(map(len, COMMANDS))
-    groups = [
-        "\n".join([title, *(f"  {command.word():{width}}  {command.line}" for command in group)])
-        for title, group in GROUPS.items()
-    ]
-    return "\n\n".join(
-        [
-            f"usage: {PROGRAM} COMMAND [options]",
-            DESCRIPTION,
-            *groups,
-            f"{PROGRAM} COMMAND --help says what a command does, its options, and where its results go;\n"
-            f"{PROGRAM} --version says which version this is.\n"
-            "Exit codes: 0 done, 1 a check found something wrong (3: at edges alone, 4: in precision alone), 2 bad usage or\n"
-            "input, 130 interrupted.",
-        ]
+    wide = max(map(len, COMMANDS))
+    row = lambda command: wrapped(command.line, f"  {command.word():{wide}}  ", " " * (wide + 4))
+    groups = ("\n".join([title, *map(row, group)]) for title, group in GROUPS.items())
+    end = (
+        f"{PROGRAM} COMMAND --help says what a command does, its options, and where its results go;",
+        f"{PROGRAM} --version says which version this is.",
+        "Exit codes: 0 done, 1 a check found something wrong (3: at edges alone, 4: in precision alone), 2 bad usage "
+        "or input, 130 interrupted.",
     )
+    usage = wrapped(f"usage: {PROGRAM} COMMAND [options]", then=" " * 7)
+    return "\n\n".join([usage, wrapped(DESCRIPTION), *groups, "\n".join(map(wrapped, end))])
 
 
 @record

@@ -119,7 +119,20 @@ def test_help_lists_each_command_once_by_what_one_came_for(capsys):
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if line in GROUPS] == 2 * list(GROUPS)
     assert all(out.count(f"\n  {word} ") == 2 and command.line for word, command in COMMANDS.items())
-    assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("word", ["", *COMMANDS])
+def test_help_is_as_wide_as_the_terminal_and_says_the_same_on_any(word, monkeypatch, capsys):
+    """No line of any --help is wider than a terminal of 40, 80 or 120 columns, lists and examples included."""
+    said = set()
+    for columns in (40, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            main([word, "--help"] if word else ["--help"])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= columns
+        said.add("".join(shown.split()))
+    assert len(said) == 1
 
 
 def test_no_command_is_answered_with_all_of_them(capsys):
@@ -359,7 +372,8 @@ def test_an_empty_word_is_no_path(words, flag, tmp_path, monkeypatch, capsys):
     """It would be the current folder: a script whose variable is not set would write there."""
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
-    assert f"{flag} must be a word or a path, got an empty one" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert f"{flag} must be a word or a path, got an empty one" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_raises_on_import_is_explained(tmp_path, capsys):

@@ -8,15 +8,17 @@ import errno
 import os
 import pathlib
 import re
+import shutil
 import sys
 import tempfile
+import textwrap
 import types
 import typing
 
 from .. import files
 from ..lab.options import NEEDED, Setup, record
 
-EXPERIMENT = "experiment (default: that of NAME and --preset)"
+EXPERIMENT = "experiment; default: that of NAME and --preset"  # heading; what stands below it
 RESTART = "Whatever stops it, the same command goes on where it was; what is finished is never made again."
 QUICK = "tiny sizes and a few steps only, to see that everything works: the figures mean nothing"
 SHOWN = {int: "N", float: "X", str: "WORD"}  # what --help calls a value of a type
@@ -55,7 +57,7 @@ class Command:
     @classmethod
     def about(cls):
         """What its --help says before the options."""
-        return " ".join(cls.__doc__.split()) + f" {RESTART}" * cls.resumes
+        return wrapped(cls.__doc__ + f" {RESTART}" * cls.resumes)
 
     def where(self):
         """The folder for results of long work, None for other work."""
@@ -130,16 +132,14 @@ def one_of(flag, word, known):
 
 def _parser(command, program):
     program = f"{program} {command.word()}"
-    about = command.about()
-    raw = argparse.RawDescriptionHelpFormatter if "\n\n" in about else argparse.HelpFormatter
-    example = f"example: {program} {command.example}"
-    parser = Parser(program, "", about, example, formatter_class=raw)
+    example = wrapped(f"example: {program} {command.example}")
+    parser = Parser(program, "", command.about(), example, formatter_class=argparse.RawDescriptionHelpFormatter)
     usage = [program]
     groups = {None: parser}
     for field, owner in command.options().items():
         title = EXPERIMENT if owner is Setup else vars(owner).get("title")
         if title not in groups:
-            groups[title] = parser.add_argument_group(title)
+            groups[title] = parser.add_argument_group(*title.split("; "))
         flag = flag_of(field)
         needed = field.default is NEEDED
         kind, several = _kind(field)
@@ -153,8 +153,14 @@ def _parser(command, program):
         usage += [f"{flag} {shown}"] if needed else []
         how |= {"action": "store_true"} if kind is bool else {"metavar": shown, "required": needed}
         groups[title].add_argument(flag, dest=field.name, **how)
-    parser.usage = " ".join([*usage, "[options]"])
+    parser.usage = wrapped(" ".join([*usage, "[options]"]), "usage: ", " " * 7)[7:]
     return parser
+
+
+def wrapped(text, first="", then=""):
+    """Text in lines as wide as the terminal, as argparse has them: `first` begins the first one, `then` the others."""
+    how = {"initial_indent": first, "subsequent_indent": then, "break_on_hyphens": False}
+    return textwrap.fill(" ".join(text.split()), shutil.get_terminal_size().columns - 2, **how)
 
 
 def _kind(field):

@@ -2,12 +2,11 @@
 
 import dataclasses
 import importlib
-import inspect
 
 from .. import audit, locks, studies
 from ..lab import options
 from ..lab.options import NEEDED, option, record
-from .command import QUICK, Command, Folder, one_of, read
+from .command import QUICK, Command, Folder, one_of, read, wrapped
 from .experiments import RULES, Images, Rows, methods
 
 STUDIES = studies.STUDIES | audit.STUDIES
@@ -58,6 +57,7 @@ class Beyond(Images, Study):
     line = f"{len(STUDIES)} studies of what the paper leaves open, on digits and some on images: see its --help"
     example = "stop cifar10-10 --preset cpu --data-root data"
     without = ("jobs", "deterministic")
+    resumes = False  # those on images do, as its help says
     called = Images.called | {"out_dir": "--out"}
     name: str | None = option(
         None, "the data set and the percentage to forget", unset="the digits", flag="NAME", words=tuple(options.TABLES)
@@ -73,8 +73,8 @@ class Beyond(Images, Study):
 
     @classmethod
     def about(cls):
-        questions = (f"  {n + ' *' * (n in ON_IMAGES):14} {what}" for n, what in STUDIES.items())
-        return "\n".join([inspect.cleandoc(cls.__doc__), "", *questions])
+        rows = {f"  {name + ' *' * (name in ON_IMAGES):13}  ": what for name, what in STUDIES.items()}
+        return "\n".join([super().about(), "", *(wrapped(what, name, " " * 17) for name, what in rows.items())])
 
     def where(self):
         return self.out or (f"{super().where()}{'-quick' * self.quick}" if self.name else "results/beyond")
