@@ -376,6 +376,23 @@ def test_an_empty_word_is_no_path(words, flag, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+PATHS = ("FILE", "DIR", "OUT_DIR", "RESULTS_DIR", "PATH")
+
+
+@pytest.mark.parametrize(
+    ("word", "field"),
+    [(w, f) for w, c in COMMANDS.items() for f in c.options() if (f.metadata["shown"] or f.metadata["flag"]) in PATHS],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_dash_is_no_path(word, field):
+    """Wherever a file or a folder is named, - is neither one of that name nor what is printed to: a table stands there."""
+    words, flag = sample(COMMANDS[word]), flag_of(field)
+    words = [*words, flag, "-"] if flag.startswith("--") else ["-", *words[1:]]
+    with pytest.raises(ValueError, match=f"^{flag} must be a word or a path, got '-', which is no stream here: ./- is"):
+        read(COMMANDS[word], words, "")
+    assert getattr(read(COMMANDS[word], [{"-": "./-"}.get(w, w) for w in words], ""), field.name) == "./-"
+
+
 def test_a_file_that_raises_on_import_is_explained(tmp_path, capsys):
     """The error of a stranger's file is named, in one line, without a traceback."""
     (tmp_path / "broken.py").write_text("import no_such_package_here")

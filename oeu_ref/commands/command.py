@@ -198,8 +198,9 @@ def _converted(field, text):
     if kind in (int, float) and not all(isinstance(value, kind) for value in values):
         what = "whole number" if kind is int else "number"
         raise ValueError(f"{flag} must be {f'{what}s separated by commas' if several else f'a {what}'}, got {text!r}")
-    if values == [""] and not said["words"]:
-        raise ValueError(f"{flag} must be a word or a path, got an empty one")
+    if values in ([""], ["-"]) and not said["words"]:
+        got = "'-', which is no stream here: ./- is a file of that name" if values[0] else "an empty one"
+        raise ValueError(f"{flag} must be a word or a path, got {got}")
     for value in values:
         if said["words"]:
             one_of(flag, value, said["words"])
