@@ -67,7 +67,7 @@ CEILINGS = {
     "boundary": 276,
     "files": 66,
     "locks": 56,
-    "reference": 846,
+    "reference": 847,
     "passes": 266,
     "tensors": 207,
     "core": 1284,

@@ -47,11 +47,8 @@ def project(
     Returns a list of P new float64 arrays. Where g_r = 0 it is g_f; where g_f = 0, or both are collinear, it is 0.
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
-    ids = layer_numbers(layer_ids, len(forget_grads), granularity)
     projected = [None] * len(forget_grads)
-    for layer in sorted(set(ids)):
-        members = [i for i, owner in enumerate(ids) if owner == layer]
-        g_f, g_r = (np.concatenate([grads[i].ravel() for i in members]) for grads in (forget_grads, retain_grads))
+    for members, g_f, g_r in _by_layer(forget_grads, retain_grads, granularity, layer_ids):
         if normalization == "exact":
             g_perp = project_vector(g_f, g_r, alpha, rescale)
         else:
@@ -125,12 +122,16 @@ def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     Returns (L,) float64 in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either
     gradient is zero.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
-    values, ids = [], layer_numbers(layer_ids, len(first_grads), granularity)
+    vectors = _by_layer(first_grads, second_grads, granularity, layer_ids)
+    return np.array([np.clip(unit(a)[0] @ unit(b)[0], -1.0, 1.0) for _, a, b in vectors])
+
+
+def _by_layer(first, second, granularity, layer_ids):
+    """Of each layer: the places of its tensors, and both gradients as one vector, (D,) each."""
+    ids = layer_numbers(layer_ids, len(first), granularity)
     for layer in range(max(ids) + 1):
         members = [i for i, owner in enumerate(ids) if owner == layer]
-        a, b = (unit(np.concatenate([grads[i].ravel() for i in members]))[0] for grads in (first_grads, second_grads))
-        values.append(np.clip(a @ b, -1.0, 1.0))
-    return np.array(values)
+        yield members, *(np.concatenate([grads[i].ravel() for i in members]) for grads in (first, second))
 
 
 def layer_numbers(layer_ids, count, granularity):
