@@ -14,6 +14,7 @@ from oeu_ref.core import OEU, EntropyStop, NonFiniteError, QuantLinear, QuantMLP
 from oeu_ref.core.projection import projected
 from oeu_ref.core.stop_rule import mean_entropy
 from oeu_ref.methods.orthogonal import JointOEU
+from oeu_ref.passes import State, undone
 
 
 def batches(features=6, classes=4, seed=0):
@@ -254,6 +255,31 @@ def test_a_refused_first_step_leaves_fresh_quantizers_fresh():
     assert model.layers[0].activation_quantizer.range is None
     OEU(model, sgd(model)).step(forget, retain, labels)
     assert model.layers[0].activation_quantizer.range == (0, 255)
+
+
+class Counting(core.Quantizer):
+    """A quantizer that counts its batches in a buffer of its own."""
+
+    def __init__(self):
+        super().__init__(4)
+        self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, x):
+        self.seen += 1
+        return super().forward(x)
+
+
+def test_what_a_batch_may_change_in_a_quantizer_is_kept_and_nothing_else():
+    """Before the first batch all its buffers; once one has passed none, but those of a subclass are still put back."""
+    plain, counting = core.Quantizer(4), Counting()
+    model = nn.Sequential(plain, counting)
+    assert [module for module, *_ in State(model).buffers] == [plain] * 2 + [counting] * 3
+    model(torch.rand(3, 2))
+    assert [module for module, *_ in State(model).buffers] == [counting] * 3
+    with undone(model):
+        model(torch.rand(3, 2))
+        assert counting.seen == 2
+    assert counting.seen == 1 and plain.range == counting.range == (-8, 7)
 
 
 @pytest.mark.parametrize(
