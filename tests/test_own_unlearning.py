@@ -50,6 +50,30 @@ def test_it_is_the_loop_of_the_tables():
     assert torch.equal(weights(ours), weights(theirs)) and run.reports == reports and not ours.training
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PyTorch takes its leave of torch.jit
+def test_a_network_of_torch_jit_is_refused_before_anything_moves():
+    """Its modules cannot be looked through as Python's are, so that no step could be taken back."""
+    traced = torch.jit.trace(network().eval(), FORGET.inputs)
+    before = weights(traced)
+    with pytest.raises(TypeError, match="^unlearner must have a network written in Python, got one of torch.jit"):
+        unlearn(oeu(traced), FORGET, RETAIN, 2, unseen=UNSEEN, **QUIET)
+    assert torch.equal(weights(traced), before)
+
+
+def test_batches_of_several_lengths_are_for_evaluate_alone_and_dicts_for_none():
+    """Texts that are padded batch by batch: it passes each batch by itself, while looks on the way join them."""
+    taken = nn.Sequential(nn.Embedding(9, 4), nn.AdaptiveMaxPool2d((1, 4)), nn.Flatten(), nn.Linear(4, 4))
+    labels = torch.arange(4)
+    ragged = [(torch.ones(4, length, dtype=torch.long), labels) for length in (3, 5)]
+    assert evaluate(taken, ragged, ragged, [(torch.ones(4, 7, dtype=torch.long), labels)]).samples["forget"] == 8
+    with pytest.raises(ValueError, match="^forget must give inputs of one shape in all batches"):
+        unlearn(oeu(taken), ragged, ragged, 2, **QUIET)
+    named = [{"input_ids": inputs, "labels": labels} for inputs, labels in ragged]
+    for call in (lambda: evaluate(taken, named, named, named), lambda: unlearn(oeu(taken), named, named, 2, **QUIET)):
+        with pytest.raises(TypeError, match=r"^forget must give batches \(inputs, labels\) of tensors, got dict"):
+            call()
+
+
 @pytest.mark.parametrize("form", ["loader", "list of batches", "generator", "inputs alone"])
 def test_batches_come_as_they_are_and_the_shorter_begins_anew(form):
     """Forget batches of a loader, list or generator are passed in their order, again and again."""

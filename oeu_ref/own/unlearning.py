@@ -264,6 +264,8 @@ class Steps:
             raise TypeError("unlearner must be an oeu_ref.distributed.ParallelOEU where there are processes")
         self.unlearner = unlearner
         self.model = unlearner.model
+        if isinstance(self.model, torch.jit.ScriptModule):
+            raise TypeError("unlearner must have a network written in Python, got one of torch.jit: that is for later")
         self.scheduler = scheduler
         self.optimizer = unlearner.optimizer
         self.Report = getattr(unlearner, "Report", StepReport)
