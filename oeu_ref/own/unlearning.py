@@ -265,7 +265,7 @@ class Steps:
         self.unlearner = unlearner
         self.model = unlearner.model
         if isinstance(self.model, torch.jit.ScriptModule):
-            raise TypeError("unlearner must have a network written in Python, got one of torch.jit: that is for later")
+            raise TypeError("unlearner must have a network written in Python, got one of torch.jit: script it later")
         self.scheduler = scheduler
         self.optimizer = unlearner.optimizer
         self.Report = getattr(unlearner, "Report", StepReport)
