@@ -76,8 +76,8 @@ KEEP = {
     "relearn-images": (
         "rates|seconds|mib",
         "runs/*/rows/*/latent|codes|barrier",
-        "runs/*/rows/*/now/FA|RA|AUC",
-        "runs/*/rows/*/curves/retain*/FA|RA|AUC",
+        "runs/*/rows/*/now|back/FA|RA|AUC",
+        "runs/*/rows/*/curves/*/FA|RA|AUC",
     ),
     "sensitivity": ("gaps", "start"),
     "subspace": ("steps/*/last", "runs", "costs/*/time"),

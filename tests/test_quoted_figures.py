@@ -653,25 +653,39 @@ def stop_on_images_quotes():
 
 def relearn_on_images_quotes():
     """What comes back on photographs: of three seeds, with the intervals that these allow."""
-    data, way, notebook = stored("relearn-images"), "retain, a tenth", "notebooks/07_limits_and_studies.ipynb"
+    data, notebook = stored("relearn-images"), "notebooks/07_limits_and_studies.ipynb"
+    retain, unrelated, bits = data["rates"]
     assert data["seeds"] == [1, 2, 3] and data["config"]["looks"] == [0, 4, 16, 64, 256]  # as the texts say
-    curves = {name: np.array([c["FA"] for c, *_ in relearn_views.curves(data, name, way)]) for name in data["labels"]}
-    ends = ["{:.1f} to {:.1f}".format(*curves[n].mean(axis=0)[[0, -1]]) for n in ("oeu", "qmul", "retrain")]
-    over = {name: interval(relearn_views.compared(data, name, way)) for name in data["labels"]}
-    rise = {name: curve.max(axis=1) - curve[:, 0] for name, curve in curves.items()}
-    alike = interval(rise["oeu"] - rise["qmul"])
-    back = relearn_views.steps_to_half(data, "oeu", way)
-    assert len(set(back)) == 1 and set(relearn_views.steps_to_half(data, "qmul", way)) == {None}
+
+    def curves(name, way=retain, metric="FA"):
+        return np.array([curve[metric] for curve, *_ in relearn_views.curves(data, name, way)])
+
+    def ends(name, way=retain):
+        return "{:.1f} to {:.1f}".format(*curves(name, way).mean(axis=0)[[0, -1]])
+
+    over = {name: interval(relearn_views.compared(data, name, retain)) for name in data["labels"]}
+    rise = {name: curves(name).max(axis=1) - curves(name)[:, 0] for name in ("oeu", "qmul")}
+    apart = interval(rise["oeu"] - rise["qmul"])
+    latent, low, high = relearn_views.correlations(data, retain)["peak"]["latent"]
+    half = {name: relearn_views.steps_to_half(data, name, retain) for name in data["labels"]}
+    assert set(half["qmul"]) == {None} and sorted(half["oeu"]) == [64, 64, 256]
+    before = {name: curves(name, metric="RA")[:, 0].mean() for name in data["labels"]}
+    less = interval(curves("oeu", bits)[:, -1] - curves("oeu")[:, -1])
+    left = interval(relearn_views.compared(data, "oeu", unrelated, at=relearn_views.last))
     for file in (AUDIT, notebook):
-        yield file, f"OEU's FA goes from {ends[0]}, Q-MUL's from {ends[1]}, Retrain's from {ends[2]}"
+        yield file, f"OEU's FA goes from {ends('oeu')}, Q-MUL's from {ends('qmul')}, Retrain's from {ends('retrain')}"
         yield file, f"OEU {over['oeu']}, Q-MUL {over['qmul']}, a second Retrain {over['again']}; OEU without projection"
-        yield file, f"without projection {over['oeu_no_projection']}, random labels {over['rl']}"
-        yield file, f"half-way back to the original's by step {back[0]} on each seed, Q-MUL's on none"
-        yield file, f"(difference {alike}"
-    yield AUDIT, f"began by {mean(rise['oeu'], 1)} and {mean(rise['qmul'], 1)} points"
-    yield notebook, f"OEU by {mean(rise['oeu'], 1)} points, Q-MUL by {mean(rise['qmul'], 1)}"
-    assert max(rise, key=lambda name: rise[name].mean()) == "rl"
-    yield notebook, f"Random labels begin lowest and rise most, by {mean(rise['rl'], 1)}."
+        yield file, f"without projection {over['oeu_no_projection']}, random labels {over['rl']}, SalUn {over['salun']}"
+        yield file, f"fine-tuning {over['ft']} (RA {before['ft']:.1f} before)"
+        yield file, f"gradient ascent {over['ga']} (RA {before['ga']:.1f})"
+        yield file, f"with the distance in latent weights {latent:.2f} [{low:.2f}, {high:.2f}]"
+        yield file, f"{mean(rise['oeu'], 1)} and {mean(rise['qmul'], 1)} points (difference {apart}"
+        yield file, "half-way back to the original's by step 64 on two seeds and by 256 on the third, Q-MUL's on none"
+        yield file, f"OEU's FA goes from {ends('oeu', bits)}, Q-MUL's from {ends('qmul', bits)}"
+        yield file, f"Retrain's from {ends('retrain', bits)}"
+        yield file, f"{less} from where the retain set alone leaves it"
+        yield file, f"the original's FA from {ends('original', unrelated)}, OEU's from {ends('oeu', unrelated)}"
+        yield file, f"Retrain's from {ends('retrain', unrelated)}: OEU's stays {left} above it"
 
 
 def share_of(values, original):
