@@ -4,6 +4,7 @@ The laws judge it on small ones: `oeu_ref.core.contract:fast_float64` and `:fast
 conftest.py.
 """
 
+import gc
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from oeu_ref.core import fast, projection
+from oeu_ref.passes import State, in_mode
 from oeu_ref.reference import projection as reference
 from oeu_ref.tensors import Layers, stretches
 
@@ -121,6 +123,30 @@ def test_products_of_large_layers_share_one_memory(monkeypatch):
     forget, retain = gradients([(5, 5), (3, 3)])
     stretches.products(forget, retain, [0, 1], 2)
     assert len(used) == 3 * (4 + 2) and len(set(used)) == 1
+
+
+MANY = 5000
+SIDE_WORK = {
+    "products": lambda tensors, model: stretches.products(tensors, tensors, [0] * MANY, 1),
+    "in_mode": lambda tensors, model: in_mode(model)(lambda: None)(),
+    "State": lambda tensors, model: State(model).put_back(),
+}
+
+
+@pytest.mark.parametrize("work", SIDE_WORK)
+def test_what_a_step_notes_of_many_tensors_and_modules_does_not_wake_the_garbage_collector(work):
+    """It counts tensors and tuples, not numbers; at a thousand layers a full collection takes a sixth of a step."""
+    tensors, starts = [torch.ones(2)] * MANY, []
+    model = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(MANY)))
+    SIDE_WORK[work](tensors, model)  # the first time a module's attributes are looked up, Python makes their dict
+    gc.collect()
+    noted = lambda phase, info: starts.append(phase) if phase == "start" else None
+    gc.callbacks.append(noted)
+    try:
+        SIDE_WORK[work](tensors, model)
+    finally:
+        gc.callbacks.remove(noted)
+    assert len(starts) * gc.get_threshold()[0] < MANY / 3
 
 
 def test_empty_and_0_d_tensors_are_part_of_their_layers():

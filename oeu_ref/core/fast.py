@@ -45,8 +45,8 @@ def projected(forget_grads, retain_grads, layers, alpha=1.0, rescale="undo", ang
     result = [None] * len(g_f)
     for i, layer in enumerate(ids):
         if ordinary[layer]:
-            target = g_f[i] if overwrite else torch.empty_like(g_f[i])
-            result[i] = torch.sub(g_f[i], g_r[i], alpha=removed[layer], out=target)
+            subtract = g_f[i].sub_ if overwrite else g_f[i].sub
+            result[i] = subtract(g_r[i], alpha=removed[layer])
             if rescale == "match":
                 result[i].mul_(stretch[layer])
     rest = [i for i, layer in enumerate(ids) if not ordinary[layer]]

@@ -18,13 +18,13 @@ def in_mode(model, training=False):
     model: any `nn.Module`; training: False: all of it in eval mode; True: in train mode, where a model that is in it
     already keeps its modules as they are, such as BatchNorm layers frozen on purpose; None: nothing is switched.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
     if training is not None and not (training and model.training):
         model.train(training)
     try:
         yield
     finally:
-        for module, mode in modes:
+        for module, mode in modes.items():
             module.training = mode
 
 

@@ -16,7 +16,7 @@ class State:
 
     def __init__(self, model, *generators):
         modules = list(model.modules())
-        self.modes = [(module, module.training) for module in modules]
+        self.modes = {module: module.training for module in modules}
         self.generators = [(generator, generator.get_state()) for generator in generators]
         self.unread = [(module, None) for module in modules if is_ours(module) and module.unread]
         # two of three buffers of a network are those of our quantizers, which know what may change in them
@@ -33,7 +33,7 @@ class State:
     def now(self):
         """The same model's state at this moment, for `put_back` after this one has been put back."""
         later = object.__new__(State)
-        later.modes, later.generators = [], []
+        later.modes, later.generators = {}, []
         later.unread = [(quantizer, quantizer.range) for quantizer, _ in self.unread]
         later._keep([where for *where, _, _ in self.buffers], [step for step, _ in self.steps])
         return later
@@ -51,7 +51,7 @@ class State:
         _copy([(buffer, value) for *_, buffer, value in self.buffers if value is not None])
         for quantizer, codes in self.unread:
             quantizer.reread(codes)
-        for module, training in self.modes:
+        for module, training in self.modes.items():
             module.training = training
         for generator, state in self.generators:
             generator.set_state(state)

@@ -33,9 +33,9 @@ def products(first, second, ids, count):
             z = held[: len(x)] if large else None
             # PyTorch sums pairwise: exact on large tensors too, as its norms and inner products are not
             for p, q in ((x, x), (y, y), (x, y)):
-                sums.append(torch.mul(p, q, out=z).sum())
+                sums.append(torch.mul(p, q, out=z).sum().item())
             owners.append(layer)
-    values = torch.stack(sums).double().view(-1, 3)
+    values = torch.tensor(sums, dtype=torch.float64, device=held.device).view(-1, 3)
     return values.new_zeros(count, 3).index_add_(0, torch.tensor(owners, device=values.device), values).T
 
 
