@@ -85,7 +85,10 @@ def demo_quotes():
         cells = [spread(each(data["runs"], "metrics", name, column)) for column in COLUMNS]
         yield "README.md", row(label, cells)
         yield LAB, row(label, [*cells, spread(each(data["seconds"]["runs"], name), 2)])
-        yield LAB, row(label, [spread(each(data["runs"], "metrics", name, kind)) for kind in ("FA", *measures.FA_PARTS)])
+        yield (
+            LAB,
+            row(label, [spread(each(data["runs"], "metrics", name, kind)) for kind in ("FA", *measures.FA_PARTS)]),
+        )
     wrong = {name: mean(each(data["runs"], "metrics", name, measures.FA_PARTS[0])) for name in data["labels"]}
     yield (
         LAB,
