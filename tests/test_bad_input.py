@@ -223,6 +223,7 @@ UNCHECKED = {
     "reference.projection.unit": "plain arithmetic on vectors",
     "reference.projection.norm": "plain arithmetic on vectors",
     "reference.projection.layer_numbers": "of labels that have been checked",
+    "reference.projection.by_layer": "the same, and of their gradients",
     "tensors.layers.Layers": "sums over lists that the boundary has passed",
     "core.network.QuantizedLayer.quantized": "a part of the layer's forward",
     "core.quantizer.Quantizer": "in a model's forward nothing may wait; what it can tell is in rows by hand",

@@ -78,7 +78,7 @@ CEILINGS = {
     "judging": 914,
     "optional": 493,
     "conformance": 2041,
-    "beyond": 1134,
+    "beyond": 1129,
     "integer": 1300,
     "data": 1084,
     "methods": 908,
@@ -184,7 +184,7 @@ def test_twin_files_have_the_same_functions_in_the_same_order(name):
         tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
         functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
         twins[side] = {f.name: [a.arg for a in f.args.args] for f in functions}
-    only_numpy = {"integer_range", "step_gradient_scale", "layer_numbers"}  # shared
+    only_numpy = {"integer_range", "step_gradient_scale", "layer_numbers", "by_layer"}  # shared
     only_numpy |= {"project_vector", "unit", "norm"}
     # of plain numbers
     only_numpy |= {"loss_change", "largest_learning_rate"}

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import arrays, boundary
 from ..boundary import Gradients, LayerIds, Rule, of
-from ..reference.projection import COLLINEAR, layer_numbers, norm, takes, unit
+from ..reference.projection import COLLINEAR, by_layer, norm, takes, unit
 
 
 def _history(name, value, library, forget_grads):
@@ -47,13 +47,8 @@ def project_subspace(forget_grads, retain_history, alpha=1.0, granularity="layer
     Raises TypeError or ValueError as `projection.project`, and for an empty history.
     Source: ours; the gradient orthogonal projection of arXiv 2602.00567 with a subspace in place of a line.
     """
-    ids = layer_numbers(layer_ids, len(forget_grads), granularity)
     projected = [None] * len(forget_grads)
-    for layer in sorted(set(ids)):
-        members = [i for i, owner in enumerate(ids) if owner == layer]
-        g_f, *layer_history = (
-            np.concatenate([grads[i].ravel() for i in members]) for grads in (forget_grads, *retain_history)
-        )
+    for members, g_f, *layer_history in by_layer((forget_grads, *retain_history), granularity, layer_ids):
         # gradients of any length weigh the same: what counts is where they point
         columns = np.stack([unit(g_r)[0] for g_r in layer_history], axis=1)
         g_perp = _project_off(g_f, basis(columns), alpha, rescale)

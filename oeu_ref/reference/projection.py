@@ -48,7 +48,7 @@ def project(
     Source: the gradient orthogonal projection of arXiv 2602.00567, Theorems 4.3 and 4.4.
     """
     projected = [None] * len(forget_grads)
-    for members, g_f, g_r in _by_layer(forget_grads, retain_grads, granularity, layer_ids):
+    for members, g_f, g_r in by_layer((forget_grads, retain_grads), granularity, layer_ids):
         if normalization == "exact":
             g_perp = project_vector(g_f, g_r, alpha, rescale)
         else:
@@ -122,16 +122,16 @@ def cosines(first_grads, second_grads, granularity="layer", layer_ids=None):
     Returns (L,) float64 in [-1, 1], a layer each in order of first appearance (L = 1 for "global"); 0 where either
     gradient is zero.  Source: cos(phi) of Theorem 4.4 of arXiv 2602.00567.
     """
-    vectors = _by_layer(first_grads, second_grads, granularity, layer_ids)
+    vectors = by_layer((first_grads, second_grads), granularity, layer_ids)
     return np.array([np.clip(unit(a)[0] @ unit(b)[0], -1.0, 1.0) for _, a, b in vectors])
 
 
-def _by_layer(first, second, granularity, layer_ids):
-    """Of each layer: the places of its tensors, and both gradients as one vector, (D,) each."""
-    ids = layer_numbers(layer_ids, len(first), granularity)
+def by_layer(lists, granularity, layer_ids):
+    """Of each layer, as in `project`: places of its tensors, and of each list of P arrays these as a vector, (D,)."""
+    ids = layer_numbers(layer_ids, len(lists[0]), granularity)
     for layer in range(max(ids) + 1):
         members = [i for i, owner in enumerate(ids) if owner == layer]
-        yield members, *(np.concatenate([grads[i].ravel() for i in members]) for grads in (first, second))
+        yield members, *(np.concatenate([grads[i].ravel() for i in members]) for grads in lists)
 
 
 def layer_numbers(layer_ids, count, granularity):
