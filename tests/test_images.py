@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from oeu_ref.core.network import QuantConv2d, QuantLinear, quantize_model
 from oeu_ref.data.samples import stream
@@ -53,6 +54,20 @@ def test_each_image_of_a_batch_is_augmented_by_itself():
         which = {content: key for key, content in windows(image, 2).items()}
         keys.append(which[made.contiguous().numpy().tobytes()])
     assert len(set(keys)) > 1
+
+
+@pytest.mark.parametrize(
+    "network, last", [(resnet18(10, 4), False), (resnet18(10, 16), True), (mobilenet_v2(10), True)]
+)
+def test_narrow_networks_are_not_channels_last(network, last):
+    """oneDNN's gradient of a 1 x 1 kernel with a stride overruns memory there: on CPUs without AVX-512 it crashed."""
+    classifier = ImageClassifier(network, (0.5,) * 3, (0.2,) * 3)
+    seen = []
+    classifier.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    functional.cross_entropy(classifier(raw(4, 32)), torch.arange(4)).backward()
+    layout = torch.channels_last if last else torch.contiguous_format
+    weights = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert all(t.is_contiguous(memory_format=layout) for t in (*seen, weights[1]))
 
 
 def test_augmentation_is_a_function_of_the_generator_and_leaves_its_input_alone():

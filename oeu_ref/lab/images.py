@@ -58,7 +58,7 @@ class ImageClassifier(nn.Module):
     network: maps normalized images (N, C, H, W) float to logits (N, K); mean, std: (C,), as `channel_statistics` gives
     them; precision: "float32", or "bfloat16" for autocast (weights, gradients and logits stay float32); compiled: run
     the network through `torch.compile`; if that fails a warning says why, and the network runs as it is.
-    forward: (N, C, H, W) uint8 -> (N, K) float32.  Memory format is channels-last.
+    forward: (N, C, H, W) uint8 -> (N, K) float32.  Memory format is channels-last, but for narrow 1 x 1 kernels.
     Raises TypeError for no module or statistics that are no numbers, ValueError for statistics of another shape or not
     finite, std <= 0, or an unknown precision; TypeError for images that are not uint8.
     """
@@ -68,19 +68,19 @@ class ImageClassifier(nn.Module):
         boundary.instance("network", network, nn.Module, "torch.nn.Module")
         mean, std = (_statistics(name, value) for name, value in (("mean", mean), ("std", std)))
         if mean.ndim != 1 or mean.shape != std.shape or not (std > 0).all():
-            raise ValueError(
-                f"mean and std must have one shape (C,) and std be above 0, got {mean.tolist()}, {std.tolist()}"
-            )
+            raise ValueError(f"mean and std must have one shape (C,) and std > 0, got {mean.tolist()}, {std.tolist()}")
         self.precision = boundary.one_of("precision", precision, PRECISIONS)
-        self.network = network.to(memory_format=torch.channels_last)
+        # whose gradient overruns memory where a CPU's vector has more numbers than channels (oneDNN's issue 6035)
+        pointwise = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
+        self.layout = torch.contiguous_format if any(m.in_channels < 16 for m in pointwise) else torch.channels_last
+        self.network = network.to(memory_format=self.layout)
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
-        self.compiled = bool(compiled)
-        self._fast = None
+        self.compiled, self._fast = bool(compiled), None
 
     def forward(self, images):
         _raw_images(images)
-        x = ((images.to(self.mean.dtype) / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((images.to(self.mean.dtype) / 255 - self.mean) / self.std).contiguous(memory_format=self.layout)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self._network()(x).float()
 
