@@ -99,8 +99,7 @@ class Demo(Folder):
     seeds: tuple[int, ...] = option((1, 2, 3), "whole numbers >= 0, a run each")
     quick: bool = option(False, QUICK)
     search: bool = option(
-        False,
-        "search every method's settings anew first, on seeds 101 to 105 (about 10 minutes), into OUT/settings.json",
+        False, "first search all settings anew, seeds 101 to 105 (10 minutes), into OUT/settings.json"
     )
     schedule: str = options.schedule()
     recalibrated: bool = options.recalibrated()
@@ -242,13 +241,14 @@ class Bench(Folder):
     example = "--only projection,start"
     out: str = option("results/bench", "folder for bench.json, bench.md and bench_scaling.png", "DIR")
     only: tuple[str, ...] | None = option(None, "figures", example="projection,start", unset="all", words=options.BENCH)
+    peers: bool = option(False, "others' code too: torchao, brevitas, torchjd, pytorch_optimizer, what is installed")
     device: str = option("auto", "cpu or cuda", "NAME", "cpu", "cuda where there is one, else cpu")
     quick: bool = option(False, QUICK)
 
     def run(self):
         from .bench.bench import bench
 
-        return self.show(bench(self.out, checked_device(self.device), self.only, self.quick))
+        return self.show(bench(self.out, checked_device(self.device), self.only, self.quick, peers=self.peers))
 
 
 def _dot(result):

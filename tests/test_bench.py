@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from oeu_ref.__main__ import main
-from oeu_ref.bench import bench, machine, parts, steps
-from oeu_ref.core import OEU
+from oeu_ref.bench import bench, machine, parts, peers, steps
+from oeu_ref.core import OEU, fake_quantize, fake_quantize_backward
 from oeu_ref.data.samples import Samples
 
 
@@ -88,3 +88,68 @@ def test_the_usual_surgery_is_right_so_that_it_is_a_fair_opponent():
     forget, retain = [torch.tensor([3.0, 4.0])], [torch.tensor([1.0, 0.0])]
     (found,) = parts._surgery(forget, retain)
     torch.testing.assert_close(found, torch.tensor([0.0, 4.0]))
+
+
+def test_textbook_lsq_is_our_quantizer_so_that_it_is_a_fair_opponent():
+    """The same values and both gradients, in float64, inside the range, at its ends and beyond them."""
+    x = torch.linspace(-1, 3, 401, dtype=torch.float64).requires_grad_()
+    step = torch.tensor(0.1300000001, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(401, generator=torch.Generator().manual_seed(0)).double()
+    x_hat = peers._textbook(0.25, 0, 15)(x, step)
+    found = torch.autograd.grad(x_hat, (x, step), cotangent)
+    ours = fake_quantize_backward(cotangent, x.detach(), step.detach(), 0, 15, 0.25)
+    torch.testing.assert_close(x_hat, fake_quantize(x.detach(), step.detach(), 0, 15), rtol=0, atol=1e-12)
+    for theirs, mine in zip(found, ours):
+        torch.testing.assert_close(theirs, mine, rtol=0, atol=1e-12)
+
+
+def test_peers_that_are_not_installed_have_no_row(tmp_path, monkeypatch):
+    def missing(*arguments):
+        raise ImportError("no such package")
+
+    monkeypatch.setattr(peers, "QUANTIZERS", {peers.TEXTBOOK: peers._textbook, "torchao": missing})
+    monkeypatch.setattr(peers, "STEPS", {"torchjd": missing})
+    bench.bench(tmp_path, only=[], quick=True, progress=False, peers=True)
+    (found,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert found["figure"].startswith("fake quantizer ÷ textbook LSQ") and found["goal"] is None
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", peers.QUANTIZERS)
+def test_a_peers_fake_quantizer_is_given_what_ours_is(name):
+    """The same values, and the same gradient of x inside the range: it is timed at the same work."""
+    x = torch.linspace(-1, 3, 401).requires_grad_()
+    step = torch.tensor(0.1300001, requires_grad=True)
+    found = _or_skip(peers.QUANTIZERS[name], 1.0, 0, 15)(x, step)
+    torch.testing.assert_close(found, fake_quantize(x, step, 0, 15), rtol=0, atol=1e-5)
+    slope, of_step = torch.autograd.grad(found.sum(), (x, step))
+    inside = (x > 0.1) & (x < 1.8)  # at the end codes some differ
+    assert (slope[inside] == 1).all() and of_step.isfinite()
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", peers.STEPS)
+def test_a_peers_step_is_of_both_losses(name):
+    """Without conflict PCGrad's direction is a multiple of the sum of both gradients."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 3)
+    inputs, labels = torch.randn(8, 6), torch.randint(0, 3, (8,))
+    plain = torch.autograd.grad(
+        sum(peers._losses(model, Samples(inputs, labels), Samples(inputs, labels))), model.weight
+    )
+    before = model.weight.detach().clone()
+    _or_skip(
+        peers.STEPS[name],
+        model,
+        torch.optim.SGD(model.parameters(), 1e-3),
+        *[Samples(inputs, labels) for _ in range(2)],
+    )()
+    moved = (before - model.weight).flatten()
+    assert torch.cosine_similarity(moved, plain[0].flatten(), dim=0) > 0.5
+
+
+def _or_skip(make, *arguments):
+    try:
+        return make(*arguments)
+    except ImportError as error:
+        pytest.skip(str(error))

@@ -84,7 +84,7 @@ CEILINGS = {
     "methods": 908,
     "report": 958,
     "lab": 3337,
-    "bench": 562,
+    "bench": 688,  # rose for the code of other people beside ours
     "studies": 3264,
     "audit": 1348,
     "commands": 939,

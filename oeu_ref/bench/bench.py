@@ -15,6 +15,7 @@ from ..report import results
 from ..report.figures import STYLES, clean, new_figure, picture, written
 from .machine import Machine
 from .parts import projection_figures, quantizer_figures, reference_figure, start_figures, training_figure
+from .peers import peer_figures
 from .steps import memory_figure, scaling_figure_rows, step_figures
 
 FIGURES = {
@@ -29,22 +30,24 @@ FIGURES = {
 }
 
 
-def bench(out, device="cpu", only=None, quick=False, progress=True):
+def bench(out, device="cpu", only=None, quick=False, progress=True, peers=False):
     """Measure all figures, or some, and write OUT/bench.json, OUT/bench.md and OUT/bench_scaling.png.
 
     out: a folder, made if it is missing; device: "cpu" or "cuda"; only: names among FIGURES, None: all; quick: tiny
-    sizes and few rounds, to see that everything works: the figures mean nothing; progress: show a bar on stderr.
+    sizes and few rounds, to see that everything works: the figures mean nothing; progress: show a bar on stderr; peers:
+    other people's code as well, what of it is installed.
     Returns {"table": str, "json": Path, "markdown": Path}.
     Raises ValueError for an unknown name, or a folder that cannot be written to.
     """
     names = [boundary.one_of("only", name, tuple(FIGURES)) for name in (FIGURES if only is None else only)]
     out = results.output_directory("out", out)
+    figures = {name: FIGURES[name] for name in names} | ({"peers": peer_figures} if peers else {})
     rows = []
     curves = {}
-    with locks.alone(out), progress_bar(len(names), progress, "figures") as bar:
-        for name in names:
+    with locks.alone(out), progress_bar(len(figures), progress, "figures") as bar:
+        for name, measured in figures.items():
             bar.set_description(name)
-            found = FIGURES[name](Machine(device, quick))
+            found = measured(Machine(device, quick))
             if name == "scaling":
                 curves, found = found
             rows += found
