@@ -120,6 +120,18 @@ def test_a_model_in_eval_mode_is_stepped_in_train_mode_and_left_in_eval_mode(nam
     assert torch.equal(model[1].running_mean, before) == (name == "OEU keep")
 
 
+def test_a_module_with_a_method_of_our_quantizers_is_none_of_ours():
+    """A module that rereads a file of its own, say: it is stepped as any other."""
+
+    class Rereading(nn.Linear):
+        reread = lambda self: "mine"
+
+    model = nn.Sequential(Rereading(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    step = OEU(model, torch.optim.SGD(model.parameters(), 0.1)).step
+    report = step(torch.rand(6, 4), torch.rand(6, 4), torch.arange(6) % 3)
+    assert set(report.layer_cosines) == {"0", "2"} and model[0].reread() == "mine"
+
+
 def test_training_leaves_frozen_statistics_as_they_are():
     """`train` too goes on with the modes that a model in train mode has."""
     model = frozen_net()

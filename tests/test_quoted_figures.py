@@ -70,6 +70,14 @@ def demo_quotes():
     points = {8: "eight", 9: "nine", 10: "ten"}[round(lost)]
     yield "README.md", f"OEU loses {points} points of test accuracy, which AG hides"
     yield LAB, f"OEU loses {points} points of test accuracy here, which AG hides"
+    runs, size = data["seconds"]["runs"], data["config"]["forget_batch"] + data["config"]["retain_batch"]
+    shares = sorted(run["oeu"] / run["retrain"] for run in runs)
+    rate = np.median([found["steps"]["oeu"] * size / run["oeu"] for found, run in zip(data["runs"], runs)])
+    yield "oeu_ref/bench/README.md", f"{shares[1]:.2f} of Retrain's time ({shares[0]:.2f} to {shares[-1]:.2f} on"
+    yield (
+        "oeu_ref/bench/README.md",
+        f"{data['settings']['oeu']['steps']} steps, {100 * round(rate / 100):,} images a second",
+    )
     search = data["search"]
     yield (
         "README.md",

@@ -10,8 +10,8 @@ def is_quantizer(module):
 
 
 def is_ours(module):
-    """Whether a module is a `Quantizer`, known by its `reread`: step and range come of a first batch."""
-    return hasattr(type(module), "reread")
+    """Whether a module is a `Quantizer`, known by what it says of its first batch, which sets step and range."""
+    return all(hasattr(type(module), name) for name in ("reread", "unread", "volatile"))
 
 
 def owner(model, parameter_name):
