@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import oeu_ref
 from oeu_ref import evaluate
+from oeu_ref.bench import peers
 from oeu_ref.core.unlearner import NonFiniteError
 from oeu_ref.data.samples import Samples, stream
 from oeu_ref.lab import measures
@@ -266,4 +267,5 @@ def test_the_package_needs_what_a_checkout_does():
     installed = {"scikit-learn": "sklearn"}
     wanted = {installed.get(name, name) for name in (line.partition(">")[0] for line in project["dependencies"])}
     optional = {"jax", "PIL", "scipy"}  # for whoever has a function of it; what we need brings the others
+    optional |= {*peers.QUANTIZERS, *peers.STEPS}  # beside which the bench puts ours, if they are there
     assert imported - set(sys.stdlib_module_names) - {"oeu_ref"} - optional == wanted
