@@ -25,14 +25,16 @@ def figures_of(text):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_prints_what_is_stored(path):
     """Every cell runs, and every printed number is the stored one: to its last digit until a network is trained, and
-    near it from then on, since training a 4-bit network turns rounding differences between machines into new codes."""
+    near it from then on, since training a 4-bit network turns rounding differences between machines into new codes.
+
+    How near is what processors differ by: with AVX-512 and without, one run's FA was 49 and 67."""
     notebook = nbformat.read(path, as_version=4)
     stored, fresh = run.numbers(notebook), run.numbers(run.executed(path))
     assert len(stored) == len(fresh) and any(stored)
     trained = False
     for cell, old, new in zip((cell for cell in notebook.cells if cell.cell_type == "code"), stored, fresh):
         trained = trained or "train(" in cell.source
-        allowed = {"rel": 0.25, "abs": 8} if trained else {"rel": 1e-3, "abs": 1e-6}
+        allowed = {"rel": 0.25, "abs": 20} if trained else {"rel": 1e-3, "abs": 1e-6}
         assert re.sub(r"[-+]?\d\S*", "#", new).split() == re.sub(r"[-+]?\d\S*", "#", old).split() or trained
         assert figures_of(new) == pytest.approx(figures_of(old), **allowed), new
 
