@@ -12,6 +12,7 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 HEAD = ("config", "seeds", "versions", "labels")  # of every result that has them
+REPLICATED = ("kind|name|experiment|attack|passes|search_seed|search|trained|rows",)
 # NAME: paths in a result; all that lies below is kept. Each level is a name, a pattern, or several with | between
 KEEP = {
     "demo": ("*",),
@@ -32,7 +33,8 @@ KEEP = {
         "tuning/grid",
         "tuning/rules/true/*/best|best_at_end_of|median_AG",
     ),
-    "replicate-cifar10-10-cpu": ("kind|name|experiment|attack|passes|search_seed|search|trained|rows",),
+    "replicate-cifar10-10-cpu": REPLICATED,
+    "replicate-cifar100-30-cpu": REPLICATED,
     "any-model": ("runs",),
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": (

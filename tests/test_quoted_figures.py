@@ -21,6 +21,7 @@ from oeu_ref.studies import sensitivity, subspace
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES, AUDIT = (f"oeu_ref/{room}/README.md" for room in ("lab", "studies", "audit"))
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
+NETWORKS = {"original": "original", "retrain": "Retrain", "retrain again": "second Retrain"}
 
 
 def stored(name):
@@ -710,8 +711,7 @@ def replication_quotes():
     full = stored("replicate-cifar10-10")
     models, epochs = full["trained"]["1"], full["experiment"]["epochs"]
     assert full["rows"] == [] and list(full["trained"]) == ["1"]  # a row that is there is to be told
-    labels = {"original": "original", "retrain": "Retrain", "retrain again": "second Retrain"}
-    for name, label in labels.items():
+    for name, label in NETWORKS.items():
         found = models[name]
         cells = [f"{found[key]:.1f}" for key in ("FA", "RA", "TA", "MIA")]
         gap = "–" if name == "retrain" else f"{found['AG']:.2f}"
@@ -759,25 +759,31 @@ def replication_quotes():
     yield report, f"small: {spread(each(rows['OEU'], 'time'), 2)} of Retrain's seconds"
 
 
+def replicated(name):
+    """A stored run of the field's own schedule, one seed: (document, networks, rows of least AG, least AG searched)."""
+    data = stored(name)
+    (models,) = data["trained"].values()  # one seed, as the texts say
+    rows = {row["row"]: row for row in data["rows"] if "true" in row["rules"]}
+    return data, models, rows, {name: min(found["AG"]["true"]) for name, found in data["search"].items()}
+
+
+def replicated_cells(found):
+    """The cells that tables of such a run have in common: FA, RA, TA, MIA, AG, its share of the original's, AUC."""
+    gap = [f"{found['AG']:.1f}", f"{found['share_of_original']:.2f}"] if found["AG"] else ["–", "–"]
+    return [*(f"{found[key]:.1f}" for key in ("FA", "RA", "TA", "MIA")), *gap, f"{found['forget_vs_test_auc']:.1f}"]
+
+
 def schedule_quotes():
     """Ten epochs by the schedule of the field's own code: one seed, and what the search found on another."""
-    report, data = "oeu_ref/lab/REPLICATION.md", stored("replicate-cifar10-10-cpu")
-    (models,) = data["trained"].values()  # one seed, as the text says
-    rows = {row["row"]: row for row in data["rows"] if "true" in row["rules"]}
-    least = {name: min(found["AG"]["true"]) for name, found in data["search"].items()}
+    report = "oeu_ref/lab/REPLICATION.md"
+    data, models, rows, least = replicated("replicate-cifar10-10-cpu")
     assert data["passes"] == [3, 35] and (data["experiment"]["epochs"], data["experiment"]["train_size"]) == (60, 10000)
     batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"], 0)[0] for name in rows}
-
-    def cells(found, count="–", search="–"):
-        gap = [f"{found['AG']:.1f}", f"{found['share_of_original']:.2f}"] if found["AG"] else ["–", "–"]
-        shown = [f"{found[key]:.1f}" for key in ("FA", "RA", "TA", "MIA")]
-        time = "–" if search == "–" else f"{found['time']:.2f}"
-        return [str(count), *shown, *gap, f"{found['forget_vs_test_auc']:.1f}", time, search]
-
-    for name, label in (("original", "original"), ("retrain", "Retrain"), ("retrain again", "second Retrain")):
-        yield report, row(label, cells(models[name]))
+    for name, label in NETWORKS.items():
+        yield report, row(label, ["–", *replicated_cells(models[name]), "–", "–"])
     for name, found in rows.items():
-        yield report, row(found["label"], cells(found["values"], batches[name], f"{least[name]:.1f}"))
+        time, searched = f"{found['values']['time']:.2f}", f"{least[name]:.1f}"
+        yield report, row(found["label"], [str(batches[name]), *replicated_cells(found["values"]), time, searched])
     at = lambda name, key="AG": f"{rows[name]['values'][key]:.1f}"
     original, again = models["original"], models["retrain again"]["AG"]
     share = f"{rows['oeu']['values']['share_of_original']:.2f}"
