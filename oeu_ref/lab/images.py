@@ -68,7 +68,7 @@ class ImageClassifier(nn.Module):
         boundary.instance("network", network, nn.Module, "torch.nn.Module")
         mean, std = (_statistics(name, value) for name, value in (("mean", mean), ("std", std)))
         if mean.ndim != 1 or mean.shape != std.shape or not (std > 0).all():
-            raise ValueError(f"mean and std must have one shape (C,) and std > 0, got {mean.tolist()}, {std.tolist()}")
+            raise ValueError(f"mean and std must have one shape (C,), std above 0, got {mean.tolist()}, {std.tolist()}")
         self.precision = boundary.one_of("precision", precision, PRECISIONS)
         # whose gradient overruns memory where a CPU's vector has more numbers than channels (oneDNN's issue 6035)
         pointwise = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
