@@ -791,7 +791,7 @@ def schedule_quotes():
     yield report, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
     yield report, f"ten epochs: {at('oeu')}, {share} of {original['AG']:.1f} |"
     yield report, f"ten epochs: {at('oeu')} against {at('qmul')}, weights as released"
-    yield report, f"ten epochs: {at('oeu')} against {at('oeu_global')} |"
+    yield report, f"ten epochs: {at('oeu')} against {at('oeu_global')};"
     bare = [f"{least[name]:.1f}" for name in ("oeu_no_projection", "oeu_global", "oeu")]
     yield (
         report,
@@ -825,6 +825,54 @@ def schedule_quotes():
     assert all(chosen[name] == tried[name][-1] for name in ("rl", "qmul", "ft", "oeu"))
 
 
+def hundred_classes_quotes():
+    """The same schedule on CIFAR-100, 30 % of it to forget: one seed, three rows."""
+    report = "oeu_ref/lab/REPLICATION.md"
+    data, models, rows, least = replicated("replicate-cifar100-30-cpu")
+    experiment = data["experiment"]
+    assert (experiment["epochs"], experiment["train_size"], experiment["forget_ratio"]) == (40, 10000, 0.3)
+    assert list(rows) == ["oeu", "qmul", "oeu_global"] and len(data["rows"]) == 3  # by the proxy too
+    forget = experiment["train_size"] * experiment["forget_ratio"]
+    read = {name: found["steps"] * experiment["forget_batch"] for name, found in rows.items()}
+    read["qmul"] = round(ROWS["qmul"].epochs * forget)
+    for name, label in NETWORKS.items():
+        yield report, row(label, ["–", *replicated_cells(models[name]), "–"])
+    for name, found in rows.items():
+        yield report, row(found["label"], [f"{read[name]:,}", *replicated_cells(found["values"]), f"{least[name]:.1f}"])
+    at = lambda name, key="AG": f"{rows[name]['values'][key]:.1f}"
+    original, again = models["original"], models["retrain again"]["AG"]
+    auc = "forget_vs_test_auc"
+    assert min(rows, key=lambda name: rows[name]["values"]["AG"]) in ("oeu", "oeu_global")
+    yield report, f"CIFAR-100: {at('oeu')} against {at('qmul')}, two Retrains {again:.1f} apart |"
+    yield report, f"CIFAR-100: {at('oeu')} against {at('oeu_global')} |"
+    yield (
+        report,
+        f"AG {at('oeu')}, of {original['AG']:.1f} for the original, where two Retrains are {again:.1f} apart; Q-MUL",
+    )
+    yield (
+        report,
+        f"Q-MUL {at('qmul')}: it leaves {at('qmul', 'FA')} % of the forget set right, Retrain {models['retrain']['FA']:.1f}",
+    )
+    searched = data["search"]["qmul"]["AG"]["true"]
+    assert data["search"]["qmul"]["chosen"]["true"] == data["search"]["qmul"]["points"][-1]
+    yield report, f"from {searched[-2]:.1f} to {searched[-1]:.1f} with the last step of the rate"
+    yield report, f"AUC {at('oeu', auc)} (Q-MUL {at('qmul', auc)}, Retrain {models['retrain'][auc]:.1f})"
+    yield report, f"test accuracy of {original['TA']:.0f}"
+    chosen = {name: (found["learning_rate"], found["weight"]) for name, found in rows.items()}
+    assert chosen["oeu"] == chosen["oeu_global"] == tuple(data["search"]["oeu"]["points"][-1])
+    apart = [rows["oeu_global"]["values"]["AG"] - rows["oeu"]["values"]["AG"], least["oeu_global"] - least["oeu"]]
+    yield (
+        report,
+        f"ends at {at('oeu_global')}, on the seed of the search at {least['oeu_global']:.1f} where OEU has "
+        f"{least['oeu']:.1f}: the same order on both, by {apart[0]:.1f} and {apart[1]:.1f}",
+    )
+    behind = [
+        f"{rows['qmul']['values']['AG'] - rows['oeu']['values']['AG']:.0f}",
+        f"{least['qmul'] - least['oeu']:.1f}",
+    ]
+    yield report, f"On that seed it is {behind[1]} points behind OEU, here {behind[0]}"
+
+
 def text_of(path):
     """What a file says, runs of white space as one blank; of a notebook its Markdown."""
     text = (ROOT / path).read_text(encoding="utf-8")
@@ -849,6 +897,7 @@ QUOTES = [
     *relearn_on_images_quotes(),
     *replication_quotes(),
     *schedule_quotes(),
+    *hundred_classes_quotes(),
 ]
 
 
