@@ -93,6 +93,7 @@ KEEP = {
     "demo-recalibrated": ("runs/*/metrics/*/AG|TA",),
     "loop": ("search_seeds", "grid", "best", "retrain/*/TA", "values/*/*/*/AG|TA"),
     "demo-ten-seeds": ("runs/*/metrics/*/AG",),
+    "demo-without-avx512": ("runs/*/metrics/*/AG",),
 }
 
 

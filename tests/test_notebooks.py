@@ -27,7 +27,7 @@ def test_a_notebook_runs_and_prints_what_is_stored(path):
     """Every cell runs, and every printed number is the stored one: to its last digit until a network is trained, and
     near it from then on, since training a 4-bit network turns rounding differences between machines into new codes.
 
-    How near is what processors differ by: with AVX-512 and without, one run's FA was 49 and 67."""
+    How near is what processors differ by: on two of them one run's FA was 49 and 67."""
     notebook = nbformat.read(path, as_version=4)
     stored, fresh = run.numbers(notebook), run.numbers(run.executed(path))
     assert len(stored) == len(fresh) and any(stored)
