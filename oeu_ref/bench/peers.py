@@ -22,7 +22,8 @@ def peer_figures(machine):
     x, quantizer, out, ours = quantizer_case(machine)
     step = quantizer.step.detach().clone().requires_grad_()
     limits = integer_range(4, False)
-    quantizers = _installed(QUANTIZERS, step_gradient_scale(x[0].numel(), limits[1]), *limits)
+    with x.device:  # what a peer keeps is made there once, so that no pass pays for moving it
+        quantizers = _installed(QUANTIZERS, step_gradient_scale(x[0].numel(), limits[1]), *limits)
     passes = [lambda f=f: torch.autograd.grad(f(x, step), (x, step), out) for f in quantizers.values()]
     name = f"forward and backward, {x.numel() / 1e6:.1f} M values, eager"
     rows = _rows("fake quantizer", name, quantizers, machine.by_turns(ours, *passes))
@@ -40,8 +41,7 @@ def _installed(makers, *arguments):
     found = {}
     for package, make in makers.items():
         with contextlib.suppress(ImportError):
-            name = package if package == TEXTBOOK else f"{package} {version(package)}"
-            found[name] = make(*arguments)
+            found[package if package == TEXTBOOK else f"{package} {version(package)}"] = make(*arguments)
     return found
 
 
@@ -67,7 +67,7 @@ def _torchao(factor, q_min, q_max):
     from torchao.quantization.quant_primitives import _fake_quantize_affine
 
     zero = torch.zeros((), dtype=torch.int32)
-    return lambda x, step: _fake_quantize_affine(x, x.shape, step, zero.to(x.device), torch.int32, q_min, q_max)
+    return lambda x, step: _fake_quantize_affine(x, x.shape, step, zero, torch.int32, q_min, q_max)
 
 
 def _brevitas(factor, q_min, q_max):
@@ -75,8 +75,8 @@ def _brevitas(factor, q_min, q_max):
     from brevitas.core.quant import IntQuant
 
     quant = IntQuant(False, False, torch.nn.Identity(), tensor_clamp_impl=TensorClamp())
-    bits = torch.tensor(float((q_max + 1).bit_length() - 1))
-    return lambda x, step: quant(step, torch.zeros_like(step), bits.to(x.device), x)
+    zero, bits = torch.tensor(0.0), torch.tensor(float((q_max + 1).bit_length() - 1))
+    return lambda x, step: quant(step, zero, bits, x)
 
 
 # --- steps: functions of nothing, of a model, its optimizer and both batches ----------------------------------------
