@@ -248,18 +248,8 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
                 partial.notes["curve"].append({"steps": done, **along})
                 clock.restart()  # measuring is not unlearning
 
-        reports = engine.unlearned(
-            experiment,
-            splits,
-            cell.seed,
-            model,
-            cell.name,
-            cell.settings,
-            cell.steps,
-            cell.options,
-            after_step,
-            partial,
-        )
+        of_cell = (cell.name, cell.settings, cell.steps, cell.options)
+        reports = engine.unlearned(experiment, splits, cell.seed, model, *of_cell, after_step, partial)
         seconds = clock.read()
         on_images((cell.steps - len(reports)) * batch)  # that a stop rule saved
         final = measure(model, splits, cell.seed, experiment.all_features and not cell.folder)
@@ -273,10 +263,7 @@ def _method_cell(out, experiment, data, splits, device, cell, partial, on_images
         "steps": len(reports),
         "curve": [*partial.notes["curve"], {"steps": len(reports), **_brief(final)}],
         **final,
-        "losses": {
-            "forget": [report.forget_loss for report in reports],
-            "retain": [report.retain_loss for report in reports],
-        },
+        "losses": {part: [getattr(report, f"{part}_loss") for report in reports] for part in ("forget", "retain")},
         "cosines": {layer: [round(c, 4) for c in found] for layer, found in engine.cosines(reports).items()},
         "seconds": seconds,
     }

@@ -72,20 +72,10 @@ def unlearned(experiment, splits, seed, model, method, settings, steps, options=
             retain = splits.retain[:: -(-len(splits.retain) // STOP_SAMPLES)]
             stop = StopAsLeft(stop, retain, experiment.unlearning())
         stop = stop.reached
-    return unlearn(
-        method,
-        splits.forget,
-        splits.retain,
-        steps,
-        experiment.unlearning(),
-        generators=(stream(seed, "forget batches"), stream(seed, "retain batches")),
-        stop=stop,
-        on_step=on_step,
-        augment=experiment.augment(),
-        checkpoint=checkpoint,
-        save_every=max(50, len(splits.retain) // experiment.retain_batch),
-        order=order,
-    )
+    generators = [stream(seed, f"{part} batches") for part in ("forget", "retain")]
+    how = {"augment": experiment.augment(), "save_every": max(50, len(splits.retain) // experiment.retain_batch)}
+    how |= {"stop": stop, "on_step": on_step, "checkpoint": checkpoint, "order": order}
+    return unlearn(method, splits.forget, splits.retain, steps, experiment.unlearning(), generators, **how)
 
 
 class StopAsLeft:
@@ -200,11 +190,5 @@ def progress_bar(total, progress, unit="step"):
     # tqdm's own lock is for several processes with a bar each, and a killed run would leave its semaphore behind
     tqdm.set_lock(threading.RLock())
     # None leaves it to tqdm to look for a terminal: in a log file a bar would be thousands of characters
-    return tqdm(
-        total=total,
-        disable=None if progress else True,
-        unit=unit,
-        unit_scale=unit != "step",
-        leave=False,
-        dynamic_ncols=True,
-    )
+    silent = None if progress else True
+    return tqdm(total=total, disable=silent, unit=unit, unit_scale=unit != "step", leave=False, dynamic_ncols=True)

@@ -54,15 +54,7 @@ def mobilenet_v2(num_classes, width=32, stem_stride=1):
 
     num_classes, width, stem_stride = _image_network(num_classes, width, stem_stride)
     # expansion, channels, blocks, stride: as in the paper but for the second row's stride
-    stages = [
-        [1, 16, 1, 1],
-        [6, 24, 2, 1],
-        [6, 32, 3, 2],
-        [6, 64, 4, 2],
-        [6, 96, 3, 1],
-        [6, 160, 3, 2],
-        [6, 320, 1, 1],
-    ]
+    stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
     # no dropout: it would draw from PyTorch's global generator, and small images have no need of it
     network = MobileNetV2(num_classes, width / 32, stages, dropout=0.0)
     network.features[0][0].stride = (stem_stride, stem_stride)

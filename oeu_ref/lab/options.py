@@ -89,9 +89,7 @@ class Setup:
     """What an experiment on images is made of; `experiment.Experiment` checks it and acts on it."""
 
     dataset: str = option("cifar10", "another data set, also one of your own: the WORD of WORD.npz", example="mydata")
-    image_size: int | None = option(
-        None, "side in pixels that the images of an image folder are scaled to", "PIXELS", 32
-    )
+    image_size: int | None = option(None, "side in pixels that images of an image folder are scaled to", "PIXELS", 32)
     forget_ratio: float | None = option(
         0.1, "share of the training images to forget, drawn at random, in (0, 1)", "SHARE", 0.1
     )

@@ -116,13 +116,8 @@ def train(model, samples, config, generator, on_epoch=None, augment=None, checkp
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model must have at least one parameter that requires a gradient")
-    optimizer = torch.optim.SGD(
-        parameters,
-        config.learning_rate,
-        config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0,
-    )
+    momentum, decay = config.momentum, config.weight_decay
+    optimizer = torch.optim.SGD(parameters, config.learning_rate, momentum, weight_decay=decay, nesterov=momentum > 0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=steps * config.epochs, cycle_momentum=False
     )

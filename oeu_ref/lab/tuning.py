@@ -140,13 +140,10 @@ def _widened(grid, digests):
     """The grid with learning rate and weight extended where a best point lies on an end, by about a factor of three."""
     wider = {axis: list(values) for axis, values in grid.items()}
     bests = [found["best"] for rule in digests.values() for found in rule.values()]
-    for axis in ("learning_rate", "weight"):
-        low, high = grid[axis][0], grid[axis][-1]
-        if any(best[axis] == low for best in bests):
-            wider[axis].insert(0, _neighbour(low, -1))
-        if any(best[axis] == high for best in bests):
-            wider[axis].append(_neighbour(high, 1))
-    return {axis: tuple(values) for axis, values in wider.items()}
+    for axis, (at, direction) in itertools.product(("learning_rate", "weight"), ((0, -1), (-1, 1))):
+        if any(best[axis] == grid[axis][at] for best in bests):
+            wider[axis].append(_neighbour(grid[axis][at], direction))
+    return {axis: tuple(sorted(values)) for axis, values in wider.items()}
 
 
 def _neighbour(value, direction):
