@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pathlib
 import shutil
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import torch
 
 from oeu_ref.__main__ import main
 from oeu_ref.data.samples import Samples, stream
-from oeu_ref.lab import attacks, jobs, replicate
+from oeu_ref.lab import attacks, jobs, replicate, tables
 from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.experiment import Replication
 from oeu_ref.lab.training import Mixed, UnlearnConfig, unlearn
@@ -238,6 +239,61 @@ def test_runs_of_sets_shuffled_together_have_files_of_their_own():
     assert [path.name for path in names] == ["rl_lr0.01_w1_s1750.json", "rl_lr0.01_w1_s1750_shuffled.json"]
 
 
+# Going on from an earlier result
+
+STORED = pathlib.Path(__file__).parents[1] / "notebooks/stored/replicate-cifar10-10-cpu.json"
+OF_STORED = tables.experiment_named("cifar10-10", "cpu", protocol="authors", epochs=60)
+
+
+def test_what_goes_on_from_a_result_searches_nothing_and_takes_its_settings():
+    """The stored result of READMEs: only seed 3 is made, at the points of its search; its own seed stays."""
+    earlier = json.loads(STORED.read_text())
+    rows = ("oeu", "qmul", "rl")
+    plan = replicate.Settled(STORED, OF_STORED, PASSES, (3,), rows)
+    cells = plan({})
+    assert {cell.seed for cell in cells} == {3} and not any(cell.folder for cell in cells)
+    of_rule = {rule: [earlier["search"][name]["chosen"][rule] for name in rows] for rule in ("true", "proxy")}
+    points = [[c.settings.learning_rate, c.settings.weight] for c in cells if not c.trains]
+    assert points[:3] == of_rule["true"] and all(point in points for point in of_rule["proxy"])
+    found = json.loads(json.dumps(plan.document({})))
+    kept = {key: earlier[key] for key in ("search", "trained", "rows")}
+    assert {key: found[key] for key in kept} == kept and found["seeds"] == [*earlier["seeds"], 3]
+    own = replicate.Settled(STORED, OF_STORED, PASSES, earlier["seeds"], rows).document({})
+    assert own["trained"] == {} and own["rows"] == [] and own["seeds"] == earlier["seeds"]  # they are made anew
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "message"),
+    [
+        (lambda found: found["experiment"].update(epochs=59), ("oeu",), "it is of another .epochs is 59, expected 60"),
+        (lambda found: found["search"].pop("oeu"), ("rl", "oeu"), "there is none of oeu$"),
+        (lambda found: found["search"]["oeu"]["points"].pop(), ("oeu",), "there is none of oeu$"),
+        (lambda found: found.pop("rows"), ("oeu",), "as `replicate` writes it, lacks rows"),
+        (lambda found: found.update(search=[]), ("oeu",), "it is damaged: AttributeError"),
+        (lambda found: found.update(trained={"one": {}}), ("oeu",), "it is damaged: ValueError"),
+        (lambda found: found["search"]["oeu"]["AG"].pop("proxy"), ("oeu",), "it is damaged: KeyError"),
+        (lambda found: found["rows"][0].pop("values"), ("oeu",), "it is damaged: KeyError"),
+    ],
+)
+def test_only_an_undamaged_result_of_the_same_experiment_is_gone_on_from(change, rows, message, tmp_path):
+    found, path = json.loads(STORED.read_text()), tmp_path / "replicate.json"
+    change(found)
+    path.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=message):
+        replicate.Settled(path, OF_STORED, PASSES, (3,), rows)
+
+
+@pytest.mark.studies
+def test_another_seed_on_another_machine_gives_what_one_run_of_both_gives(made, source, tmp_path):
+    shutil.copytree(made[0], tmp_path / "both")
+    whole, _ = replicate.replicate(Runner(tmp_path / "both", source, progress=False), TINY, (1, 2), rows=FEW)
+    runner = Runner(tmp_path / "other", source, progress=False)
+    path, finished = replicate.replicate(runner, TINY, (2,), rows=FEW, earlier=made[0] / "replicate.json")
+    both, other = (without_times(json.loads(p.read_text())) for p in (whole, path))
+    assert finished and both.pop("cells") > other.pop("cells") and both == other
+    assert not (tmp_path / "other/tuning").exists()
+
+
 # The command
 
 
@@ -334,6 +390,7 @@ def test_the_command_prints_the_table_and_where_it_is(made, source, capsys):
         (["--rows", "oeu,nothing"], "--rows must be one of"),
         (["--minutes", "0"], "--minutes must be greater than 0"),
         (["--protocol", "ours"], "--protocol must be one of"),
+        (["--earlier", "nothing.json"], "nothing.json"),
     ],
 )
 def test_bad_options_are_named(words, message, source, tmp_path, capsys):

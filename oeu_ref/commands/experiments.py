@@ -50,9 +50,7 @@ class How(Command):
 
     title = "how"
     device: str = options.device()
-    jobs: int | None = option(
-        None, "processes side by side, a thread each, >= 1", example=2, unset="CPU cores; on cuda 1"
-    )
+    jobs: int | None = option(None, "processes side by side, a thread each, >= 1", None, 2, "CPU cores; on cuda 1")
     deterministic: str = option(
         "warn",
         "on cuda: warn of an operation that may not repeat its bits, end with an error, or off: whatever is fastest; a "
@@ -259,6 +257,7 @@ class Replicate(Images):
     )
     protocol: str = option("authors", "batches of each set in turns or shuffled; or pairs", words=options.PROTOCOLS)
     rows: tuple[str, ...] = option(names.REPLICATED, "rows, the most worth first", words=names.REPLICATED)
+    earlier: str | None = option(None, "replicate.json to go on from: settings and other seeds", "FILE", unset="none")
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
     def run(self):
@@ -268,14 +267,14 @@ class Replicate(Images):
         with self.started() as (experiment, runner, _):
             seeds = options.SEEDS[self.preset] if self.seeds is None else self.seeds
             minutes = math.inf if self.minutes is None else boundary.positive("--minutes", self.minutes)
-            if self.preset == "long":
+            if self.preset == "long" and self.earlier is None:
                 experiment, said = replicate.fitted(runner, experiment, seeds, minutes, self.rows)
                 say(said)
-            path, finished = replicate.replicate(runner, experiment, seeds, minutes, self.rows, self.name)
+            path, whole = replicate.replicate(runner, experiment, seeds, minutes, self.rows, self.name, self.earlier)
             if path.is_file():
                 found = results.read_json(path)
                 say(replicate.table(found), *report_figures.draw(found, path.parent))
-            say(*(() if finished else ("The time is over: the same command goes on.",)), path)
+            say(*(() if whole else ("The time is over: the same command goes on.",)), path)
         return 0
 
 

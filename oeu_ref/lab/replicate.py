@@ -18,6 +18,7 @@ from ..report import results
 from ..report.report import read_document, values
 from . import engine, tuning
 from .cells import Cell
+from .checkpoints import difference
 from .experiment import Replication, described
 from .jobs import run_planned
 from .options import RULES
@@ -123,18 +124,60 @@ class Plan:
         return {"search_seed": SEARCH_SEED, "search": search, "trained": trained, "rows": rows}
 
 
+class Settled(Plan):
+    """A plan that goes on from an earlier replicate.json, with its settings and its other seeds: nothing is searched.
+
+    earlier: that file; all else as in `Plan`.  Raises ValueError unless it is undamaged, of this experiment, and has a
+    search of all rows, among the points that are tried.
+    """
+
+    def __init__(self, earlier, *arguments):
+        super().__init__(*arguments)
+        self.earlier = read_document(earlier, {"experiment", "search", "trained", "rows"}, "replicate")
+        searched = self.earlier["search"]
+        try:
+            other = difference(self.earlier["experiment"], results.plain(described(self.experiment)))
+            lacking = [n for n in self.rows if searched.get(n, {}).get("points") != results.plain(ROWS[n].points)]
+            if not other and not lacking:
+                table(results.plain(self.document({})))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"earlier must be a file as `replicate` writes it, it is damaged: {error!r}") from None
+        if other or lacking:
+            wrong = f"it is of another ({other})" if other else f"there is none of {', '.join(lacking)}"
+            raise ValueError(f"earlier must be of this experiment, with a search of all rows: {wrong}")
+
+    def search(self, name=None):
+        """No cells."""
+        return []
+
+    def gaps(self, name, done):
+        """As `Plan.gaps`, of the earlier file."""
+        found = self.earlier["search"][name]["AG"]
+        return {rule: [math.inf if gap is None else gap for gap in found[rule]] for rule in RULES}
+
+    def document(self, done):
+        """As `Plan.document`, with the earlier file's search, and of its seeds those that are not made here."""
+        found, earlier = super().document(done), self.earlier
+        trained = {int(seed): models for seed, models in earlier["trained"].items() if int(seed) not in self.seeds}
+        rows = [row for row in earlier["rows"] if row["seed"] in trained]
+        seeds = [*trained, *self.seeds]
+        found |= {"seeds": seeds, "search": earlier["search"], "trained": trained | found["trained"]}
+        return {**found, "rows": rows + found["rows"]}
+
+
 def _short(cell, retrain, original):
     """A cell's figures, as `report.values`, with "features" and "seconds"; None if it diverged."""
     found = values(cell, retrain, original)
     return found and {**found, "features": cell["features"], "seconds": cell["seconds"]}
 
 
-def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), name=""):
+def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), name="", earlier=None):
     """Make as many cells of the table as the time allows, in order of worth.
 
     runner: `cells.Runner`; experiment: `protocol.Replication`; seeds: distinct integers >= 0, not SEARCH_SEED;
-    minutes > 0; rows: keys of ROWS, in order of worth; name: the experiment's.
-    Returns (path of replicate.json, whether all is made).  Raises as `jobs.run_planned`.
+    minutes > 0; rows: keys of ROWS, in order of worth; name: the experiment's; earlier: a replicate.json to go on from,
+    as in `Settled`.
+    Returns (path of replicate.json, whether all is made).  Raises as `jobs.run_planned` and `Settled`.
     """
     out = results.output_directory("out", runner.out)
     boundary.instance("experiment", experiment, Replication, "Replication, as experiment_named gives it")
@@ -143,7 +186,8 @@ def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), nam
         raise ValueError(f"seeds must not hold {SEARCH_SEED}, on which settings are searched, got {seeds}")
     boundary.positive("minutes", minutes) if minutes != math.inf else None
     rows = [boundary.one_of("rows", row, tuple(ROWS)) for row in boundary.sequence("rows", rows, "words")]
-    plan = Plan(experiment, experiment.passes(experiment.split(experiment.load(runner.source), seeds[0])), seeds, rows)
+    kind = Plan if earlier is None else functools.partial(Settled, earlier)
+    plan = kind(experiment, experiment.passes(experiment.split(experiment.load(runner.source), seeds[0])), seeds, rows)
     path = pathlib.Path(out) / "replicate.json"
 
     def write(done):
