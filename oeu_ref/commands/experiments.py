@@ -257,7 +257,7 @@ class Replicate(Images):
     )
     protocol: str = option("authors", "batches of each set in turns or shuffled; or pairs", words=options.PROTOCOLS)
     rows: tuple[str, ...] = option(names.REPLICATED, "rows, the most worth first", words=names.REPLICATED)
-    earlier: str | None = option(None, "replicate.json to go on from: settings and other seeds", "FILE", unset="none")
+    earlier: str | None = option(None, "a result to go on from: settings and seeds", "FILE", "replicate.json", "none")
     deterministic: str = option("off", "as for table, where it is warn", words=options.DETERMINISM)
 
     def run(self):
