@@ -78,6 +78,10 @@ ONE_EACH = [
     ("bits", ["--methods", "bad_teacher"], "--methods", "unknown", "'bad_teacher'", "'salun'"),
     ("tune", ["--widen", "-1"], "--widen", "negative", "-1", "at least 0"),
     ("tune", ["--methods", "bad_teacher"], "--methods", "unknown", "'bad_teacher'", "'salun'"),
+    ("replicate", ["--earlier", _file("nowhere.json")], "path", "absent result", "nowhere.json", "can be read"),
+    ("replicate", ["--earlier", _file("broken.json")], "path", "truncated result", "broken.json", "a JSON file"),
+    ("replicate", ["--earlier", _file("list.json")], "list.json", "a list", "got a list", "`replicate`"),
+    ("replicate", ["--earlier", _file("settings-empty.json")], "empty.json", "empty", "lacks", "`replicate`"),
     ("run", ["--method", "bad_teacher"], "--method", "unknown", "'bad_teacher'", "'salun'"),
     ("run", ["--method", "oeu", "--steps", "5"], "--steps", "alone", "none of them", "together"),
     (
