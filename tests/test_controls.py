@@ -20,8 +20,9 @@ import torch
 from oeu_ref import reference
 from oeu_ref.__main__ import main
 from oeu_ref.conformance import LAWS, SIGNATURES, Implementation, LoadError, Violation, check, load, try_law
-from oeu_ref.judging.cases import Cases, LogitsCase
-from oeu_ref.judging.law import FORM, Law, Trial
+from oeu_ref.judging.cases import Cases, LogitsCase, logits
+from oeu_ref.judging.law import FORM, LOST, Law, Trial, require
+from oeu_ref.reference.entropy import softmax
 
 from .mutants.edits import MUTANTS, SOURCE, build
 
@@ -328,6 +329,52 @@ def test_a_verdict_says_whether_it_matters_and_the_most_specific_failure_comes_f
     assert headings[0].startswith(f"FAILS 1  {report.failures[0].law}")
     if name == "entropy_zero_log":  # one NaN is one cause
         assert len(headings) <= 2 and "also:" in report.table()
+
+
+def logarithm_of_probabilities(least):
+    """The entropy loss by log max(p, least), of probabilities that are rounded."""
+
+    def entropy_loss(z):
+        p = softmax(z)
+        log_p = np.log(np.maximum(p, least))
+        entropy = -(p * log_p).sum(axis=1, keepdims=True)
+        return float(-entropy.mean()), p * (log_p + entropy) / len(z)
+
+    return entropy_loss
+
+
+def by_categorical(z):
+    """PyTorch's own, given probabilities, which it clamps."""
+    z = torch.tensor(z, requires_grad=True)
+    loss = -torch.distributions.Categorical(probs=z.softmax(dim=1)).entropy().mean()
+    return loss.item(), torch.autograd.grad(loss, z)[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("entropy_loss", "code"),
+    [(by_categorical, 4), (logarithm_of_probabilities(1e-30), 4), (logarithm_of_probabilities(1e-6), 1)],
+)
+def test_what_is_lost_in_small_entries_alone_is_numerics(entropy_loss, code):
+    """A gradient of 1e-39 that should be 1e-40 is not wrong on ordinary inputs; one of 1e-6 is."""
+    report = check(only("entropy_loss", entropy_loss), cases=20)
+    assert report.exit_code == code
+    (failure, *_) = [r for r in report.failed if r.law == "entropy gradient is the derivative by hand"]
+    if code == 4:
+        assert "right on ordinary inputs; imprecise: small_entries)" in report.verdict()
+        assert len(report.failed) == 1 and failure.severity == "numerics" and failure.hint == LOST
+
+
+def test_a_failure_at_an_edge_does_not_end_the_search_on_ordinary_inputs():
+    """Fixed cases fail at an edge alone, drawn ones on ordinary inputs too: that is the law's class and its case."""
+
+    def check_few(implementation, case):
+        require(case.kind != "huge", "huge")
+        require(case.kind != "typical" or case.seed <= 500, "far")
+
+    law = Law("few", "none", "Few fail.", "", (), check_few, Cases(logits().drawn, (LogitsCase("huge", 2, 3, 0),)))
+    result = try_law(law, variant(), cases=200)
+    assert (result.severity, result.message) == ("definition", "far") and result.case.seed == 501
+    assert not result.kinds["huge"]
 
 
 def test_a_failing_law_names_its_smallest_case_and_hint():

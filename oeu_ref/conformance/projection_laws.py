@@ -265,7 +265,7 @@ def match_keeps_the_length_of_the_forget_gradient(implementation, case):
     for options, words, (p, g_f, g_r) in _each(implementation, case, alphas=alphas, rescales=("match",)):
         if options["alpha"] < 1.0 or reference.project_vector(np.ravel(g_f), np.ravel(g_r)).any():
             allowed = rounding(implementation, p.size) * norm(g_f)
-            message = f"{words}: length {norm(p):.9g}, forget gradient {norm(g_f):.9g}"
+            message = f"{words}: length {norm(p):.6g}, off by {norm(p) - norm(g_f):.3g} from the forget gradient's"
             require(abs(norm(p) - norm(g_f)) <= allowed, message)
 
 
@@ -275,7 +275,7 @@ def undo_never_lengthens(implementation, case):
 
     "undo" never lengthens: its result is at most as long as the forget gradient."""
     for _, words, (p, g_f, _) in _each(implementation, case, alphas=implementation.alphas()):
-        message = f"{words}: length {norm(p):.6g} from {norm(g_f):.6g}"
+        message = f"{words}: length {norm(p):.6g}, {norm(p) - norm(g_f):.3g} more than the forget gradient's"
         require(norm(p) <= norm(g_f) * (1 + rounding(implementation, p.size)), message)
 
 

@@ -34,30 +34,15 @@ GRADIENT_KINDS = {
     "mixed_scales": "numerics",
     "sparse": "definition",
 }
-LOGIT_KINDS = {
-    "typical": "definition",
-    "uniform": "definition",
-    "near_uniform": "numerics",
-    "confident": "definition",
-    "huge": "edge",
-    "one_hot": "edge",
-    "two_way": "edge",
-}
-QUANTIZER_KINDS = {
-    "inside": "definition",
-    "outside": "definition",
-    "just_outside": "definition",
-    "barely_outside": "numerics",
-    "barely_inside": "numerics",
-    "mixed": "definition",
-    "ties": "definition",
-    "near_ties": "numerics",
-    "ends": "definition",
-    "on_grid": "definition",
-}
+LOGIT_KINDS = {"typical": "definition", "uniform": "definition", "near_uniform": "numerics", "confident": "definition"}
+LOGIT_KINDS |= {"huge": "edge", "one_hot": "edge", "two_way": "edge"}
+QUANTIZER_KINDS = {"inside": "definition", "outside": "definition", "just_outside": "definition"}
+QUANTIZER_KINDS |= {"barely_outside": "numerics", "barely_inside": "numerics", "mixed": "definition"}
+QUANTIZER_KINDS |= {"ties": "definition", "near_ties": "numerics", "ends": "definition", "on_grid": "definition"}
 # what `kind_of` makes of an ordinary kind of unusual size
 SIZE_KINDS = {"empty": "edge", "one_sample": "edge", "one_element": "edge", "extreme_scales": "numerics"}
-CLASSES = {**GRADIENT_KINDS, "itself": "edge", **LOGIT_KINDS, **QUANTIZER_KINDS, **SIZE_KINDS}
+SMALL = "small_entries"  # what is off, on inputs of any kind, where that is all that is off
+CLASSES = {SMALL: "numerics", **GRADIENT_KINDS, "itself": "edge", **LOGIT_KINDS, **QUANTIZER_KINDS, **SIZE_KINDS}
 
 
 def kind_of(case):

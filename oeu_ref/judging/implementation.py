@@ -25,6 +25,10 @@ class Violation(AssertionError):
     """An implementation breaks a law, or its contract; the message says how, with figures."""
 
 
+class Imprecise(Violation):
+    """A result is off by less than rounding of its largest entries, though by more than that of its own."""
+
+
 class Malformed(Violation):
     """A result is of another type, shape or precision than the contract says, whatever its values are."""
 

@@ -12,22 +12,18 @@ import hypothesis
 import numpy as np
 from hypothesis.errors import UnsatisfiedAssumption
 
-from .cases import CLASSES, Cases, kind_of
-from .implementation import Absent, Implementation, Malformed, Violation
+from .cases import CLASSES, SMALL, Cases, kind_of
+from .implementation import Absent, Implementation, Imprecise, Malformed, Violation
 
 SEVERITIES = ("definition", "edge", "numerics")  # of failures, the worst first
 QUIET = {"database": None, "deadline": None, "report_multiple_bugs": False, "verbosity": hypothesis.Verbosity.quiet}
 QUIET |= {"suppress_health_check": list(hypothesis.HealthCheck)}
 # an array of each rank, with more than one row and column
-RANKS = {
-    "single numbers": (),
-    "vectors": (12,),
-    "matrices": (3, 4),
-    "3-d arrays": (2, 3, 2),
-    "4-d arrays": (2, 3, 2, 2),
-}
+RANKS = {"single numbers": (), "vectors": (12,), "matrices": (3, 4)}
+RANKS |= {"3-d arrays": (2, 3, 2), "4-d arrays": (2, 3, 2, 2)}
 # the usual cause of a failure, where no law has a say
 FORM = "It returns another type, shape or precision than the contract says: the mathematics was not looked at."
+LOST = "Small entries are lost: log p is best a log-softmax, not the logarithm of a rounded or clamped probability."
 TOGETHER = 10  # cases in one example of Hypothesis, whose own work is more than that of a law
 LAWS = []  # filled by the decorators below, in the order of the files and lines in which the laws stand
 
@@ -137,9 +133,10 @@ class Trial:
         return not self.failures
 
     def try_drawn(self, cases, shrink=True, seed=0):
-        """Try `cases` drawn cases (times the law's weight); shrink: make a failing one as small as it goes."""
+        """Try `cases` drawn cases (times the law's weight) up to a failure on ordinary inputs; shrink: make a failing
+        one as small as it goes."""
         count = round(cases * self.law.weight)
-        if count == 0 or self.failures:
+        if count == 0:
             return
         phases = [hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink
         # Hypothesis begins with the simplest example there is: were it the only one, nothing would be drawn
@@ -148,10 +145,15 @@ class Trial:
         together = hypothesis.strategies.tuples(*[self.law.cases.drawn] * -(-count // examples))
         drawn = hypothesis.given(together)(lambda cases: [self._attempt(case) for case in cases] and None)
         # the draws depend on seed and name alone, so that the same call gives the same result
-        self._run(settings(hypothesis.seed(seed ^ zlib.crc32(self.law.name.encode()))(drawn)))
+        drawn, known = settings(hypothesis.seed(seed ^ zlib.crc32(self.law.name.encode()))(drawn)), None
+        while known != set(self.failures) and "definition" not in map(_class, self.failures):
+            known = set(self.failures)
+            self._run(drawn)
 
     def _attempt(self, case):
         self.case = case
+        if kind_of(case) in self.failures:
+            return
         try:
             self.law.check(self.implementation, case)
             self.held += 1
@@ -161,6 +163,8 @@ class Trial:
         except Absent as error:
             require(not (self.held or self.failures), f"{error} here, and elsewhere it does")
             self.skipped = str(error)
+        except Imprecise as error:  # something worse may be wrong on another case
+            self._failed(SMALL, error)
         except NotImplementedError as error:  # refused: this case is neither held against it nor counted for it
             self.declined, self.refusal = self.declined + 1, str(error)
 
@@ -172,10 +176,13 @@ class Trial:
                 warnings.simplefilter("ignore")  # an implementation may warn as it likes; what it returns counts
                 attempts()
         except (Exception, SystemExit) as error:  # whatever comes of a legal input is a failure
-            message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-            hint = FORM if isinstance(error, Malformed) else self.law.hint
-            self.failures.setdefault(kind_of(self.case), (self.case, message, hint))
-            self.kinds[kind_of(self.case)] = False
+            self._failed(kind_of(self.case), error)
+
+    def _failed(self, kind, error):
+        message = str(error).strip() if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+        hint = {Malformed: FORM, Imprecise: LOST}.get(type(error), self.law.hint)
+        self.failures.setdefault(kind, (self.case, message, hint))
+        self.kinds[kind] = False
 
     def _where(self, case):
         """Which ranks fail as the case does, with one array alone, such as "only matrices fail"; "" where all do."""
@@ -199,10 +206,9 @@ class Trial:
         if self.skipped:
             return LawResult(status="skipped", message=self.skipped, **about)
         if self.failures:
-            classes = {kind: CLASSES.get(kind, "definition") for kind in self.failures}
-            worst = min(classes, key=lambda kind: SEVERITIES.index(classes[kind]))  # the first of the worst class
+            worst = min(self.failures, key=lambda kind: SEVERITIES.index(_class(kind)))  # the first of the worst class
             case, message, hint = self.failures[worst]
-            found = {"severity": classes[worst], "case": case, "example": str(case), "message": message}
+            found = {"severity": _class(worst), "case": case, "example": str(case), "message": message}
             self.where = self._where(case) if self.where is None else self.where
             found |= {"where": self.where, "hint": hint}
             return LawResult(status="fails", **found, **counts, **about)
@@ -212,6 +218,10 @@ class Trial:
         if not self.held:
             return LawResult(status="skipped", message="no case is within what is declared", **about)
         return LawResult(status="holds", **counts, **about)
+
+
+def _class(kind):
+    return CLASSES.get(kind, "definition")
 
 
 def try_law(law: Law, implementation: Implementation, cases=50):
@@ -231,7 +241,7 @@ def assume(condition):
         raise UnsatisfiedAssumption
 
 
-def require(condition, message):
-    """Raise `Violation(message)` unless the condition holds; message: a string, or a function that makes it."""
+def require(condition, message, kind=Violation):
+    """Raise kind(message) unless the condition holds; message: a string, or a function that makes it."""
     if not condition:
-        raise Violation(message() if callable(message) else message)
+        raise kind(message() if callable(message) else message)
