@@ -40,12 +40,13 @@ def main(argv=None):
         if command.where() is not None and sys.stderr.isatty():
             print(f"oeu_ref {word}: results go to {command.where()}", file=sys.stderr)
         return command.run()
-    except ImportError as error:
-        message, code = f"{error}; requirements.txt lists what must be installed", USAGE_ERROR
-    except (ValueError, TypeError, OSError) as error:
-        message, code = in_words_of(COMMANDS[word], str(error)), USAGE_ERROR
-    except KeyboardInterrupt:
-        message, code = "interrupted", INTERRUPTED
+    except (ImportError, OSError, TypeError, ValueError, KeyboardInterrupt) as error:
+        lacking = f"{error}; requirements.txt lists what must be installed"
+        message = lacking if isinstance(error, ImportError) else in_words_of(COMMANDS[word], str(error))
+        cause = error  # a C++ module whose import Ctrl-C ends makes an ImportError of it, which others may put in words
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        message, code = (message, USAGE_ERROR) if cause is None else ("interrupted", INTERRUPTED)
     print(f"oeu_ref {word}: {message}", file=sys.stderr)
     return code
 
@@ -149,9 +150,7 @@ class Check(Command):
     strict: bool = option(False, "exit code 1 for every failure, not 3 or 4 for some")
     verbose: bool = option(False, "a row for each law, and the values tried in each dimension of the input")
     dump_case: int | None = option(None, "write failure N: its arrays, and a script", "N", "1", "not written")
-    expected_failures: str | None = option(
-        None, "known failures, a line each: LAW | REASON", "FILE", "known.txt", "none"
-    )
+    expected_failures: str | None = option(None, "known failures, each LAW | REASON", "FILE", "known.txt", "none")
     json: str | None = option(None, "also write the report there, as JSON", "FILE", "report.json", "not written")
 
     def run(self):

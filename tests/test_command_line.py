@@ -167,6 +167,41 @@ def test_a_second_ctrl_c_while_the_process_ends_is_not_answered():
     assert run("-c", ending) == (130, "", "oeu_ref demo: interrupted\n")
 
 
+def raising(*errors):
+    """A function that raises the first, each being why the one before was raised; None: `from None` there."""
+
+    def raises(*words):
+        first, *rest = errors
+        try:
+            raising(*rest)() if rest else None
+        except BaseException as cause:
+            raise first from (cause if isinstance(first, ImportError) else None)
+        raise first
+
+    return raises
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "said"),
+    [
+        ((KeyboardInterrupt(),), 130, "interrupted"),
+        ((ImportError("initialization failed"), KeyboardInterrupt()), 130, "interrupted"),
+        (
+            (ValueError("m must be a module"), ImportError("initialization failed"), KeyboardInterrupt()),
+            130,
+            "interrupted",
+        ),
+        ((ValueError("m must be a module"), ImportError("no module m")), 2, "m must be a module"),
+        ((ImportError("no module m"),), 2, "no module m; requirements.txt lists what must be installed"),
+    ],
+)
+def test_ctrl_c_is_called_that_whatever_an_import_makes_of_it(errors, code, said, monkeypatch, capsys):
+    """pybind11 raises ImportError("initialization failed") for it; functions of ours put that in words."""
+    monkeypatch.setattr("oeu_ref.__main__.read", raising(*errors))
+    assert main(["demo"]) == code
+    assert capsys.readouterr().err == f"oeu_ref demo: {said}\n"
+
+
 def test_help_and_import_do_not_wait_for_torch():
     """Neither `import oeu_ref` nor the --help of any command imports PyTorch, NumPy or anything else that is large."""
     code, out, err = run(
@@ -385,7 +420,7 @@ PATHS = ("FILE", "DIR", "OUT_DIR", "RESULTS_DIR", "PATH")
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_a_dash_is_no_path(word, field):
-    """Wherever a file or a folder is named, - is neither one of that name nor what is printed to: a table stands there."""
+    """Where a file or a folder is named, - is neither one of that name nor what is printed to: a table stands there."""
     words, flag = sample(COMMANDS[word]), flag_of(field)
     words = [*words, flag, "-"] if flag.startswith("--") else ["-", *words[1:]]
     with pytest.raises(ValueError, match=f"^{flag} must be a word or a path, got '-', which is no stream here: ./- is"):
@@ -481,7 +516,7 @@ def test_a_file_that_must_not_be_written_is_refused_before_any_work(words, said,
 
 
 def test_what_numpy_is_told_to_raise_is_no_mistake_of_an_implementation(capsys):
-    """Whoever made underflow an error, a user or the file that is judged: probabilities of 0 are no failure of theirs."""
+    """Whoever made underflow an error, a user or the file that is judged: probabilities of 0 are no failure."""
     with np.errstate(all="raise"):
         assert main(["check", "oeu_ref.reference", "--cases", "2"]) == 0
 
