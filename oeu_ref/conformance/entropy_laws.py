@@ -35,7 +35,7 @@ def _gradient_tolerance(implementation, logits):
 
 
 def _within(error, allowed, what=""):
-    """Raise `Violation` unless all errors are within rounding, `Imprecise` if within that of the largest in each row."""
+    """Raise `Violation` unless all errors are within rounding, `Imprecise` if within that of each row's largest."""
     at = np.unravel_index(np.argmax(error / allowed), np.shape(error))
     message = f"{what}off by {error[at]:.3g} at {list(map(int, at))}, rounding allows {allowed[at]:.3g}"
     small = error.ndim == 2 and (error <= allowed.max(axis=1, keepdims=True)).all()
