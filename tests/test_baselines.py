@@ -261,7 +261,7 @@ def test_similar_labels_by_epoch_keep_their_weights_for_an_epoch(tiny):
 
 
 def test_similar_labels_in_turns_weigh_by_the_means_of_the_epoch_before(tiny):
-    """theta - eta w_f g_f on forget batches, theta - eta w_r g_r on retain batches: 1/2 and 1/2 in the first epoch, then
+    """theta - eta w_f g_f on forget batches, theta - eta w_r g_r on retain batches: 1/2 each in the first epoch, then
     w_f = G_r / (G_f + G_r), w_r = G_f / (G_f + G_r) of the mean norms before, of 3 forget and 2 retain batches."""
     method, weights, norms = make(SimilarLabelsByEpoch, tiny, decay=0.0), (0.5, 0.5), ([], [])
     labels = similar_labels(tiny.model, tiny.forget)
@@ -363,7 +363,7 @@ def test_similar_labels_in_one_batch_of_both_sets_weigh_each_samples_loss(tiny):
 
 
 def test_random_labels_over_all_classes_hit_the_true_one_as_often_as_any(tiny):
-    """12,000 draws over four classes, 3,000 expected for each, five standard deviations allowed; the mask's labels too."""
+    """12,000 draws over four classes, 3,000 expected of each, five standard deviations allowed; the mask's too."""
     for kind in (RandomLabels, SalUn):
         method = make(kind, tiny, classes="all")
         counts = torch.bincount(method.drawn(torch.full((12000,), 2), 4), minlength=4)

@@ -436,7 +436,9 @@ def test_a_part_for_validation_beside_train_and_test_is_named_as_unused(tmp_path
     with pytest.warns(UserWarning, match=": train and test are read, not val .validation is drawn from train"):
         assert load("mine", tmp_path).sha256 == whole.sha256
     images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4) % 2
-    parts = {f"{kind}_{part}": value for part in ("train", "test", "val") for kind, value in zip("xy", (images, labels))}
+    parts = {
+        f"{kind}_{part}": value for part in ("train", "test", "val") for kind, value in zip("xy", (images, labels))
+    }
     np.savez(tmp_path / "arrays.npz", **parts)
     with pytest.warns(UserWarning, match="arrays.npz: train and test are read, not x_val, y_val .validation"):
         assert len(load("arrays", tmp_path).train_images) == 4
@@ -506,7 +508,12 @@ MODES = {
         "scaled",
     ),
     "16 bits PGM": (Image.fromarray(RAMP.astype(np.int32)), "pgm", EIGHT, "scaled to 8 bits, 65535 is white"),
-    "12 bits PNG": (Image.fromarray(RAMP // 16), "png", np.rint(RAMP // 16 / 257), "hold no value above 4095: .* by 16"),
+    "12 bits PNG": (
+        Image.fromarray(RAMP // 16),
+        "png",
+        np.rint(RAMP // 16 / 257),
+        "hold no value above 4095: .* by 16",
+    ),
     "float TIFF": (Image.fromarray((RAMP / 65535).astype(np.float32)), "tif", EIGHT, "scaled to 8 bits, 1 is white"),
     "8 bits": (Image.fromarray(EIGHT), "png", EIGHT, None),
     "palette": (PALETTE, "png", EIGHT, None),

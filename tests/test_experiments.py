@@ -478,9 +478,7 @@ def test_on_a_gpu_cells_repeat_to_the_same_bits(tmp_path, source, precision):
 
 def test_redo_makes_the_wanted_cells_again_and_no_others(tmp_path, source, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        jobs, "run_cell", lambda runner, _, cell, *rest: asked.append((cell.name, runner.redo)) or {}
-    )
+    monkeypatch.setattr(jobs, "run_cell", lambda runner, _, cell, *rest: asked.append((cell.name, runner.redo)) or {})
     jobs.run_cells(Runner(tmp_path, source, redo=True, progress=False), TINY, [Cell(1, "ft", SETTINGS, 2)])
     assert asked == [("original", False), ("ft", True)]
 
@@ -538,9 +536,7 @@ def test_the_package_brings_settings_for_every_method_of_table_and_ablation_by_b
         for name in {*names.BASELINES, *names.ABLATIONS}:
             settings, steps = tuning.chosen(found, rule, name)
             assert settings.learning_rate > 0 and steps >= 1
-    assert found["experiment"] == json.loads(
-        json.dumps(described(tables.experiment_named("cifar10-10", "cpu")))
-    )
+    assert found["experiment"] == json.loads(json.dumps(described(tables.experiment_named("cifar10-10", "cpu"))))
     assert not set(found["seeds"]) & set(tables.REPORTED_SEEDS)
 
 

@@ -1,6 +1,6 @@
 """Figures that READMEs and notebooks quote are those of the stored results that they come from.
 
-A quote is a file and a sentence as it stands there, its figures computed from the stored result. To add one, add a line;
+A quote is a file and a sentence as it stands there, its figures computed from the stored result. To add one add a line;
 a result that is not stored yet is stored by `python notebooks/store.py`.
 """
 
@@ -167,7 +167,8 @@ def variant_quotes():
     without = f"{own['no projection']})"
     yield (
         LAB,
-        f"({demos['no projection']}; at the settings that were best for it on the search seeds it collapses on one seed, {without}",
+        f"({demos['no projection']}; at the settings that were best for it on the search seeds it collapses on "
+        f"one seed, {without}",
     )
 
 
@@ -390,8 +391,8 @@ def first_order_quotes():
     ]
     yield (
         STUDIES,
-        f"to {' to '.join(ends[0])} of the raw step's at 0.03, by width, and at 0.3 to {' to '.join(ends[1])} (unquantized "
-        f"at 0.001: to {ratio(32, 0.001):.2f})",
+        f"to {' to '.join(ends[0])} of the raw step's at 0.03, by width, and at 0.3 to {' to '.join(ends[1])} "
+        f"(unquantized at 0.001: to {ratio(32, 0.001):.2f})",
     )
     smooth = [run for run in data["smooth"] if run["activation"] == "GELU"]
     for eta, low, high in ((10**-1.5, 0.99, 1.01), (10**-0.5, 0.5, 0.6)):
@@ -453,7 +454,8 @@ def objective_quotes():
     assert kept[1] < 80 < 90 < kept[2]
     yield (
         AUDIT,
-        f"nearer to Retrain's ({gains('recalibrated', 'AUC')}), and cost retain accuracy ({gains('recalibrated', 'RA')})",
+        f"nearer to Retrain's ({gains('recalibrated', 'AUC')}), and cost retain "
+        f"accuracy ({gains('recalibrated', 'RA')})",
     )
     wrong = {name: found["wrong label"]["sample auc"][0] for name, found in tried["attacks"]["own"].items()}
     ends = [end(wrong[name] for name in tried["best"]) for end in (min, max)]
@@ -658,8 +660,8 @@ def stop_on_images_quotes():
     assert all(end is None for name in (slow, slower) for rule in ("entropy", "auc", "fa") for end in stops[name][rule])
     assert all(np.subtract(ends(table, "entropy", "AG"), ends(table, "guarded", "AG")) > 3)  # on each seed
     ended = (
-        f"ends at AG {at(table, 'guarded', 'AG')} (the best look in hindsight {at(table, 'hindsight', 'AG')}), the mean "
-        f"entropy at {at(table, 'entropy', 'AG')} and FA {at(table, 'entropy', 'FA')}, Retrain {retrain}"
+        f"ends at AG {at(table, 'guarded', 'AG')} (the best look in hindsight {at(table, 'hindsight', 'AG')}), the "
+        f"mean entropy at {at(table, 'entropy', 'AG')} and FA {at(table, 'entropy', 'FA')}, Retrain {retrain}"
     )
     fa, ag = ([at(name, "guarded", key) for name in (slow, slower)] for key in ("FA", "AG"))
     for file in (STUDIES, own, notebook):
@@ -778,7 +780,7 @@ def replicated(name):
 
 
 def replicated_cells(made, count):
-    """Cells that such tables share: means of FA, RA, TA, MIA; AG of each of `count` seeds; means of its share, of AUC."""
+    """Cells that such tables share: means of FA, RA, TA, MIA; AG of each of `count` seeds; means of share, AUC."""
     means = [mean(each(made, key), 1) for key in ("FA", "RA", "TA", "MIA")]
     if not made[0]["AG"]:
         return [*means, *["–"] * (count + 1), mean(each(made, "forget_vs_test_auc"), 1)]

@@ -26,7 +26,7 @@ def surroundings():
     """What a reader of the door has: a network, batches of digits' size, an optimizer."""
     torch.manual_seed(2)
     inputs = torch.rand(40, 8)
-    # sure of its predictions, and here a little surer of the samples to forget than of the others: ten steps to the stop
+    # sure of its predictions, and here a little surer of samples to forget than of the others: ten steps to the stop
     network = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     with torch.no_grad():
         network[2].weight *= 6
@@ -109,7 +109,7 @@ def test_links_and_commands_of_a_readme_exist(path):
 
 
 def test_names_of_the_package_in_backticks_exist():
-    """Each `oeu_ref.some.name` in a docstring, comment, README or notebook is a module of the package or lies in one."""
+    """Each `oeu_ref.some.name` in a docstring, comment, README or notebook is a module of ours or lies in one."""
     files = [*READMES, *(ROOT / "oeu_ref").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
     missing = {}
     for path in files:
@@ -127,7 +127,7 @@ def test_names_of_the_package_in_backticks_exist():
 
 @pytest.mark.parametrize("path", ROOMS, ids=lambda path: path.parent.name)
 def test_the_readme_of_a_room_names_its_files(path):
-    """Each public file of a room is named in the room's README, by its name or as a study; none is named that is gone."""
+    """Each public file of a room is named in the room's README, by name or as a study; none is named that is gone."""
     text = path.read_text(encoding="utf-8")
     files = {file.name for file in path.parent.glob("*.py") if file.name[0] != "_"}
     named = set(re.findall(r"`(\w+\.py)`", text))

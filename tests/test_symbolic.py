@@ -9,7 +9,7 @@ from oeu_ref.reference import entropy_loss, kl_to_uniform, oeu_direction, projec
 
 rng = np.random.default_rng(0)
 
-# Gradients as combinations of g_f and g_r: a pair of coefficients. Inner products need |g_f|^2, <g_f, g_r>, |g_r|^2 alone,
+# Gradients as combinations of g_f and g_r: a pair of coefficients. Inner products need |g_f|^2, <g_f, g_r>, |g_r|^2,
 # whatever the number of parameters is, so that what is proved here holds in every dimension.
 FF, RR, ALPHA, BETA = sympy.symbols("ff rr alpha beta", positive=True)
 FR = sympy.symbols("fr", real=True)
@@ -85,7 +85,7 @@ def test_theorem_4_4_the_projected_gradient_descends():
 
 
 def test_the_direction_is_a_weighted_sum_whose_weights_follow_the_angle():
-    """d = (1 - beta c) g_r + beta g_f with c = alpha <g_f, g_r> / |g_r|^2; <d, g_r> = |g_r|^2 for alpha = 1, any beta."""
+    """d = (1 - beta c) g_r + beta g_f with c = alpha <g_f, g_r> / |g_r|^2; <d, g_r> = |g_r|^2 for alpha = 1."""
     assert is_zero(D - ((1 - BETA * C) * G_R + BETA * G_F))
     assert is_zero(inner(D, G_R).subs(ALPHA, 1) - RR)
     value, f, r = at_a_point(C)
@@ -93,7 +93,7 @@ def test_the_direction_is_a_weighted_sum_whose_weights_follow_the_angle():
 
 
 def test_the_weight_of_the_forget_gradient_has_a_ceiling_under_conflict():
-    """Per unit of g_r, g_f weighs beta / (1 - beta c), which for c < 0 rises with beta towards -1 / c: the fixed weight at
+    """Per unit of g_r, g_f weighs beta / (1 - beta c), which for c < 0 rises with beta to -1 / c: the fixed weight at
     which, for alpha = 1, the retain loss stops falling."""
     c = sympy.symbols("c", negative=True)
     weight = BETA / (1 - BETA * c)
@@ -104,7 +104,7 @@ def test_the_weight_of_the_forget_gradient_has_a_ceiling_under_conflict():
 
 
 def test_the_forget_loss_can_rise_for_a_small_beta():
-    """<d, g_f> = <g_f, g_r> + beta |g_f|^2 (1 - cos^2 phi) for alpha = 1: below zero under conflict until beta outweighs
+    """<d, g_f> = <g_f, g_r> + beta |g_f|^2 (1 - cos^2 phi) for alpha = 1: negative under conflict until beta outweighs
     it; for equal lengths at a cosine of -1/2 until beta = 2/3."""
     fall = inner(D, G_F).subs(ALPHA, 1)
     assert is_zero(fall - (FR + BETA * (FF - FR**2 / RR)))

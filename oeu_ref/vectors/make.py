@@ -86,9 +86,7 @@ def _cases(operation):
         expected = _expected_of_logits
     else:
         expected = _expected_of_quantizer if "quantize" in operation else _expected_of_gradients
-    return (
-        (name, comment, inputs, expected(operation, inputs)) for name, comment, inputs in cases.of(operation)
-    )
+    return ((name, comment, inputs, expected(operation, inputs)) for name, comment, inputs in cases.of(operation))
 
 
 def _expected_of_logits(operation, inputs):

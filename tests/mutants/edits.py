@@ -1226,7 +1226,7 @@ direction_normalized | both parts at unit length
 +     return [np.asarray(r / (length(r.ravel()) or 1) + beta * p / (length(p.ravel()) or 1))
 +             for p, r in zip(projected, retain_grads)]
 
-weight_not_negative | where the gradients agree, at most all of the retain gradient's weight is taken away: 1 - beta c >= 0
+weight_not_negative | where the gradients agree, at most all of the retain gradient's weight is taken: 1 - beta c >= 0
 -     return [np.asarray(r + beta * p) for p, r in zip(projected, retain_grads)]
 +     directions = []
 +     for f, p, r in zip(forget_grads, projected, retain_grads):

@@ -212,6 +212,7 @@ def tfp_categorical_entropy():
         getattr(tfp, "distributions")  # noqa: B009
     except AttributeError as error:
         raise ImportError(f"TensorFlow Probability does not import with this JAX: {error}") from error
+
     def kl(z):
         uniform = tfp.distributions.Categorical(logits=0 * z)
         return tfp.distributions.Categorical(logits=z).kl_divergence(uniform)

@@ -9,7 +9,7 @@ import os
 from . import bad_inputs, crowds, intruders, kills, long_runs, repeats
 
 MIB = 2**20
-# seconds that the freeing of a lock may take, or Ctrl-C, beyond what a process that did nothing takes to end: of PyTorch's
+# seconds that the freeing of a lock may take, or Ctrl-C, beyond what a process that did nothing takes: of PyTorch's
 # own share, up to a second and more, nothing can be made shorter
 LATENCY = 1.0
 TRIES = 3  # a machine that is shared makes a fast end slow now and then, and never a slow one fast
