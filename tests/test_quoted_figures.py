@@ -870,8 +870,8 @@ def hundred_classes_quotes():
     assert list(rows) == ["oeu", "qmul", "oeu_global"] and len(data["rows"]) == 9  # by the proxy too
     lost, retrain = (data["trained"]["3"][kind] for kind in ("original", "retrain"))
     assert data["seeds"] == [1, 2, 3] and count == 2
-    knows = f"{lost['FA']:.1f} % of its forget set right and {lost['RA']:.1f} % of its retain set, Retrain {retrain['FA']:.1f}"
-    yield report, f"{knows} and {retrain['RA']:.1f}"
+    knows = f"{lost['FA']:.1f} % of its forget set right and {lost['RA']:.1f} % of its retain set"
+    yield report, f"{knows}, Retrain {retrain['FA']:.1f} and {retrain['RA']:.1f}"
     ends = [found["values"]["AG"] for found in data["rows"] if found["seed"] == 3]
     yield (
         report,
