@@ -354,9 +354,9 @@ def test_every_method_goes_its_own_way(place, data):
 def test_the_seed_reaches_the_order_of_both_batches_and_the_method(tmp_path, source, monkeypatch):
     unlearn, seen = engine.unlearn, []
 
-    def watched(method, *given, generators, **others):
+    def watched(method, forget, retain, steps, config, generators, **others):
         seen.append([generator.initial_seed() for generator in (*generators, method.generator)])
-        return unlearn(method, *given, generators=generators, **others)
+        return unlearn(method, forget, retain, steps, config, generators, **others)
 
     monkeypatch.setattr(engine, "unlearn", watched)
     for seed in (1, 2):
