@@ -168,7 +168,7 @@ def test_a_second_ctrl_c_while_the_process_ends_is_not_answered():
 
 
 def raising(*errors):
-    """A function that raises the first, each being why the one before was raised; None: `from None` there."""
+    """A function that raises the first, each raised because of the next; `from None` but for an ImportError."""
 
     def raises(*words):
         first, *rest = errors

@@ -820,8 +820,10 @@ def schedule_quotes():
     bare, whole = gaps["oeu_no_projection"], gaps["oeu_global"]
     again, original = each(models["retrain again"], "AG"), models["original"][0]
     share = f"{np.mean(each(rows['oeu'], 'values', 'share_of_original')):.2f}"
+    assert data["passes"][:2] == [3, 35]
     for i in range(2):
         assert gaps["oeu"][i] < gaps["rl"][i] < gaps["qmul"][i]
+        assert gaps["oeu"][i] == min(made[i] for made in gaps.values() if len(made) > i)
     yield report, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
     yield report, f"ten epochs: {at('oeu')}, {share} of the original's |"
     yield report, f"ten epochs: {at('oeu')} against {at('qmul')}, weights as released"

@@ -151,13 +151,13 @@ class Trial:
             self._run(drawn)
 
     def _attempt(self, case):
-        self.case = case
-        if kind_of(case) in self.failures:
+        self.case, kind = case, kind_of(case)
+        if kind in self.failures:  # what else fails there says no more
             return
         try:
             self.law.check(self.implementation, case)
             self.held += 1
-            self.kinds.setdefault(kind_of(case), True)
+            self.kinds.setdefault(kind, True)
         except UnsatisfiedAssumption:
             pass  # the law says nothing about it
         except Absent as error:
