@@ -36,9 +36,7 @@ class Experiment(options.Setup):
         chosen = [n for n in ("forget_ratio", "forget_classes", "forget_file") if getattr(self, n) is not None]
         if len(chosen) != 1:
             chosen = ", ".join(chosen) or "none"
-            raise ValueError(
-                f"one of forget_ratio, forget_classes and forget_file must be given, got {chosen or 'none'}"
-            )
+            raise ValueError(f"one of forget_ratio, forget_classes and forget_file must be given, got {chosen}")
         if self.forget_ratio is not None:
             boundary.number("forget_ratio", self.forget_ratio, 0, 1, "the part of the training images to forget")
             if self.forget_ratio in (0, 1):

@@ -102,9 +102,8 @@ def chosen(tuning, rule, name):
     if not isinstance(digests, dict):
         raise ValueError(f"settings must be the contents of a tuning.json, got a {type(rules).__name__} of rules")
     if name not in digests:
-        raise ValueError(
-            f"settings must hold those of {name} under the rule {rule!r}, has {', '.join(digests) or 'none'}"
-        )
+        held = ", ".join(digests) or "none"
+        raise ValueError(f"settings must hold those of {name} under the rule {rule!r}, has {held}")
     best = digests[name].get("best") if isinstance(digests[name], dict) else None
     if missing := sorted(set(AXES) - set(best or {})):
         raise ValueError(f"settings must be the contents of a tuning.json, those of {name} lack {', '.join(missing)}")

@@ -17,7 +17,7 @@ LOSS = "retain loss, own best setting"
 POINTS = 10  # of a run's curve, besides its start
 
 
-def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None, progress=True):
+def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=search.SEARCH_SEEDS, config=None, progress=True):
     """Search every variant's settings on seeds that are not reported, then measure each on the reported ones.
 
     out_dir: directory for search.json, variants.json and variants.md; seeds, search_seeds: distinct integers >= 0;
@@ -27,11 +27,8 @@ def run(out_dir, seeds=REPORTED_SEEDS, grid=None, search_seeds=None, config=None
     """
     seeds, config = engine.checked_seeds(seeds), Digits() if config is None else config
     out_dir = results.output_directory("out_dir", out_dir)
-    options = {} if search_seeds is None else {"seeds": search_seeds}
     grid = GRID if grid is None else grid
-    found = search.search(
-        out_dir / "search.json", grid=grid, methods=list(VARIANTS), config=config, progress=progress, **options
-    )
+    found = search.search(out_dir / "search.json", search_seeds, grid, list(VARIANTS), config, progress)
     best = {name: found["methods"][name]["best"] for name in VARIANTS}
     common = search.load_settings(config.max_steps)["oeu"]
     gaps = {name: {column: [] for column in COLUMNS[:2]} for name in VARIANTS}
