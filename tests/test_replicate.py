@@ -18,6 +18,7 @@ from oeu_ref.lab.cells import Cell, Runner
 from oeu_ref.lab.experiment import Replication
 from oeu_ref.lab.training import Mixed, UnlearnConfig, unlearn
 from oeu_ref.methods import names, protocol
+from oeu_ref.methods.method import Settings
 from oeu_ref.methods.protocol import ROWS
 from oeu_ref.reference import metrics
 from oeu_ref.report import report_figures
@@ -262,12 +263,52 @@ def test_what_goes_on_from_a_result_searches_nothing_and_takes_its_settings():
     assert own["trained"] == {} and own["rows"] == [] and own["seeds"] == earlier["seeds"]  # they are made anew
 
 
+def test_a_row_that_the_result_has_not_is_searched_and_no_other(tmp_path):
+    found, path = json.loads(STORED.read_text()), tmp_path / "replicate.json"
+    del found["search"]["rl"]
+    path.write_text(json.dumps(found))
+    plan = replicate.Settled(path, OF_STORED, PASSES, (3,), ("oeu", "rl"))
+    first = plan({})
+    searched = [cell for cell in first if cell.folder]
+    assert [cell.name for cell in searched] == ["original", "retrain", *["rl"] * 4]
+    assert [cell.name for cell in first if not cell.folder and not cell.trains] == ["oeu"]  # both rules chose one point
+    done = {cell: a_cell(0.0) for cell in searched[:2]}
+    done |= {cell: a_cell(gap) for cell, gap in zip(searched[2:], (3.0, 1.0, 2.0, 4.0))}
+    chosen = {cell.settings for cell in plan(done) if cell.name == "rl" and not cell.folder}
+    assert chosen == {Settings(*ROWS["rl"].points[1])}
+    search = json.loads(json.dumps(plan.document(done)))["search"]
+    assert {name: search[name] for name in found["search"]} == found["search"]
+    assert search["rl"]["AG"]["true"] == [3.0, 1.0, 2.0, 4.0]
+
+
+def test_an_original_that_knows_its_forget_set_no_better_than_retrain_is_told():
+    """But for what two Retrains differ by; as long as there is one, it counts as a floor of nothing."""
+
+    def trained(original, retrain, *again):
+        return {
+            name: {"FA": fa} for name, fa in zip(("original", "retrain", "retrain again"), (original, retrain, *again))
+        }
+
+    seeds = {"1": trained(99.0, 57.0, 58.0), "2": trained(17.9, 17.5, 18.1), "3": trained(18.2, 17.5, 17.0)}
+    seeds |= {"4": trained(17.5, 17.5), "5": trained(17.6, 17.5), "6": trained(10.0, 17.5, 17.4)}
+    assert replicate.nothing_to_forget({"trained": seeds}) == ["2", "4", "6"]
+    hundred = json.loads(STORED.with_name("replicate-cifar100-30-cpu.json").read_text())
+    *_, last = replicate.table(hundred).splitlines()
+    assert last.startswith("Seed 3 has nothing to forget") and "Seed 1" not in last
+    assert "nothing to forget" not in replicate.table(json.loads(STORED.read_text()))
+
+
 @pytest.mark.parametrize(
     ("change", "rows", "message"),
     [
-        (lambda found: found["experiment"].update(epochs=59), ("oeu",), "it is of another .epochs is 59, expected 60"),
-        (lambda found: found["search"].pop("oeu"), ("rl", "oeu"), "there is none of oeu$"),
-        (lambda found: found["search"]["oeu"]["points"].pop(), ("oeu",), "there is none of oeu$"),
+        (lambda found: found["experiment"].update(epochs=59), ("oeu",), "it is of others .epochs is 59, expected 60"),
+        (
+            lambda found: found["search"]["oeu"]["points"].pop(),
+            ("oeu",),
+            "it is of others .points.oeu is .*0.03.*expected",
+        ),
+        (lambda found: found["search"]["rl"]["points"].pop(), ("oeu",), "it is of others .points.rl is"),
+        (lambda found: found["search"].update(new=found["search"]["oeu"]), ("oeu",), "it is damaged: KeyError"),
         (lambda found: found.pop("rows"), ("oeu",), "as `replicate` writes it, lacks rows"),
         (lambda found: found.update(search=[]), ("oeu",), "it is damaged: AttributeError"),
         (lambda found: found.update(trained={"one": {}}), ("oeu",), "it is damaged: ValueError"),
@@ -292,6 +333,19 @@ def test_another_seed_on_another_machine_gives_what_one_run_of_both_gives(made, 
     both, other = (without_times(json.loads(p.read_text())) for p in (whole, path))
     assert finished and both.pop("cells") > other.pop("cells") and both == other
     assert not (tmp_path / "other/tuning").exists()
+
+
+@pytest.mark.studies
+def test_a_row_more_in_another_folder_gives_what_one_run_of_all_rows_gives(made, source, tmp_path):
+    """The seed's models are trained again, to the same bits: rows of both files have one original and one Retrain."""
+    shutil.copytree(made[0], tmp_path / "all")
+    rows = (*FEW, "uniform")
+    whole, _ = replicate.replicate(Runner(tmp_path / "all", source, progress=False), TINY, (1,), rows=rows)
+    runner = Runner(tmp_path / "other", source, progress=False)
+    path, _ = replicate.replicate(runner, TINY, (1,), rows=rows, earlier=made[0] / "replicate.json")
+    all_rows, other = (without_times(json.loads(p.read_text())) for p in (whole, path))
+    assert all_rows.pop("cells") > other.pop("cells") and all_rows == other
+    assert {p.name[:7] for p in (tmp_path / "other/tuning").rglob("*_lr*.json")} == {"uniform"}
 
 
 # The command

@@ -7,7 +7,6 @@ is written after each cell, to `replicate.json`, and the same command goes on fr
 import dataclasses
 import functools
 import math
-import pathlib
 import time
 
 from .. import boundary
@@ -17,7 +16,7 @@ from ..methods.protocol import ROWS, SEARCH_SEED, SHUFFLED, label
 from ..report import results
 from ..report.report import read_document, values
 from . import engine, tuning
-from .cells import Cell
+from .cells import TRAINED, Cell
 from .checkpoints import difference
 from .experiment import Replication, described
 from .jobs import run_planned
@@ -44,20 +43,18 @@ class Plan:
         """All cells wanted; done: {cell: contents}."""
         cells = []
         for i, seed in enumerate(self.seeds):
-            cells += [Cell(seed, name) for name in ("original", "retrain", "retrain again")]
-            cells += self.search()[:2] if i == 0 else []
+            cells += [Cell(seed, name) for name in TRAINED]
             for name in self.rows:
-                cells += self.search(name)[2:] if i == 0 else []
+                cells += self.search(name) if i == 0 else []
                 cells += self.runs(name, seed, done, ("true",))
             for name in self.rows:
                 cells += self.runs(name, seed, done, ("proxy",))
         return list(dict.fromkeys(cells))
 
-    def search(self, name=None):
+    def search(self, name):
         """The search's original and Retrain, and a row's points."""
         models = [Cell(SEARCH_SEED, kind, folder="tuning") for kind in ("original", "retrain")]
-        points = () if name is None else ROWS[name].points
-        return models + [self.cell(name, point, SEARCH_SEED, "tuning") for point in points]
+        return models + [self.cell(name, point, SEARCH_SEED, "tuning") for point in ROWS[name].points]
 
     def cell(self, name, point, seed, folder=""):
         """The cell of a row's run."""
@@ -104,14 +101,11 @@ class Plan:
                 finite = {rule: [g if g < math.inf else None for g in found] for rule, found in gaps.items()}
                 search[name] = {"points": ROWS[name].points, "AG": finite, "chosen": self.chosen(name, done)}
         for seed in self.seeds:
-            cells = [Cell(seed, kind) for kind in ("original", "retrain", "retrain again")]
-            if not all(cell in done for cell in cells[:2]):
+            models = {kind: done[cell] for kind in TRAINED if (cell := Cell(seed, kind)) in done}
+            if not {"original", "retrain"} <= set(models):
                 continue
-            original, retrain, *again = [done[cell] for cell in cells if cell in done]
-            short = functools.partial(_short, retrain=retrain, original=original)
-            trained[seed] = {"original": short(original), "retrain": short(retrain)}
-            if again:
-                trained[seed]["retrain again"] = short(again[0])
+            short = functools.partial(_short, retrain=models["retrain"], original=models["original"])
+            trained[seed] = {kind: short(found) for kind, found in models.items()}
             for name in self.rows:
                 chosen = self.chosen(name, done)
                 for point in dict.fromkeys(chosen.values()):
@@ -125,33 +119,35 @@ class Plan:
 
 
 class Settled(Plan):
-    """A plan that goes on from an earlier replicate.json, with its settings and its other seeds: nothing is searched.
+    """A plan that goes on from an earlier replicate.json: its settings, and those of its seeds that are not made here;
+    a row that it has not searched is searched.
 
-    earlier: that file; all else as in `Plan`.  Raises ValueError unless it is undamaged, of this experiment, and has a
-    search of all rows, among the points that are tried.
+    earlier: that file; all else as in `Plan`.  Raises ValueError unless it is undamaged, of this experiment, and
+    searched among the points that are tried.
     """
 
     def __init__(self, earlier, *arguments):
         super().__init__(*arguments)
         self.earlier = read_document(earlier, {"experiment", "search", "trained", "rows"}, "replicate")
-        searched = self.earlier["search"]
         try:
-            other = difference(self.earlier["experiment"], results.plain(described(self.experiment)))
-            lacking = [n for n in self.rows if searched.get(n, {}).get("points") != results.plain(ROWS[n].points)]
-            if not other and not lacking:
+            points = {name: found["points"] for name, found in self.earlier["search"].items()}
+            expected = {**described(self.experiment), "points": {name: ROWS[name].points for name in points}}
+            other = difference({**self.earlier["experiment"], "points": points}, results.plain(expected))
+            if not other:
                 table(results.plain(self.document({})))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"earlier must be a file as `replicate` writes it, it is damaged: {error!r}") from None
-        if other or lacking:
-            wrong = f"it is of another ({other})" if other else f"there is none of {', '.join(lacking)}"
-            raise ValueError(f"earlier must be of this experiment, with a search of all rows: {wrong}")
+        if other:
+            raise ValueError(f"earlier must be of this experiment and these points, it is of others ({other})")
 
-    def search(self, name=None):
-        """No cells."""
-        return []
+    def search(self, name):
+        """As `Plan.search`, of rows that the earlier file has not; of others none."""
+        return [] if name in self.earlier["search"] else super().search(name)
 
     def gaps(self, name, done):
-        """As `Plan.gaps`, of the earlier file."""
+        """As `Plan.gaps`, of the earlier file where it has the row."""
+        if name not in self.earlier["search"]:
+            return super().gaps(name, done)
         found = self.earlier["search"][name]["AG"]
         return {rule: [math.inf if gap is None else gap for gap in found[rule]] for rule in RULES}
 
@@ -159,10 +155,9 @@ class Settled(Plan):
         """As `Plan.document`, with the earlier file's search, and of its seeds those that are not made here."""
         found, earlier = super().document(done), self.earlier
         trained = {int(seed): models for seed, models in earlier["trained"].items() if int(seed) not in self.seeds}
-        rows = [row for row in earlier["rows"] if row["seed"] in trained]
-        seeds = [*trained, *self.seeds]
-        found |= {"seeds": seeds, "search": earlier["search"], "trained": trained | found["trained"]}
-        return {**found, "rows": rows + found["rows"]}
+        rows = [row for row in earlier["rows"] if row["seed"] in trained] + found["rows"]
+        found |= {"seeds": [*trained, *self.seeds], "search": earlier["search"] | found["search"], "rows": rows}
+        return {**found, "trained": trained | found["trained"]}
 
 
 def _short(cell, retrain, original):
@@ -188,7 +183,7 @@ def replicate(runner, experiment, seeds, minutes=math.inf, rows=tuple(ROWS), nam
     rows = [boundary.one_of("rows", row, tuple(ROWS)) for row in boundary.sequence("rows", rows, "words")]
     kind = Plan if earlier is None else functools.partial(Settled, earlier)
     plan = kind(experiment, experiment.passes(experiment.split(experiment.load(runner.source), seeds[0])), seeds, rows)
-    path = pathlib.Path(out) / "replicate.json"
+    path = out / "replicate.json"
 
     def write(done):
         cell = next(iter(done.values()))
@@ -249,16 +244,27 @@ def speed(runner, experiment, splits, seed):
     return len(few) / (time.perf_counter() - start) * runner.jobs
 
 
+def nothing_to_forget(data):
+    """Seeds, as words, on whose forget set the original is no better than Retrain, but for what two Retrains differ by:
+    its training broke down, or the set is too easy, and its rows tell nothing of forgetting.  data: as for `table`."""
+    found = {}
+    for seed, models in data["trained"].items():
+        original, retrain, again = (models.get(name, models["retrain"])["FA"] for name in TRAINED)
+        found[seed] = original - retrain <= abs(again - retrain)
+    return [seed for seed in found if found[seed]]
+
+
 def table(data):
-    """Markdown table of what is there, from the contents of replicate.json alone: a row a seed and rule."""
-    head = ["row", "seed", "rules", "rate", "weight", *(results.TITLES.get(column, column) for column in COLUMNS)]
-    lines = [head]
+    """Markdown table of what is there, from the contents of replicate.json alone: a row a seed and rule; below it the
+    seeds that have `nothing_to_forget`."""
+    lines = [["row", "seed", "rules", "rate", "weight", *(results.TITLES.get(column, column) for column in COLUMNS)]]
     for seed, models in data["trained"].items():
         lines += [[kind, seed, "", "", "", *_cells(found)] for kind, found in models.items()]
     for row in data["rows"]:
         point = [f"{row['learning_rate']:g}", f"{row['weight']:g}"]
         lines.append([row["label"], str(row["seed"]), ", ".join(row["rules"]), *point, *_cells(row["values"])])
-    return results.aligned(lines)
+    told = "Seed {} has nothing to forget: of its forget set the original has no more right than Retrain."
+    return "\n".join([results.aligned(lines), *map(told.format, nothing_to_forget(data))])
 
 
 def _cells(found):
