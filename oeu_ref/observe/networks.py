@@ -38,24 +38,24 @@ def model_and_batches(kind, sizes, seed):
     kind: as in `StepCase` of the laws of whole steps; sizes: of the two batches.
     """
     rng = np.random.default_rng(seed)
+    large = 1e4 if kind == "steep" else 1  # inputs and first gradients are as large, the outputs are not
     modules, widths = [], (*SIZES[:-1], 2 if kind == "parallel" else SIZES[-1])
     for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:])):
         linear = (QuantizedLinear if kind == "quantized" else nn.Linear)(fan_in, fan_out, dtype=torch.float64)
         dead = 99 * (kind == "one_layer_zero" and i == 0)
+        scale = np.sqrt(2 / fan_in) / (large if i == 0 else 1)
         with torch.no_grad():
-            linear.weight.copy_(torch.tensor(rng.normal(0, np.sqrt(2 / fan_in), (fan_out, fan_in))))
+            linear.weight.copy_(torch.tensor(rng.normal(0, scale, (fan_out, fan_in))))
             linear.bias.copy_(torch.tensor(rng.uniform(-1, 1, fan_out)) - dead)
         modules += [linear, *([nn.BatchNorm1d(fan_out, dtype=torch.float64)] if kind == "batch_norm" else [])]
         modules += [Gain()] * (kind == "one_element" and i == 0) + [nn.ReLU()]
     model = nn.Sequential(*modules[: -2 if kind == "batch_norm" else -1])
-    forget, retain = (rng.normal(size=(n, SIZES[0])) for n in sizes)
+    forget, retain = (large * rng.normal(size=(n, SIZES[0])) for n in sizes)
     # certain: a softmax that is 0 and 1 to the last bit
     forget[:: 2 if kind == "one_hot" else 1] *= 1e6 if kind in ("one_hot", "zero_forget") else 1
     retain *= 1e6 if kind == "zero_retain" else 1
-    batches = [torch.tensor(forget), torch.tensor(retain), torch.tensor(rng.integers(0, widths[-1], len(retain)))]
-    if kind == "zero_retain":
-        batches[2] = model(batches[1]).argmax(1)
-    return model, batches
+    forget, retain, labels = map(torch.tensor, (forget, retain, rng.integers(0, widths[-1], len(retain))))
+    return model, [forget, retain, model(retain).argmax(1) if kind == "zero_retain" else labels]
 
 
 def optimizer(model, groups=1, momentum=0.0, weight_decay=0.0):

@@ -21,9 +21,9 @@ class StepCase:
 
     kind: "plain", "batch_norm" or "quantized"; or "one_hot" (certain predictions among the forget samples),
     "zero_forget" and "zero_retain" (nothing else), "one_layer_zero" (a dead layer), "one_element" (a gain of one
-    element), "parallel" (two classes: the last bias has collinear gradients); sizes: of the batches; call: of the
-    class, options by "name" or "position", or "defaults"; old_grad: whether something lies in `.grad` before; groups:
-    of parameters, with a learning rate each.
+    element), "parallel" (two classes: the last bias has collinear gradients), "steep" (gradients of large norm); sizes:
+    of the batches; call: of the class, options by "name" or "position", or "defaults"; old_grad: whether something lies
+    in `.grad` before; groups: of parameters, with a learning rate each.
     """
 
     kind: str
@@ -47,11 +47,9 @@ class StepCase:
     def made(self, implementation, model):
         """(the class's object, its optimizer) for a model."""
         optimizer = self.optimizer(model)
-        if self.call == "defaults":
-            return implementation.step_class(model, optimizer), optimizer
-        if self.call == "position":
-            return implementation.step_class(model, optimizer, *self.options.values()), optimizer
-        return implementation.step_class(model, optimizer, **self.options), optimizer
+        by_position = tuple(self.options.values()) * (self.call == "position")
+        by_name = self.options if self.call == "name" else {}
+        return implementation.step_class(model, optimizer, *by_position, **by_name), optimizer
 
     def optimizer(self, model):
         """SGD over the model's trainable parameters."""
@@ -76,6 +74,7 @@ KINDS = (
     "one_layer_zero",
     "one_element",
     "parallel",
+    "steep",
 )
 DRAWN = {
     "kind": KINDS,

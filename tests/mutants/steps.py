@@ -95,5 +95,11 @@ WRONG_STEPS = [
     WrongStep(
         "batch_in_place", "batch was changed", "self.optimizer.step()", "self.optimizer.step(), forget_inputs.zero_()"
     ),
+    WrongStep(
+        "clipped",
+        "times the step",
+        "self.optimizer.step()",
+        "torch.nn.utils.clip_grad_norm_(parameters, 100.0), self.optimizer.step()",
+    ),
     WrongStep("projected_alone", "the projected forget gradient alone", "r + self.beta * part", "self.beta * part"),
 ]
