@@ -261,6 +261,8 @@ def test_what_goes_on_from_a_result_searches_nothing_and_takes_its_settings():
     assert {key: found[key] for key in kept} == kept and found["seeds"] == [*earlier["seeds"], 3]
     own = replicate.Settled(STORED, OF_STORED, PASSES, earlier["seeds"], rows).document({})
     assert own["trained"] == {} and own["rows"] == [] and own["seeds"] == earlier["seeds"]  # they are made anew
+    first = replicate.Settled(STORED, OF_STORED, PASSES, earlier["seeds"][:1], rows).document({})
+    assert first["seeds"] == earlier["seeds"] and list(first["trained"]) == earlier["seeds"][1:]
 
 
 def test_a_row_that_the_result_has_not_is_searched_and_no_other(tmp_path):

@@ -146,18 +146,18 @@ class Settled(Plan):
 
     def gaps(self, name, done):
         """As `Plan.gaps`, of the earlier file where it has the row."""
-        if name not in self.earlier["search"]:
+        if (found := self.earlier["search"].get(name)) is None:
             return super().gaps(name, done)
-        found = self.earlier["search"][name]["AG"]
-        return {rule: [math.inf if gap is None else gap for gap in found[rule]] for rule in RULES}
+        return {rule: [math.inf if gap is None else gap for gap in found["AG"][rule]] for rule in RULES}
 
     def document(self, done):
         """As `Plan.document`, with the earlier file's search, and of its seeds those that are not made here."""
         found, earlier = super().document(done), self.earlier
         trained = {int(seed): models for seed, models in earlier["trained"].items() if int(seed) not in self.seeds}
         rows = [row for row in earlier["rows"] if row["seed"] in trained] + found["rows"]
-        found |= {"seeds": [*trained, *self.seeds], "search": earlier["search"] | found["search"], "rows": rows}
-        return {**found, "trained": trained | found["trained"]}
+        seeds, trained = sorted({*trained, *self.seeds}), dict(sorted((trained | found["trained"]).items()))
+        found |= {"seeds": seeds, "trained": trained, "search": earlier["search"] | found["search"]}
+        return {**found, "rows": sorted(rows, key=lambda row: row["seed"])}
 
 
 def _short(cell, retrain, original):
