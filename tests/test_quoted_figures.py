@@ -14,6 +14,7 @@ from scipy import stats
 
 from oeu_ref.audit import objective, relearn_views
 from oeu_ref.lab import measures
+from oeu_ref.lab.replicate import nothing_to_forget
 from oeu_ref.methods.protocol import ROWS
 from oeu_ref.report import figures, report_figures
 from oeu_ref.studies import sensitivity, subspace
@@ -767,27 +768,28 @@ def replication_quotes():
 
 
 def replicated(name):
-    """A stored run of the field's own schedule: (document, {network: a dict a seed}, {row: a dict a seed it was made
-    on}, its settings chosen by AG, and {row: least AG on the seed of the search}); of seeds whose original has learned
-    what it is to forget."""
+    """A stored run of the field's schedule: (document, seeds with something to forget, {network: {seed: dict}}, {row:
+    {seed it was made on: dict}}, its settings chosen by AG, {row: least AG on the seed of the search})."""
     data = stored(name)
-    seeds = [seed for seed in data["seeds"] if data["trained"][str(seed)]["original"]["FA"] > 97]
-    models = {kind: [data["trained"][str(seed)][kind] for seed in seeds] for kind in NETWORKS}
+    seeds = [seed for seed in data["seeds"] if str(seed) not in nothing_to_forget(data)]
+    models = {kind: {seed: data["trained"][str(seed)][kind] for seed in seeds} for kind in NETWORKS}
     rows = {}
     for found in data["rows"]:
         if "true" in found["rules"] and found["seed"] in seeds:
-            rows.setdefault(found["row"], []).append(found)
-    assert all([found["seed"] for found in made] == seeds[: len(made)] for made in rows.values())
-    return data, models, rows, {name: min(found["AG"]["true"]) for name, found in data["search"].items()}
+            rows.setdefault(found["row"], {})[found["seed"]] = found
+    return data, seeds, models, rows, {name: min(found["AG"]["true"]) for name, found in data["search"].items()}
 
 
-def replicated_cells(made, count):
-    """Cells that such tables share: means of FA, RA, TA, MIA; AG of each of `count` seeds; means of share, AUC."""
-    means = [mean(each(made, key), 1) for key in ("FA", "RA", "TA", "MIA")]
-    if not made[0]["AG"]:
-        return [*means, *["–"] * (count + 1), mean(each(made, "forget_vs_test_auc"), 1)]
-    gaps = [f"{gap:.1f}" for gap in each(made, "AG")] + ["–"] * (count - len(made))
-    return [*means, *gaps, mean(each(made, "share_of_original"), 2), mean(each(made, "forget_vs_test_auc"), 1)]
+def replicated_cells(made, seeds):
+    """Cells that such tables share: means of FA, RA, TA, MIA; AG of each seed; means of the share and AUC.
+
+    made: {seed: values}.
+    """
+    values = list(made.values())
+    means = [mean(each(values, key), 1) for key in ("FA", "RA", "TA", "MIA")]
+    gaps = " / ".join(f"{made[seed]['AG']:.1f}" if seed in made else "–" for seed in seeds)
+    scale = [gaps, mean(each(values, "share_of_original"), 2)] if values[0]["AG"] else ["–", "–"]
+    return [*means, *scale, mean(each(values, "forget_vs_test_auc"), 1)]
 
 
 def listed(values):
@@ -798,40 +800,49 @@ def listed(values):
 
 def listing(rows):
     """A function: AG, or another figure, of a row's seeds as they are printed."""
-    return lambda name, key="AG": listed(each(rows[name], "values", key))
+    return lambda name, key="AG": listed(each(rows[name].values(), "values", key))
+
+
+def values_of(made):
+    """{seed: values} of a row."""
+    return {seed: found["values"] for seed, found in made.items()}
 
 
 def schedule_quotes():
-    """Ten epochs by the schedule of the field's own code: two seeds, and what the search found on another."""
+    """Ten epochs by the schedule of the field's own code: three seeds, and what the search found on another."""
     report = "oeu_ref/lab/REPLICATION.md"
-    data, models, rows, least = replicated("replicate-cifar10-10-cpu")
-    assert (data["experiment"]["epochs"], data["experiment"]["train_size"], data["seeds"]) == (60, 10000, [1, 2])
+    data, seeds, models, rows, least = replicated("replicate-cifar10-10-cpu")
+    assert (data["experiment"]["epochs"], data["experiment"]["train_size"], seeds) == (60, 10000, [1, 2, 3])
+    assert data["passes"][:2] == [3, 35]
     batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"])[0] for name in rows}
     for name, label in NETWORKS.items():
-        yield report, row(label, ["–", *replicated_cells(models[name], 2), "–", "–"])
+        yield report, row(label, ["–", *replicated_cells(models[name], seeds), "–", "–"])
     for name, made in rows.items():
-        values = each(made, "values")
-        time, searched = f"{values[0]['time']:.2f}", f"{least[name]:.1f}"
-        yield report, row(made[0]["label"], [str(batches[name]), *replicated_cells(values, 2), time, searched])
+        values, label = values_of(made), made[seeds[-1]]["label"]
+        last = [f"{values[seeds[-1]]['time']:.2f}", f"{least[name]:.1f}"]
+        yield report, row(label, [str(batches[name]), *replicated_cells(values, seeds), *last])
     at = listing(rows)
-    gaps = {name: each(made, "values", "AG") for name, made in rows.items()}
-    both = [name for name, made in rows.items() if len(made) == 2]
-    assert both == ["oeu", "qmul", "rl", "oeu_no_projection", "oeu_global", "oeu_short"]
-    bare, whole = gaps["oeu_no_projection"], gaps["oeu_global"]
-    again, original = each(models["retrain again"], "AG"), models["original"][0]
-    share = f"{np.mean(each(rows['oeu'], 'values', 'share_of_original')):.2f}"
-    assert data["passes"][:2] == [3, 35]
-    for i in range(2):
-        assert gaps["oeu"][i] < gaps["rl"][i] < gaps["qmul"][i]
-        assert gaps["oeu"][i] == min(made[i] for made in gaps.values() if len(made) > i)
+    gaps = {name: {seed: values["AG"] for seed, values in values_of(made).items()} for name, made in rows.items()}
+    whole = [name for name, made in gaps.items() if list(made) == seeds]
+    assert whole == ["oeu", "qmul", "rl", "oeu_no_projection", "oeu_global", "oeu_short"]
+    own = gaps["oeu"]
+    assert all(own[seed] < min(gaps[name][seed] for name in ("rl", "qmul")) for seed in seeds)
+    assert all(own[seed] == min(made.get(seed, 99) for made in gaps.values()) for seed in seeds)
     yield report, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
+    share = mean(each(rows["oeu"].values(), "values", "share_of_original"), 2)
     yield report, f"ten epochs: {at('oeu')}, {share} of the original's |"
     yield report, f"ten epochs: {at('oeu')} against {at('qmul')}, weights as released"
     yield report, f"ten epochs: {at('oeu')} against {at('oeu_global')};"
     yield report, f"ten epochs: {at('oeu_no_projection')} without, {at('oeu')} with it |"
-    kept = f"retain accuracy {at('oeu', 'RA')} against {at('rl', 'RA')}"
+    kept = [mean(each(rows[name].values(), "values", "RA"), 1) for name in ("oeu", "rl")]
+    kept = f"retain accuracy {kept[0]} against {kept[1]}"
     yield report, f"ten epochs: {at('oeu')} against {at('rl')} of random labels as that code has them, {kept} |"
-    yield report, f"ten epochs: {rows['oeu'][0]['values']['time']:.2f} |"
+    read = 2 * rows["oeu"][3]["steps"] * data["experiment"]["retain_batch"]
+    of_retrain = data["experiment"]["epochs"] * (1 - data["experiment"]["forget_ratio"]) * 10000
+    yield (
+        report,
+        f"ten epochs: {values_of(rows['oeu'])[3]['time']:.2f}, as {read / of_retrain:.2f} of Retrain's images |",
+    )
     yield report, f"It had {batches['oeu']} batches of forget images for it, they {batches['rl']}"
     assert batches["rl"] == batches["qmul"] == batches["oeu_short"]
     short = f"AG {at('oeu_short')} and a retain accuracy of {at('oeu_short', 'RA')}"
@@ -840,75 +851,80 @@ def schedule_quotes():
         f"With {batches['oeu_short']} such steps, its other reading, and a weight chosen for them it ends at {short}",
     )
     for name in ("oeu", "rl", "qmul"):
-        assert all(f < r for f, r in zip(each(rows[name], "values", "FA"), each(models["retrain"], "FA")))
+        assert all(found["values"]["FA"] < models["retrain"][seed]["FA"] for seed, found in rows[name].items())
     auc = "forget_vs_test_auc"
-    knows = listed(each(models["original"], auc))
+    knows = listed(each(models["original"].values(), auc))
     yield report, f"other way round (AUC {at('oeu', auc)}, the original's {knows})"
-    yield report, f"without it {at('oeu_no_projection')}, global {at('oeu_global')}, OEU {at('oeu')}"
     searched = listed(least[name] for name in ("oeu_no_projection", "oeu_global", "oeu"))
-    yield report, f"on the seed of the search {searched}"
-    ahead = [other[i] - gaps["oeu"][i] for other in (bare, whole) for i in range(2)]
-    assert min(ahead) > 0 and least["oeu_no_projection"] < least["oeu"]
-    apart = f"by {min(ahead):.1f} to {max(ahead):.1f}, where two Retrains are {listed(again)} apart"
-    yield report, f"On both seeds OEU is first of the three, {apart}"
-    assert all(each(rows[name], "values", "share_of_original")[0] > 0.98 and least[name] > 29 for name in ("ft", "ga"))
-    yield report, f"(retain loss {original['retain_loss']:.4f})"
-    first = data["seeds"][0]
-    other = {r["row"]: r["values"]["AG"] for r in data["rows"] if r["rules"] == ["proxy"] and r["seed"] == first}
-    assert set(rows) - set(other) == {"oeu", "oeu_no_projection", "rl"}
+    again = listed(each(models["retrain again"].values(), "AG"))
+    behind = {name: [gaps[name][seed] - own[seed] for seed in seeds] for name in ("oeu_no_projection", "oeu_global")}
+    assert all(min(behind[name]) > 0 for name in behind) and least["oeu_no_projection"] < least["oeu"]
+    bare, whole = (f"by {min(apart):.1f} to {max(apart):.1f}" for apart in behind.values())
+    yield report, f"without it AG is higher on all three seeds, {bare}, with global projection {whole}"
+    yield report, f"two Retrains are {again} apart; on the seed of the search the three end at {searched}"
+    further = [rows["oeu_no_projection"][seed]["values"]["MIA"] - rows["oeu"][seed]["values"]["MIA"] for seed in seeds]
+    beyond = [rows["oeu"][seed]["values"]["MIA"] - models["retrain"][seed]["MIA"] for seed in seeds]
+    assert min(further) > 0 and min(beyond) > 0
+    assert all(rows["oeu_global"][seed]["values"]["MIA"] > rows["oeu"][seed]["values"]["MIA"] for seed in seeds)
+    yield report, f"its MIA is {listed(beyond)} above Retrain's, and {listed(further)} more without projection"
+    shares = [found["values"]["share_of_original"] for name in ("ft", "ga") for found in rows[name].values()]
+    assert min(shares) > 0.98 and min(least["ft"], least["ga"]) > 29
+    yield report, f"(retain loss {models['original'][1]['retain_loss']:.4f})"
+    other = {r["row"]: r["values"]["AG"] for r in data["rows"] if r["rules"] == ["proxy"] and r["seed"] == seeds[0]}
     come = f"Q-MUL comes to {other['qmul']:.1f}, global projection to {other['oeu_global']:.1f}, OEU's other reading to"
     yield report, f"{come} {other['oeu_short']:.1f}"
-    chosen = {name: [made[0]["learning_rate"], made[0]["weight"]] for name, made in rows.items()}
-    tried = {name: found["points"] for name, found in data["search"].items()}
-    assert all(chosen[name] == tried[name][-1] for name in ("rl", "qmul", "ft", "oeu"))
+    for name in ("oeu", "oeu_no_projection", "rl"):
+        assert data["search"][name]["chosen"]["true"] == data["search"][name]["chosen"]["proxy"]
+    chosen = {name: found["chosen"]["true"] == found["points"][-1] for name, found in data["search"].items()}
+    assert [chosen[name] for name in ("rl", "qmul", "ft", "oeu")] == 4 * [True]
 
 
 def hundred_classes_quotes():
     """The same schedule on CIFAR-100, 30 % of it to forget: three rows."""
     report = "oeu_ref/lab/REPLICATION.md"
-    data, models, rows, least = replicated("replicate-cifar100-30-cpu")
-    experiment, count = data["experiment"], len(models["original"])
+    data, seeds, models, rows, least = replicated("replicate-cifar100-30-cpu")
+    experiment = data["experiment"]
     assert (experiment["epochs"], experiment["train_size"], experiment["forget_ratio"]) == (40, 10000, 0.3)
-    assert list(rows) == ["oeu", "qmul", "oeu_global"] and len(data["rows"]) == 9  # by the proxy too
+    assert list(rows) == ["oeu", "qmul", "oeu_global"]
     lost, retrain = (data["trained"]["3"][kind] for kind in ("original", "retrain"))
-    assert data["seeds"] == [1, 2, 3] and count == 2
+    assert set(data["seeds"]) - set(seeds) == {3}
     knows = f"{lost['FA']:.1f} % of its forget set right and {lost['RA']:.1f} % of its retain set"
     yield report, f"{knows}, Retrain {retrain['FA']:.1f} and {retrain['RA']:.1f}"
     ends = [found["values"]["AG"] for found in data["rows"] if found["seed"] == 3]
-    yield (
-        report,
-        f"all three rows end {min(ends):.0f} to {max(ends):.0f} from Retrain, where they began at {lost['AG']:.0f}",
-    )
+    ended = f"{min(ends):.0f} to {max(ends):.0f} from Retrain, where they began at {lost['AG']:.0f}"
+    yield report, f"all three rows end {ended}"
     forget = experiment["train_size"] * experiment["forget_ratio"]
-    read = {name: made[0]["steps"] * experiment["forget_batch"] for name, made in rows.items()}
+    read = {name: made[seeds[0]]["steps"] * experiment["forget_batch"] for name, made in rows.items()}
     read["qmul"] = round(ROWS["qmul"].epochs * forget)
     for name, label in NETWORKS.items():
-        yield report, row(label, ["–", *replicated_cells(models[name], count), "–"])
+        yield report, row(label, ["–", *replicated_cells(models[name], seeds), "–"])
     for name, made in rows.items():
-        cells = replicated_cells(each(made, "values"), count)
-        yield report, row(made[0]["label"], [f"{read[name]:,}", *cells, f"{least[name]:.1f}"])
+        cells = replicated_cells(values_of(made), seeds)
+        yield report, row(made[seeds[0]]["label"], [f"{read[name]:,}", *cells, f"{least[name]:.1f}"])
     at = listing(rows)
-    gaps = {name: each(made, "values", "AG") for name, made in rows.items()}
-    again = listed(each(models["retrain again"], "AG"))
-    assert all(gaps["qmul"][i] > 3 * max(gaps["oeu"][i], gaps["oeu_global"][i]) for i in range(count))
-    assert len({gaps["oeu"][i] < gaps["oeu_global"][i] for i in range(count)}) == 2  # no order
+    gaps = {name: [values["AG"] for values in values_of(made).values()] for name, made in rows.items()}
+    again = listed(each(models["retrain again"].values(), "AG"))
+    assert all(lost > 3 * max(both) for lost, *both in zip(gaps["qmul"], gaps["oeu"], gaps["oeu_global"]))
+    assert len({own < other for own, other in zip(gaps["oeu"], gaps["oeu_global"])}) == 2  # no order
     yield report, f"CIFAR-100: {at('oeu')} against {at('qmul')}, two Retrains {again} apart |"
     yield report, f"CIFAR-100: {at('oeu')} against {at('oeu_global')} |"
-    originals = listed(each(models["original"], "AG"))
+    originals = listed(each(models["original"].values(), "AG"))
+    apart = f"where two Retrains are {again} apart; Q-MUL {at('qmul')}"
+    yield report, f"AG {at('oeu')}, of {originals} for the original, {apart}"
     yield (
         report,
-        f"AG {at('oeu')}, of {originals} for the original, where two Retrains are {again} apart; Q-MUL {at('qmul')}",
+        f"{at('qmul', 'FA')} % of the forget set right, Retrain {listed(each(models['retrain'].values(), 'FA'))}",
     )
-    yield report, f"{at('qmul', 'FA')} % of the forget set right, Retrain {listed(each(models['retrain'], 'FA'))}"
     yield report, f"retain accuracy of {at('qmul', 'RA')}: at the largest rate that is tried"
     searched = data["search"]["qmul"]["AG"]["true"]
     assert data["search"]["qmul"]["chosen"]["true"] == data["search"]["qmul"]["points"][-1]
     yield report, f"from {searched[-2]:.1f} to {searched[-1]:.1f} with the last step of the rate"
     auc = "forget_vs_test_auc"
-    yield report, f"AUC {at('oeu', auc)} (Q-MUL {at('qmul', auc)}, Retrain {listed(each(models['retrain'], auc))})"
-    yield report, f"test accuracy of {listed(each(models['original'], 'TA'))}"
-    chosen = {name: (made[0]["learning_rate"], made[0]["weight"]) for name, made in rows.items()}
-    assert chosen["oeu"] == chosen["oeu_global"] == tuple(data["search"]["oeu"]["points"][-1])
+    known = listed(each(models["retrain"].values(), auc))
+    yield report, f"AUC {at('oeu', auc)} (Q-MUL {at('qmul', auc)}, Retrain {known})"
+    yield report, f"test accuracy of {listed(each(models['original'].values(), 'TA'))}"
+    chosen = {name: found["chosen"]["true"] for name, found in data["search"].items()}
+    assert chosen["oeu"] == chosen["oeu_global"] == data["search"]["oeu"]["points"][-1]
     yield report, f"**Global projection**, at the same settings, ends at {at('oeu_global')}, OEU at {at('oeu')}"
     yield report, f"on the seed of the search at {least['oeu_global']:.1f}, OEU at {least['oeu']:.1f}"
     assert least["qmul"] - least["oeu"] < 4
