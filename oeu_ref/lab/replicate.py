@@ -263,7 +263,7 @@ def table(data):
     for row in data["rows"]:
         point = [f"{row['learning_rate']:g}", f"{row['weight']:g}"]
         lines.append([row["label"], str(row["seed"]), ", ".join(row["rules"]), *point, *_cells(row["values"])])
-    told = "Seed {} has nothing to forget: of its forget set the original has no more right than Retrain."
+    told = "\nSeed {} has nothing to forget: of its forget set the original has no more right than Retrain."
     return "\n".join([results.aligned(lines), *map(told.format, nothing_to_forget(data))])
 
 
