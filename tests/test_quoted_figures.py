@@ -14,7 +14,7 @@ from scipy import stats
 
 from oeu_ref.audit import objective, relearn_views
 from oeu_ref.lab import measures
-from oeu_ref.lab.replicate import nothing_to_forget
+from oeu_ref.lab.replicate import broken_down
 from oeu_ref.methods.protocol import ROWS
 from oeu_ref.report import figures, report_figures
 from oeu_ref.studies import sensitivity, subspace
@@ -768,10 +768,10 @@ def replication_quotes():
 
 
 def replicated(name):
-    """A stored run of the field's schedule: (document, seeds with something to forget, {network: {seed: dict}}, {row:
-    {seed it was made on: dict}}, its settings chosen by AG, {row: least AG on the seed of the search})."""
+    """A stored run of the field's schedule: (document, seeds of which no training broke down, {network: {seed: dict}},
+    {row: {seed it was made on: dict}}, its settings chosen by AG, {row: least AG on the seed of the search})."""
     data = stored(name)
-    seeds = [seed for seed in data["seeds"] if str(seed) not in nothing_to_forget(data)]
+    seeds = [seed for seed in data["seeds"] if not broken_down(data["trained"][str(seed)])]
     models = {kind: {seed: data["trained"][str(seed)][kind] for seed in seeds} for kind in NETWORKS}
     rows = {}
     for found in data["rows"]:

@@ -247,18 +247,18 @@ OF_STORED = tables.experiment_named("cifar10-10", "cpu", protocol="authors", epo
 
 
 def test_what_goes_on_from_a_result_searches_nothing_and_takes_its_settings():
-    """The stored result of READMEs: only seed 3 is made, at the points of its search; its own seed stays."""
+    """The stored result of READMEs: only a new seed is made, at the points of its search; its own seed stays."""
     earlier = json.loads(STORED.read_text())
     rows = ("oeu", "qmul", "rl")
-    plan = replicate.Settled(STORED, OF_STORED, PASSES, (3,), rows)
+    plan = replicate.Settled(STORED, OF_STORED, PASSES, (9,), rows)
     cells = plan({})
-    assert {cell.seed for cell in cells} == {3} and not any(cell.folder for cell in cells)
+    assert {cell.seed for cell in cells} == {9} and not any(cell.folder for cell in cells)
     of_rule = {rule: [earlier["search"][name]["chosen"][rule] for name in rows] for rule in ("true", "proxy")}
     points = [[c.settings.learning_rate, c.settings.weight] for c in cells if not c.trains]
     assert points[:3] == of_rule["true"] and all(point in points for point in of_rule["proxy"])
     found = json.loads(json.dumps(plan.document({})))
     kept = {key: earlier[key] for key in ("search", "trained", "rows")}
-    assert {key: found[key] for key in kept} == kept and found["seeds"] == [*earlier["seeds"], 3]
+    assert {key: found[key] for key in kept} == kept and found["seeds"] == [*earlier["seeds"], 9]
     own = replicate.Settled(STORED, OF_STORED, PASSES, earlier["seeds"], rows).document({})
     assert own["trained"] == {} and own["rows"] == [] and own["seeds"] == earlier["seeds"]  # they are made anew
     first = replicate.Settled(STORED, OF_STORED, PASSES, earlier["seeds"][:1], rows).document({})
@@ -283,21 +283,36 @@ def test_a_row_that_the_result_has_not_is_searched_and_no_other(tmp_path):
     assert search["rl"]["AG"]["true"] == [3.0, 1.0, 2.0, 4.0]
 
 
-def test_an_original_that_knows_its_forget_set_no_better_than_retrain_is_told():
-    """But for what two Retrains differ by; as long as there is one, it counts as a floor of nothing."""
-
-    def trained(original, retrain, *again):
-        return {
-            name: {"FA": fa} for name, fa in zip(("original", "retrain", "retrain again"), (original, retrain, *again))
-        }
-
-    seeds = {"1": trained(99.0, 57.0, 58.0), "2": trained(17.9, 17.5, 18.1), "3": trained(18.2, 17.5, 17.0)}
-    seeds |= {"4": trained(17.5, 17.5), "5": trained(17.6, 17.5), "6": trained(10.0, 17.5, 17.4)}
-    assert replicate.nothing_to_forget({"trained": seeds}) == ["2", "4", "6"]
+def test_a_training_that_broke_down_is_told():
+    """A network that knows less than half of the retain set that another of its seed knows."""
+    sound = {"original": {"RA": 100.0}, "retrain": {"RA": 99.0}, "retrain again": {"RA": 51.0}}
+    assert replicate.broken_down(sound) == []
+    for name in sound:
+        assert replicate.broken_down({**sound, "retrain again": {"RA": 90.0}, name: {"RA": 17.8}}) == [name]
+    assert replicate.broken_down({"original": {"RA": 20.0}, "retrain": {"RA": 30.0}}) == []
     hundred = json.loads(STORED.with_name("replicate-cifar100-30-cpu.json").read_text())
     *_, last = replicate.table(hundred).splitlines()
-    assert last.startswith("Seed 3 has nothing to forget") and "Seed 1" not in last
-    assert "nothing to forget" not in replicate.table(json.loads(STORED.read_text()))
+    assert last == "The training of seed 3's original broke down: that seed tells nothing."
+    assert "broke down" not in replicate.table(json.loads(STORED.read_text()))
+
+
+def test_a_search_whose_retrain_broke_down_is_judged_by_another():
+    """A Retrain with other random numbers; as long as that is not there, nothing is chosen."""
+    plan = replicate.Plan(TINY, PASSES, (1,), ("ga",))
+    original, retrain, *points = plan.search("ga")
+    again = Cell(101, "retrain again", folder="tuning")
+    done = {cell: a_cell(gap) for cell, gap in zip(points, (8.0, 6.0, 4.0, 2.0))}
+    done |= {original: a_cell(0.0), retrain: a_cell(-26.0)}  # RA 50 and 24
+    assert again in plan(done) and plan.chosen("ga", done) == {}
+    done[again] = a_cell(1.0)
+    assert plan.gaps("ga", done)["true"] == [7.0, 5.0, 3.0, 1.0]
+    done[retrain] = a_cell(-24.0)
+    assert again not in plan(done) and plan.gaps("ga", done)["true"] == [32.0, 30.0, 28.0, 26.0]
+    done |= {
+        original: a_cell(-30.0),
+        retrain: a_cell(0.0),
+    }  # its runs are of that original, another Retrain mends nothing
+    assert again not in plan(done)
 
 
 @pytest.mark.parametrize(

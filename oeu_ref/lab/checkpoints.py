@@ -16,22 +16,9 @@ from ..files import write_bytes
 
 FORMAT = "oeu_ref checkpoint 1"
 # what reading a file that is damaged, or was made to do harm, may raise
-UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+UNREADABLE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError)
+UNREADABLE += (RuntimeError, TypeError, ValueError)
+UNREADABLE += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 class Checkpoint:

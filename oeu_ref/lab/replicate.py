@@ -45,7 +45,7 @@ class Plan:
         for i, seed in enumerate(self.seeds):
             cells += [Cell(seed, name) for name in TRAINED]
             for name in self.rows:
-                cells += self.search(name) if i == 0 else []
+                cells += self.search(name) + self.again(done) if i == 0 else []
                 cells += self.runs(name, seed, done, ("true",))
             for name in self.rows:
                 cells += self.runs(name, seed, done, ("proxy",))
@@ -55,6 +55,12 @@ class Plan:
         """The search's original and Retrain, and a row's points."""
         models = [Cell(SEARCH_SEED, kind, folder="tuning") for kind in ("original", "retrain")]
         return models + [self.cell(name, point, SEARCH_SEED, "tuning") for point in ROWS[name].points]
+
+    def again(self, done):
+        """The search's Retrain with other random numbers, in a list; an empty one where the first is sound."""
+        models = {kind: done.get(Cell(SEARCH_SEED, kind, folder="tuning")) for kind in TRAINED[:2]}
+        lost = None not in models.values() and broken_down({kind: found["metrics"] for kind, found in models.items()})
+        return [Cell(SEARCH_SEED, TRAINED[2], folder="tuning")] if lost == [TRAINED[1]] else []
 
     def cell(self, name, point, seed, folder=""):
         """The cell of a row's run."""
@@ -77,6 +83,7 @@ class Plan:
     def gaps(self, name, done):
         """AG of each of a row's points: {rule: list, inf where a run diverged}; None as long as one is missing."""
         original, retrain, *cells = self.search(name)
+        retrain, *_ = self.again(done) or [retrain]
         if not all(cell in done for cell in (original, retrain, *cells)):
             return None
         found = [tuning.gaps_of(done[cell], cell.steps, done[retrain], done[original]) for cell in cells]
@@ -244,27 +251,25 @@ def speed(runner, experiment, splits, seed):
     return len(few) / (time.perf_counter() - start) * runner.jobs
 
 
-def nothing_to_forget(data):
-    """Seeds, as words, on whose forget set the original is no better than Retrain, but for what two Retrains differ by:
-    its training broke down, or the set is too easy, and its rows tell nothing of forgetting.  data: as for `table`."""
-    found = {}
-    for seed, models in data["trained"].items():
-        original, retrain, again = (models.get(name, models["retrain"])["FA"] for name in TRAINED)
-        found[seed] = original - retrain <= abs(again - retrain)
-    return [seed for seed in found if found[seed]]
+def broken_down(models):
+    """Names of a seed's networks, {name: {"RA": percent}}, that know less than half of what the best of them knows of
+    the retain set: their training broke down, and rows beside them tell nothing."""
+    best = max(found["RA"] for found in models.values())
+    return [name for name, found in models.items() if found["RA"] < best / 2]
 
 
 def table(data):
     """Markdown table of what is there, from the contents of replicate.json alone: a row a seed and rule; below it the
-    seeds that have `nothing_to_forget`."""
+    networks that have `broken_down`."""
     lines = [["row", "seed", "rules", "rate", "weight", *(results.TITLES.get(column, column) for column in COLUMNS)]]
     for seed, models in data["trained"].items():
         lines += [[kind, seed, "", "", "", *_cells(found)] for kind, found in models.items()]
     for row in data["rows"]:
         point = [f"{row['learning_rate']:g}", f"{row['weight']:g}"]
         lines.append([row["label"], str(row["seed"]), ", ".join(row["rules"]), *point, *_cells(row["values"])])
-    told = "\nSeed {} has nothing to forget: of its forget set the original has no more right than Retrain."
-    return "\n".join([results.aligned(lines), *map(told.format, nothing_to_forget(data))])
+    lost = [(seed, name) for seed, models in data["trained"].items() for name in broken_down(models)]
+    told = [f"\nThe training of seed {seed}'s {name} broke down: that seed tells nothing." for seed, name in lost]
+    return "\n".join([results.aligned(lines), *told])
 
 
 def _cells(found):
