@@ -808,6 +808,9 @@ def values_of(made):
     return {seed: found["values"] for seed, found in made.items()}
 
 
+RIVAL_WORDS = {"salun": "SalUn", "uniform": "the uniform target", "scrub": "SCRUB", "ng_plus": "NG+", "lotus": "LoTUS"}
+
+
 def schedule_quotes():
     """Ten epochs by the schedule of the field's own code: three seeds, and what the search found on another."""
     report = "oeu_ref/lab/REPLICATION.md"
@@ -852,6 +855,16 @@ def schedule_quotes():
     )
     for name in ("oeu", "rl", "qmul"):
         assert all(found["values"]["FA"] < models["retrain"][seed]["FA"] for seed, found in rows[name].items())
+    alone = {name: made[3]["values"] for name, made in rows.items() if name in RIVAL_WORDS}
+    assert list(alone) and all(list(gaps[name]) == [3] for name in alone)
+    said = ", ".join(
+        f"{RIVAL_WORDS[name]} {alone[name]['AG']:.1f}" for name in sorted(alone, key=lambda n: alone[n]["AG"])
+    )
+    yield report, f"**Rivals, on the third seed alone**: {said}, where OEU has {own[3]:.1f}"
+    known = [alone["uniform"]["MIA"], rows["oeu"][3]["values"]["MIA"], models["retrain"][3]["MIA"]]
+    assert known[0] == max(found["values"]["MIA"] for made in rows.values() for found in made.values())
+    yield report, f"an MIA of {known[0]:.1f}, OEU {known[1]:.1f}, Retrain {known[2]:.1f}"
+    yield report, f"SalUn comes to {least['salun']:.1f} there"
     auc = "forget_vs_test_auc"
     knows = listed(each(models["original"].values(), auc))
     yield report, f"other way round (AUC {at('oeu', auc)}, the original's {knows})"
