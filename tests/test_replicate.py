@@ -308,10 +308,8 @@ def test_a_search_whose_retrain_broke_down_is_judged_by_another():
     assert plan.gaps("ga", done)["true"] == [7.0, 5.0, 3.0, 1.0]
     done[retrain] = a_cell(-24.0)
     assert again not in plan(done) and plan.gaps("ga", done)["true"] == [32.0, 30.0, 28.0, 26.0]
-    done |= {
-        original: a_cell(-30.0),
-        retrain: a_cell(0.0),
-    }  # its runs are of that original, another Retrain mends nothing
+    # runs are of that original: another Retrain mends nothing
+    done |= {original: a_cell(-30.0), retrain: a_cell(0.0)}
     assert again not in plan(done)
 
 

@@ -23,6 +23,7 @@ from .jobs import run_planned
 from .options import RULES
 from .training import train
 
+SEARCHED = [Cell(SEARCH_SEED, name, folder="tuning") for name in TRAINED]
 LEAST_STEPS = 10  # of an epoch of training, below which `fitted` makes no table smaller: 5,120 images
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "share_of_original", "tug_of_war", "forget_vs_test_auc", "seconds")
 
@@ -53,14 +54,12 @@ class Plan:
 
     def search(self, name):
         """The search's original and Retrain, and a row's points."""
-        models = [Cell(SEARCH_SEED, kind, folder="tuning") for kind in ("original", "retrain")]
-        return models + [self.cell(name, point, SEARCH_SEED, "tuning") for point in ROWS[name].points]
+        return SEARCHED[:2] + [self.cell(name, point, SEARCH_SEED, "tuning") for point in ROWS[name].points]
 
     def again(self, done):
         """The search's Retrain with other random numbers, in a list; an empty one where the first is sound."""
-        models = {kind: done.get(Cell(SEARCH_SEED, kind, folder="tuning")) for kind in TRAINED[:2]}
-        lost = None not in models.values() and broken_down({kind: found["metrics"] for kind, found in models.items()})
-        return [Cell(SEARCH_SEED, TRAINED[2], folder="tuning")] if lost == [TRAINED[1]] else []
+        models = {cell.name: done[cell]["metrics"] for cell in SEARCHED[:2] if cell in done}
+        return SEARCHED[2:] if models and broken_down(models) == ["retrain"] else []
 
     def cell(self, name, point, seed, folder=""):
         """The cell of a row's run."""
