@@ -280,7 +280,9 @@ def test_a_row_that_the_result_has_not_is_searched_and_no_other(tmp_path):
     assert chosen == {Settings(*ROWS["rl"].points[1])}
     search = json.loads(json.dumps(plan.document(done)))["search"]
     assert {name: search[name] for name in found["search"]} == found["search"]
-    assert search["rl"]["AG"]["true"] == [3.0, 1.0, 2.0, 4.0]
+    assert search["rl"]["AG"]["true"] == [3.0, 1.0, 2.0, 4.0] and search["rl"]["judge"] == "retrain"
+    # what stood in the earlier result stays as it is, and does not say that a Retrain of now had judged it
+    assert "judge" not in search["oeu"]
 
 
 def test_a_training_that_broke_down_is_told():
@@ -306,6 +308,7 @@ def test_a_search_whose_retrain_broke_down_is_judged_by_another():
     assert again in plan(done) and plan.chosen("ga", done) == {}
     done[again] = a_cell(1.0)
     assert plan.gaps("ga", done)["true"] == [7.0, 5.0, 3.0, 1.0]
+    assert plan.document(done)["search"]["ga"]["judge"] == "retrain again"
     done[retrain] = a_cell(-24.0)
     assert again not in plan(done) and plan.gaps("ga", done)["true"] == [32.0, 30.0, 28.0, 26.0]
     # runs are of that original: another Retrain mends nothing

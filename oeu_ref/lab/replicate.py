@@ -46,7 +46,8 @@ class Plan:
         for i, seed in enumerate(self.seeds):
             cells += [Cell(seed, name) for name in TRAINED]
             for name in self.rows:
-                cells += self.search(name) + self.again(done) if i == 0 else []
+                if i == 0 and (searched := self.search(name)):
+                    cells += [*searched, self.judge(done)]
                 cells += self.runs(name, seed, done, ("true",))
             for name in self.rows:
                 cells += self.runs(name, seed, done, ("proxy",))
@@ -56,10 +57,10 @@ class Plan:
         """The search's original and Retrain, and a row's points."""
         return SEARCHED[:2] + [self.cell(name, point, SEARCH_SEED, "tuning") for point in ROWS[name].points]
 
-    def again(self, done):
-        """The search's Retrain with other random numbers, in a list; an empty one where the first is sound."""
+    def judge(self, done):
+        """The search's Retrain that its points are compared with; where it broke down one with other random numbers."""
         models = {cell.name: done[cell]["metrics"] for cell in SEARCHED[:2] if cell in done}
-        return SEARCHED[2:] if models and broken_down(models) == ["retrain"] else []
+        return SEARCHED[2 if models and broken_down(models) == ["retrain"] else 1]
 
     def cell(self, name, point, seed, folder=""):
         """The cell of a row's run."""
@@ -81,8 +82,7 @@ class Plan:
 
     def gaps(self, name, done):
         """AG of each of a row's points: {rule: list, inf where a run diverged}; None as long as one is missing."""
-        original, retrain, *cells = self.search(name)
-        retrain, *_ = self.again(done) or [retrain]
+        (original, _, *cells), retrain = self.search(name), self.judge(done)
         if not all(cell in done for cell in (original, retrain, *cells)):
             return None
         found = [tuning.gaps_of(done[cell], cell.steps, done[retrain], done[original]) for cell in cells]
@@ -105,7 +105,8 @@ class Plan:
         for name in self.rows:
             if (gaps := self.gaps(name, done)) is not None:
                 finite = {rule: [g if g < math.inf else None for g in found] for rule, found in gaps.items()}
-                search[name] = {"points": ROWS[name].points, "AG": finite, "chosen": self.chosen(name, done)}
+                found = {"points": ROWS[name].points, "AG": finite, "chosen": self.chosen(name, done)}
+                search[name] = {**found, "judge": self.judge(done).name}
         for seed in self.seeds:
             models = {kind: done[cell] for kind in TRAINED if (cell := Cell(seed, kind)) in done}
             if not {"original", "retrain"} <= set(models):
@@ -114,13 +115,12 @@ class Plan:
             trained[seed] = {kind: short(found) for kind, found in models.items()}
             for name in self.rows:
                 chosen = self.chosen(name, done)
-                for point in dict.fromkeys(chosen.values()):
-                    cell = self.cell(name, point, seed)
+                for rate, weight in dict.fromkeys(chosen.values()):
+                    cell = self.cell(name, (rate, weight), seed)
                     if cell in done:
-                        rules = [rule for rule in chosen if chosen[rule] == point]
+                        rules = [rule for rule in chosen if chosen[rule] == (rate, weight)]
                         head = {"row": name, "label": label(name), "seed": seed, "rules": rules, "steps": cell.steps}
-                        point = {"learning_rate": point[0], "weight": point[1]}
-                        rows.append({**head, **point, "values": short(done[cell])})
+                        rows.append({**head, "learning_rate": rate, "weight": weight, "values": short(done[cell])})
         return {"search_seed": SEARCH_SEED, "search": search, "trained": trained, "rows": rows}
 
 
@@ -162,7 +162,7 @@ class Settled(Plan):
         trained = {int(seed): models for seed, models in earlier["trained"].items() if int(seed) not in self.seeds}
         rows = [row for row in earlier["rows"] if row["seed"] in trained] + found["rows"]
         seeds, trained = sorted({*trained, *self.seeds}), dict(sorted((trained | found["trained"]).items()))
-        found |= {"seeds": seeds, "trained": trained, "search": earlier["search"] | found["search"]}
+        found |= {"seeds": seeds, "trained": trained, "search": found["search"] | earlier["search"]}
         return {**found, "rows": sorted(rows, key=lambda row: row["seed"])}
 
 
