@@ -35,6 +35,7 @@ KEEP = {
     ),
     "replicate-cifar10-10-cpu": REPLICATED,
     "replicate-cifar100-30-cpu": REPLICATED,
+    "replicate-cifar10-10-long": REPLICATED,
     "any-model": ("runs",),
     "bits": ("settings", "values", "held/*/*/*/AG"),
     "first-order": (

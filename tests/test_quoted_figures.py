@@ -833,7 +833,7 @@ def schedule_quotes():
     assert all(own[seed] == min(made.get(seed, 99) for made in gaps.values()) for seed in seeds)
     yield report, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
     share = mean(each(rows["oeu"].values(), "values", "share_of_original"), 2)
-    yield report, f"ten epochs: {at('oeu')}, {share} of the original's |"
+    yield report, f"ten epochs: {at('oeu')}, {share} of the original's;"
     yield report, f"ten epochs: {at('oeu')} against {at('qmul')}, weights as released"
     yield report, f"ten epochs: {at('oeu')} against {at('oeu_global')};"
     yield report, f"ten epochs: {at('oeu_no_projection')} without, {at('oeu')} with it |"
@@ -919,7 +919,7 @@ def hundred_classes_quotes():
     again = listed(each(models["retrain again"].values(), "AG"))
     assert all(lost > 3 * max(both) for lost, *both in zip(gaps["qmul"], gaps["oeu"], gaps["oeu_global"]))
     assert len({own < other for own, other in zip(gaps["oeu"], gaps["oeu_global"])}) == 2  # no order
-    yield report, f"CIFAR-100: {at('oeu')} against {at('qmul')}, two Retrains {again} apart |"
+    yield report, f"CIFAR-100: {at('oeu')} against {at('qmul')}, two Retrains {again} apart;"
     yield report, f"CIFAR-100: {at('oeu')} against {at('oeu_global')} |"
     originals = listed(each(models["original"].values(), "AG"))
     apart = f"where two Retrains are {again} apart; Q-MUL {at('qmul')}"
@@ -942,6 +942,44 @@ def hundred_classes_quotes():
     yield report, f"on the seed of the search at {least['oeu_global']:.1f}, OEU at {least['oeu']:.1f}"
     assert least["qmul"] - least["oeu"] < 4
     yield report, f"On the seed of the search it is {least['qmul'] - least['oeu']:.1f} points behind OEU"
+
+
+def long_quotes():
+    """The same schedule with augmented images, as many as fit in 110 minutes: two rows of one seed."""
+    report = "oeu_ref/lab/REPLICATION.md"
+    data, seeds, models, rows, least = replicated("replicate-cifar10-10-long")
+    experiment = data["experiment"]
+    assert (experiment["epochs"], experiment["augmented"], experiment["width"], seeds) == (60, True, 16, [1])
+    assert list(rows) == ["oeu", "qmul"] and {found["judge"] for found in data["search"].values()} == {"retrain"}
+    sizes = f"{experiment['train_size']:,} of {50000 - experiment['validation_size']:,} training images"
+    yield report, sizes
+    batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"])[0] for name in rows}
+    for name, label in NETWORKS.items():
+        yield report, row(label, ["–", *replicated_cells(models[name], seeds), "–"])
+    for name, made in rows.items():
+        cells = replicated_cells(values_of(made), seeds)
+        yield report, row(made[1]["label"], [str(batches[name]), *cells, f"{least[name]:.1f}"])
+    own, other = (rows[name][1]["values"] for name in ("oeu", "qmul"))
+    original, retrain, again = (models[name][1] for name in NETWORKS)
+    gaps = [f"{found['AG']:.1f}" for found in (own, other, again, original)]
+    assert own["AG"] > other["AG"]
+    yield report, "AG {} against {}, where two Retrains are {} apart and the original {}".format(*gaps)
+    yield report, "augmented: {}, {:.2f} of the original's |".format(gaps[0], own["share_of_original"])
+    yield report, "augmented: {} against {}, two Retrains {} apart |".format(*gaps)
+    apart = original["FA"] - original["TA"]
+    yield report, f"has {original['FA']:.1f} % of its forget set right, {apart:.1f} points more than of the test set"
+    yield report, f"a test accuracy of {own['TA']:.1f}, Q-MUL {other['TA']:.1f}, Retrain {retrain['TA']:.1f}"
+    searched = data["search"]["qmul"]["AG"]["true"]
+    tried = ", ".join(f"{gap:.1f}" for gap in searched)
+    yield report, f"Q-MUL's search ends at {tried} for its four rates"
+    tried = ", ".join(f"{gap:.1f}" for gap in data["search"]["oeu"]["AG"]["true"])
+    yield report, f"OEU's at {tried}"
+    (proxy,) = [found["values"] for found in data["rows"] if found["rules"] == ["proxy"]]
+    assert data["search"]["qmul"]["chosen"]["proxy"] == data["search"]["qmul"]["chosen"]["true"]
+    yield (
+        report,
+        f"settings chosen without Retrain, by the proxy, OEU ends at {proxy['AG']:.1f}, Q-MUL has the same rate",
+    )
 
 
 def text_of(path):
@@ -969,6 +1007,7 @@ QUOTES = [
     *replication_quotes(),
     *schedule_quotes(),
     *hundred_classes_quotes(),
+    *long_quotes(),
 ]
 
 
