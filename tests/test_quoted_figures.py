@@ -792,6 +792,15 @@ def replicated_cells(made, seeds):
     return [*means, *scale, mean(each(values, "forget_vs_test_auc"), 1)]
 
 
+def replicated_table(seeds, models, rows, least, read):
+    """Lines of such a table without times; read: {row: how much of the forget set it read}; the rest as `replicated`."""
+    for name, label in NETWORKS.items():
+        yield row(label, ["–", *replicated_cells(models[name], seeds), "–"])
+    for name, made in rows.items():
+        cells = replicated_cells(values_of(made), seeds)
+        yield row(made[seeds[0]]["label"], [f"{read[name]:,}", *cells, f"{least[name]:.1f}"])
+
+
 def listed(values):
     """Figures of several seeds as they are printed: "1.0, 2.0 and 3.0"."""
     *others, last = (f"{value:.1f}" for value in values)
@@ -909,11 +918,8 @@ def hundred_classes_quotes():
     forget = experiment["train_size"] * experiment["forget_ratio"]
     read = {name: made[seeds[0]]["steps"] * experiment["forget_batch"] for name, made in rows.items()}
     read["qmul"] = round(ROWS["qmul"].epochs * forget)
-    for name, label in NETWORKS.items():
-        yield report, row(label, ["–", *replicated_cells(models[name], seeds), "–"])
-    for name, made in rows.items():
-        cells = replicated_cells(values_of(made), seeds)
-        yield report, row(made[seeds[0]]["label"], [f"{read[name]:,}", *cells, f"{least[name]:.1f}"])
+    for line in replicated_table(seeds, models, rows, least, read):
+        yield report, line
     at = listing(rows)
     gaps = {name: [values["AG"] for values in values_of(made).values()] for name, made in rows.items()}
     again = listed(each(models["retrain again"].values(), "AG"))
@@ -951,14 +957,10 @@ def long_quotes():
     experiment = data["experiment"]
     assert (experiment["epochs"], experiment["augmented"], experiment["width"], seeds) == (60, True, 16, [1])
     assert list(rows) == ["oeu", "qmul"] and {found["judge"] for found in data["search"].values()} == {"retrain"}
-    sizes = f"{experiment['train_size']:,} of {50000 - experiment['validation_size']:,} training images"
-    yield report, sizes
+    yield report, f"{experiment['train_size']:,} of {50000 - experiment['validation_size']:,} training images"
     batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"])[0] for name in rows}
-    for name, label in NETWORKS.items():
-        yield report, row(label, ["–", *replicated_cells(models[name], seeds), "–"])
-    for name, made in rows.items():
-        cells = replicated_cells(values_of(made), seeds)
-        yield report, row(made[1]["label"], [str(batches[name]), *cells, f"{least[name]:.1f}"])
+    for line in replicated_table(seeds, models, rows, least, batches):
+        yield report, line
     own, other = (rows[name][1]["values"] for name in ("oeu", "qmul"))
     original, retrain, again = (models[name][1] for name in NETWORKS)
     gaps = [f"{found['AG']:.1f}" for found in (own, other, again, original)]
@@ -969,11 +971,8 @@ def long_quotes():
     apart = original["FA"] - original["TA"]
     yield report, f"has {original['FA']:.1f} % of its forget set right, {apart:.1f} points more than of the test set"
     yield report, f"a test accuracy of {own['TA']:.1f}, Q-MUL {other['TA']:.1f}, Retrain {retrain['TA']:.1f}"
-    searched = data["search"]["qmul"]["AG"]["true"]
-    tried = ", ".join(f"{gap:.1f}" for gap in searched)
-    yield report, f"Q-MUL's search ends at {tried} for its four rates"
-    tried = ", ".join(f"{gap:.1f}" for gap in data["search"]["oeu"]["AG"]["true"])
-    yield report, f"OEU's at {tried}"
+    tried = {name: ", ".join(f"{gap:.1f}" for gap in data["search"][name]["AG"]["true"]) for name in rows}
+    yield report, f"Q-MUL's search ends at {tried['qmul']} for its four rates, OEU's at {tried['oeu']} for its pairs"
     (proxy,) = [found["values"] for found in data["rows"] if found["rules"] == ["proxy"]]
     assert data["search"]["qmul"]["chosen"]["proxy"] == data["search"]["qmul"]["chosen"]["true"]
     yield (
