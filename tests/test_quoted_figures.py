@@ -21,6 +21,7 @@ from oeu_ref.studies import sensitivity, subspace
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAB, STUDIES, AUDIT = (f"oeu_ref/{room}/README.md" for room in ("lab", "studies", "audit"))
+REPORT, TABLES = "oeu_ref/lab/REPLICATION.md", "oeu_ref/lab/REPLICATION_TABLES.md"
 COLUMNS = ("FA", "RA", "TA", "MIA", "AG", "forget_vs_test_auc")
 NETWORKS = {"original": "original", "retrain": "Retrain", "retrain again": "second Retrain"}
 
@@ -238,6 +239,10 @@ def projection_quotes():
         yield where, f"{interval(before['oeu_no_projection'] - before['oeu'])} in the run"
         yield where, f"differ on one seed by up to {max(shift.values()):.1f} points of AG"
         yield where, f"{interval(gap['oeu_forget_only'] - gap['oeu'])} points of AG more"
+    yield (
+        REPORT,
+        f"one scalar for all layers ends {interval(gap['oeu_no_projection'] - gap['oeu'])} points of AG from OEU",
+    )
     lost = -np.mean(np.subtract(*(each(rows[name]["values"], "RA") for name in ("oeu_forget_only", "oeu"))))
     loss = [np.mean(each(rows[name]["values"], "retain_loss")) for name in ("oeu_forget_only", "oeu")]
     tenth, twice = {10: "a tenth"}[round(lost)], {2: "twice"}[round(loss[0] / loss[1])]
@@ -713,9 +718,8 @@ def share_of(values, original):
     return mean([np.mean(each(values, "AG")) / np.mean(each(original, "AG"))], 2)
 
 
-def replication_quotes():
-    """What of the claims could be repeated: at full size the scale alone, at the small size the order."""
-    report = "oeu_ref/lab/REPLICATION.md"
+def full_size_quotes():
+    """At full size the scale alone."""
     full = stored("replicate-cifar10-10")
     models, epochs = full["trained"]["1"], full["experiment"]["epochs"]
     assert full["rows"] == [] and list(full["trained"]) == ["1"]  # a row that is there is to be told
@@ -723,20 +727,32 @@ def replication_quotes():
         found = models[name]
         cells = [f"{found[key]:.1f}" for key in ("FA", "RA", "TA", "MIA")]
         gap = "–" if name == "retrain" else f"{found['AG']:.2f}"
-        yield report, row(label, [*cells, gap, *(f"{share:.1f}" for share in found["features"].values())])
+        yield TABLES, row(label, [*cells, gap, *(f"{share:.1f}" for share in found["features"].values())])
     floor, scale = models["retrain again"]["AG"], models["original"]["AG"]
-    yield report, f"**two Retrains of one split differ by an AG of {floor:.2f}**"
-    yield report, f"the original is {scale:.2f} away"
-    yield report, f"0.58 is less than the {floor:.2f}"
-    yield report, f"all images, width 64, {epochs} epochs, test accuracy {models['original']['TA']:.1f}"
+    yield TABLES, f"**two Retrains of one split differ by an AG of {floor:.2f}**"
+    yield TABLES, f"the original is {scale:.2f} away"
+    yield REPORT, f"0.58 is less than the {floor:.2f} between two Retrains"
+    yield TABLES, f"all images, width 64, {epochs} epochs, test accuracy {models['original']['TA']:.1f}"
     apart = [
         abs(models["retrain again"]["features"][name] - share) for name, share in models["retrain"]["features"].items()
     ]
     between = sorted(found["features"]["probability"] for found in models.values())[1]
     assert max(apart) == apart[-1] and between == models["original"]["features"]["probability"]
-    yield report, "most by the whole probability vector, by which the original lies between them"
-    yield report, f"apart by {min(apart):.1f} to {max(apart):.1f} points"
+    yield TABLES, "most by the whole probability vector, by which the original lies between them"
+    yield TABLES, f"apart by {min(apart):.1f} to {max(apart):.1f} points"
 
+
+SETTINGS = ("replicate-cifar10-10-cpu", "replicate-cifar100-30-cpu", "replicate-cifar10-10-long")
+CLAIMED = {  # row of the page's table: of the small size, of the others
+    "similar labels (Q-MUL)": ("Q-MUL (our reading)", "qmul", ", our reading"),
+    "OEU, global projection": ("OEU, global projection", "oeu_global", ""),
+    "OEU without projection": ("OEU without projection", "oeu_no_projection", ""),
+    "random labels": ("OEU, random labels for entropy", "rl", ", in OEU for the entropy"),
+}
+
+
+def claims_quotes():
+    """The page's table of all settings, and what its verdicts quote."""
     found = stored("cifar10-10-cpu")
     rows = {
         entry["label"]: entry["values"]
@@ -747,24 +763,44 @@ def replication_quotes():
     gap = {label: spread(each(values, "AG")) for label, values in rows.items()}
     kept = {label: spread(each(values, "RA")) for label, values in rows.items()}
     original = found["table"]["original"]["values"]
-    share = share_of(rows["OEU"], original)
-    yield report, f"small: AG {gap['OEU']}, {share} of the original's {spread(each(original, 'AG'))}"
+    made = [replicated(name) for name in SETTINGS]
+    experiments = [found["table"]["experiment"], *(data["experiment"] for data, *_ in made)]
+    assert {(e["arch"], e["width"], e["weight_bits"]) for e in experiments} == {("resnet18", 16, 4)}
+    sizes = [f"{e['train_size']:,}; {100 * e['forget_ratio']:.0f} %" for e in experiments]
+    yield REPORT, row("images; of them to forget", sizes)
+    small, *epochs = (e["epochs"] for e in experiments)
+    steps = max(found["tuning"]["grid"]["steps"])
+    assert [e["augmented"] for e in experiments] == [False, False, False, True]
+    epochs = f"{small} epochs; {steps} joint steps at most | {{}}; ten | {{}}; ten | {{}}, augmented; ten".format(
+        *epochs
+    )
+    yield REPORT, row("trained for; unlearned for", [epochs])
+    lost = ", of which one has nothing to forget"
+    seeds = [f"{len(data['seeds'])}{lost if len(used) < len(data['seeds']) else ''}" for data, used, *_ in made]
+    yield REPORT, row("seeds", [str(len(original)), *seeds])
+    networks = lambda kind: [listed(each(models[kind].values(), "AG")) for _, _, models, *_ in made]
+    yield REPORT, row("original", [spread(each(original, "AG")), *networks("original")])
+    yield REPORT, row("second Retrain", ["–", *networks("retrain again")])
+    yield REPORT, row("OEU", [gap["OEU"], *(listing(table)("oeu") for *_, table, _ in made)])
+    shares = [mean(each(values_of(table["oeu"]).values(), "share_of_original"), 2) for *_, table, _ in made]
+    yield REPORT, row("OEU's over the original's", [share_of(rows["OEU"], original), *shares])
+    for label, (at_small, name, note) in CLAIMED.items():
+        cells = [listing(table)(name) if name in table else "–" for *_, table, _ in made]
+        yield REPORT, row(label, [gap[at_small] + note, *cells])
+    # none of these rows does worse than OEU at the small size
+    assert min(np.mean(np.subtract(each(rows["OEU"], "AG"), each(rows[at], "AG"))) for at, *_ in CLAIMED.values()) > 0
     apart = np.mean(each(original, "FA")) - np.mean(each(original, "TA"))
-    yield report, f"its original knows what it saw {apart:.0f} points better than what it did not"
-    yield report, f"small, CIFAR-10: {gap['OEU']} against {gap['Q-MUL (our reading)']}"
+    yield REPORT, f"its original knows what it saw {apart:.0f} points better than what it did not"
     digits = {
         name: spread(entry["AG"]["AG, the demo's OEU setting"])
         for name, entry in stored("variants")["variants"].items()
     }
-    yield report, f"small: {gap['OEU']} against {gap['OEU, global projection']}"
-    yield report, f"{digits['module, undo']} against {digits['global']}"
-    bare = "OEU without projection"
-    yield report, f"small: without it {gap[bare]}, retain accuracy {kept[bare]}; with it {gap['OEU']} and {kept['OEU']}"
-    labels = "OEU, random labels for entropy"
-    yield report, f"small: AG {gap['OEU']} against {gap[labels]}, retain accuracy {kept['OEU']} against {kept[labels]}"
+    yield REPORT, f"at one setting for both: {digits['module, undo']} against {digits['global']} |"
+    yield REPORT, f"retain accuracy {kept['OEU without projection']} without it, {kept['OEU']} with it |"
+    yield REPORT, f"in what is kept, {kept['OEU']} against {kept['OEU, random labels for entropy']} |"
     alphas = [mean(each(values, "AG"), 1) for label, values in rows.items() if label.startswith("OEU, alpha")]
-    yield report, f"small: {', '.join(alphas)} for 0, 0.5, 0.75, 1"
-    yield report, f"small: {spread(each(rows['OEU'], 'time'), 2)} of Retrain's seconds"
+    yield REPORT, f"AG {', '.join(alphas)} for 0, 0.5, 0.75, 1; not tested elsewhere"
+    yield REPORT, f"small: {spread(each(rows['OEU'], 'time'), 2)} of Retrain's seconds"
 
 
 def replicated(name):
@@ -793,7 +829,7 @@ def replicated_cells(made, seeds):
 
 
 def replicated_table(seeds, models, rows, least, read):
-    """Lines of such a table without times; read: {row: how much of the forget set it read}; the rest as `replicated`."""
+    """Lines of a table without times; read: {row: how much of the forget set it read}, the rest of `replicated`."""
     for name, label in NETWORKS.items():
         yield row(label, ["–", *replicated_cells(models[name], seeds), "–"])
     for name, made in rows.items():
@@ -822,17 +858,16 @@ RIVAL_WORDS = {"salun": "SalUn", "uniform": "the uniform target", "scrub": "SCRU
 
 def schedule_quotes():
     """Ten epochs by the schedule of the field's own code: three seeds, and what the search found on another."""
-    report = "oeu_ref/lab/REPLICATION.md"
     data, seeds, models, rows, least = replicated("replicate-cifar10-10-cpu")
     assert (data["experiment"]["epochs"], data["experiment"]["train_size"], seeds) == (60, 10000, [1, 2, 3])
     assert data["passes"][:2] == [3, 35]
     batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"])[0] for name in rows}
     for name, label in NETWORKS.items():
-        yield report, row(label, ["–", *replicated_cells(models[name], seeds), "–", "–"])
+        yield TABLES, row(label, ["–", *replicated_cells(models[name], seeds), "–", "–"])
     for name, made in rows.items():
         values, label = values_of(made), made[seeds[-1]]["label"]
         last = [f"{values[seeds[-1]]['time']:.2f}", f"{least[name]:.1f}"]
-        yield report, row(label, [str(batches[name]), *replicated_cells(values, seeds), *last])
+        yield TABLES, row(label, [str(batches[name]), *replicated_cells(values, seeds), *last])
     at = listing(rows)
     gaps = {name: {seed: values["AG"] for seed, values in values_of(made).items()} for name, made in rows.items()}
     whole = [name for name, made in gaps.items() if list(made) == seeds]
@@ -840,26 +875,22 @@ def schedule_quotes():
     own = gaps["oeu"]
     assert all(own[seed] < min(gaps[name][seed] for name in ("rl", "qmul")) for seed in seeds)
     assert all(own[seed] == min(made.get(seed, 99) for made in gaps.values()) for seed in seeds)
-    yield report, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
-    share = mean(each(rows["oeu"].values(), "values", "share_of_original"), 2)
-    yield report, f"ten epochs: {at('oeu')}, {share} of the original's;"
-    yield report, f"ten epochs: {at('oeu')} against {at('qmul')}, weights as released"
-    yield report, f"ten epochs: {at('oeu')} against {at('oeu_global')};"
-    yield report, f"ten epochs: {at('oeu_no_projection')} without, {at('oeu')} with it |"
-    kept = [mean(each(rows[name].values(), "values", "RA"), 1) for name in ("oeu", "rl")]
-    kept = f"retain accuracy {kept[0]} against {kept[1]}"
-    yield report, f"ten epochs: {at('oeu')} against {at('rl')} of random labels as that code has them, {kept} |"
+    yield TABLES, f"AG {at('oeu')}, random labels {at('rl')}, Q-MUL {at('qmul')}"
     read = 2 * rows["oeu"][3]["steps"] * data["experiment"]["retain_batch"]
     of_retrain = data["experiment"]["epochs"] * (1 - data["experiment"]["forget_ratio"]) * 10000
     yield (
-        report,
-        f"ten epochs: {values_of(rows['oeu'])[3]['time']:.2f}, as {read / of_retrain:.2f} of Retrain's images |",
+        REPORT,
+        f"ten epochs: {values_of(rows['oeu'])[3]['time']:.2f}, as {read / of_retrain:.2f} of Retrain's images;",
     )
-    yield report, f"It had {batches['oeu']} batches of forget images for it, they {batches['rl']}"
+    kept = [each(rows[name].values(), "values", "RA") for name in ("oeu", "rl")]
+    assert all(ours > theirs for ours, theirs in zip(*kept))
+    kept = [mean(values, 1) for values in kept]
+    yield REPORT, f"in AG and in retain accuracy, {kept[0]} against {kept[1]}, on all three seeds"
+    yield TABLES, f"It had {batches['oeu']} batches of forget images for it, they {batches['rl']}"
     assert batches["rl"] == batches["qmul"] == batches["oeu_short"]
     short = f"AG {at('oeu_short')} and a retain accuracy of {at('oeu_short', 'RA')}"
     yield (
-        report,
+        TABLES,
         f"With {batches['oeu_short']} such steps, its other reading, and a weight chosen for them it ends at {short}",
     )
     for name in ("oeu", "rl", "qmul"):
@@ -869,32 +900,32 @@ def schedule_quotes():
     said = ", ".join(
         f"{RIVAL_WORDS[name]} {alone[name]['AG']:.1f}" for name in sorted(alone, key=lambda n: alone[n]["AG"])
     )
-    yield report, f"**Rivals, on the third seed alone**: {said}, where OEU has {own[3]:.1f}"
+    yield TABLES, f"**Rivals, on the third seed alone**: {said}, where OEU has {own[3]:.1f}"
     known = [alone["uniform"]["MIA"], rows["oeu"][3]["values"]["MIA"], models["retrain"][3]["MIA"]]
     assert known[0] == max(found["values"]["MIA"] for made in rows.values() for found in made.values())
-    yield report, f"an MIA of {known[0]:.1f}, OEU {known[1]:.1f}, Retrain {known[2]:.1f}"
-    yield report, f"SalUn comes to {least['salun']:.1f} there"
+    yield TABLES, f"an MIA of {known[0]:.1f}, OEU {known[1]:.1f}, Retrain {known[2]:.1f}"
+    yield TABLES, f"SalUn comes to {least['salun']:.1f} there"
     auc = "forget_vs_test_auc"
     knows = listed(each(models["original"].values(), auc))
-    yield report, f"other way round (AUC {at('oeu', auc)}, the original's {knows})"
+    yield TABLES, f"other way round (AUC {at('oeu', auc)}, the original's {knows})"
     searched = listed(least[name] for name in ("oeu_no_projection", "oeu_global", "oeu"))
     again = listed(each(models["retrain again"].values(), "AG"))
     behind = {name: [gaps[name][seed] - own[seed] for seed in seeds] for name in ("oeu_no_projection", "oeu_global")}
     assert all(min(behind[name]) > 0 for name in behind) and least["oeu_no_projection"] < least["oeu"]
     bare, whole = (f"by {min(apart):.1f} to {max(apart):.1f}" for apart in behind.values())
-    yield report, f"without it AG is higher on all three seeds, {bare}, with global projection {whole}"
-    yield report, f"two Retrains are {again} apart; on the seed of the search the three end at {searched}"
+    yield TABLES, f"without it AG is higher on all three seeds, {bare}, with global projection {whole}"
+    yield TABLES, f"two Retrains are {again} apart; on the seed of the search the three end at {searched}"
     further = [rows["oeu_no_projection"][seed]["values"]["MIA"] - rows["oeu"][seed]["values"]["MIA"] for seed in seeds]
     beyond = [rows["oeu"][seed]["values"]["MIA"] - models["retrain"][seed]["MIA"] for seed in seeds]
     assert min(further) > 0 and min(beyond) > 0
     assert all(rows["oeu_global"][seed]["values"]["MIA"] > rows["oeu"][seed]["values"]["MIA"] for seed in seeds)
-    yield report, f"its MIA is {listed(beyond)} above Retrain's, and {listed(further)} more without projection"
+    yield TABLES, f"its MIA is {listed(beyond)} above Retrain's, and {listed(further)} more without projection"
     shares = [found["values"]["share_of_original"] for name in ("ft", "ga") for found in rows[name].values()]
     assert min(shares) > 0.98 and min(least["ft"], least["ga"]) > 29
-    yield report, f"(retain loss {models['original'][1]['retain_loss']:.4f})"
+    yield TABLES, f"(retain loss {models['original'][1]['retain_loss']:.4f})"
     other = {r["row"]: r["values"]["AG"] for r in data["rows"] if r["rules"] == ["proxy"] and r["seed"] == seeds[0]}
     come = f"Q-MUL comes to {other['qmul']:.1f}, global projection to {other['oeu_global']:.1f}, OEU's other reading to"
-    yield report, f"{come} {other['oeu_short']:.1f}"
+    yield TABLES, f"{come} {other['oeu_short']:.1f}"
     for name in ("oeu", "oeu_no_projection", "rl"):
         assert data["search"][name]["chosen"]["true"] == data["search"][name]["chosen"]["proxy"]
     chosen = {name: found["chosen"]["true"] == found["points"][-1] for name, found in data["search"].items()}
@@ -903,7 +934,6 @@ def schedule_quotes():
 
 def hundred_classes_quotes():
     """The same schedule on CIFAR-100, 30 % of it to forget: three rows."""
-    report = "oeu_ref/lab/REPLICATION.md"
     data, seeds, models, rows, least = replicated("replicate-cifar100-30-cpu")
     experiment = data["experiment"]
     assert (experiment["epochs"], experiment["train_size"], experiment["forget_ratio"]) == (40, 10000, 0.3)
@@ -911,72 +941,67 @@ def hundred_classes_quotes():
     lost, retrain = (data["trained"]["3"][kind] for kind in ("original", "retrain"))
     assert set(data["seeds"]) - set(seeds) == {3}
     knows = f"{lost['FA']:.1f} % of its forget set right and {lost['RA']:.1f} % of its retain set"
-    yield report, f"{knows}, Retrain {retrain['FA']:.1f} and {retrain['RA']:.1f}"
+    yield TABLES, f"{knows}, Retrain {retrain['FA']:.1f} and {retrain['RA']:.1f}"
     ends = [found["values"]["AG"] for found in data["rows"] if found["seed"] == 3]
     ended = f"{min(ends):.0f} to {max(ends):.0f} from Retrain, where they began at {lost['AG']:.0f}"
-    yield report, f"all three rows end {ended}"
+    yield TABLES, f"all three rows end {ended}"
     forget = experiment["train_size"] * experiment["forget_ratio"]
     read = {name: made[seeds[0]]["steps"] * experiment["forget_batch"] for name, made in rows.items()}
     read["qmul"] = round(ROWS["qmul"].epochs * forget)
     for line in replicated_table(seeds, models, rows, least, read):
-        yield report, line
+        yield TABLES, line
     at = listing(rows)
     gaps = {name: [values["AG"] for values in values_of(made).values()] for name, made in rows.items()}
     again = listed(each(models["retrain again"].values(), "AG"))
     assert all(lost > 3 * max(both) for lost, *both in zip(gaps["qmul"], gaps["oeu"], gaps["oeu_global"]))
     assert len({own < other for own, other in zip(gaps["oeu"], gaps["oeu_global"])}) == 2  # no order
-    yield report, f"CIFAR-100: {at('oeu')} against {at('qmul')}, two Retrains {again} apart;"
-    yield report, f"CIFAR-100: {at('oeu')} against {at('oeu_global')} |"
     originals = listed(each(models["original"].values(), "AG"))
     apart = f"where two Retrains are {again} apart; Q-MUL {at('qmul')}"
-    yield report, f"AG {at('oeu')}, of {originals} for the original, {apart}"
+    yield TABLES, f"AG {at('oeu')}, of {originals} for the original, {apart}"
     yield (
-        report,
+        TABLES,
         f"{at('qmul', 'FA')} % of the forget set right, Retrain {listed(each(models['retrain'].values(), 'FA'))}",
     )
-    yield report, f"retain accuracy of {at('qmul', 'RA')}: at the largest rate that is tried"
+    yield TABLES, f"retain accuracy of {at('qmul', 'RA')}: at the largest rate that is tried"
     searched = data["search"]["qmul"]["AG"]["true"]
     assert data["search"]["qmul"]["chosen"]["true"] == data["search"]["qmul"]["points"][-1]
-    yield report, f"from {searched[-2]:.1f} to {searched[-1]:.1f} with the last step of the rate"
+    yield TABLES, f"from {searched[-2]:.1f} to {searched[-1]:.1f} with the last step of the rate"
     auc = "forget_vs_test_auc"
     known = listed(each(models["retrain"].values(), auc))
-    yield report, f"AUC {at('oeu', auc)} (Q-MUL {at('qmul', auc)}, Retrain {known})"
-    yield report, f"test accuracy of {listed(each(models['original'].values(), 'TA'))}"
+    yield TABLES, f"AUC {at('oeu', auc)} (Q-MUL {at('qmul', auc)}, Retrain {known})"
+    yield TABLES, f"test accuracy of {listed(each(models['original'].values(), 'TA'))}"
     chosen = {name: found["chosen"]["true"] for name, found in data["search"].items()}
     assert chosen["oeu"] == chosen["oeu_global"] == data["search"]["oeu"]["points"][-1]
-    yield report, f"**Global projection**, at the same settings, ends at {at('oeu_global')}, OEU at {at('oeu')}"
-    yield report, f"on the seed of the search at {least['oeu_global']:.1f}, OEU at {least['oeu']:.1f}"
+    yield TABLES, f"**Global projection**, at the same settings, ends at {at('oeu_global')}, OEU at {at('oeu')}"
+    yield TABLES, f"on the seed of the search at {least['oeu_global']:.1f}, OEU at {least['oeu']:.1f}"
     assert least["qmul"] - least["oeu"] < 4
-    yield report, f"On the seed of the search it is {least['qmul'] - least['oeu']:.1f} points behind OEU"
+    yield TABLES, f"On the seed of the search it is {least['qmul'] - least['oeu']:.1f} points behind OEU"
 
 
 def long_quotes():
     """The same schedule with augmented images, as many as fit in 110 minutes: two rows of one seed."""
-    report = "oeu_ref/lab/REPLICATION.md"
     data, seeds, models, rows, least = replicated("replicate-cifar10-10-long")
     experiment = data["experiment"]
     assert (experiment["epochs"], experiment["augmented"], experiment["width"], seeds) == (60, True, 16, [1])
     assert list(rows) == ["oeu", "qmul"] and {found["judge"] for found in data["search"].values()} == {"retrain"}
-    yield report, f"{experiment['train_size']:,} of {50000 - experiment['validation_size']:,} training images"
+    yield TABLES, f"{experiment['train_size']:,} of {50000 - experiment['validation_size']:,} training images"
     batches = {name: ROWS[name].epochs * ROWS[name].counts(*data["passes"])[0] for name in rows}
     for line in replicated_table(seeds, models, rows, least, batches):
-        yield report, line
+        yield TABLES, line
     own, other = (rows[name][1]["values"] for name in ("oeu", "qmul"))
     original, retrain, again = (models[name][1] for name in NETWORKS)
     gaps = [f"{found['AG']:.1f}" for found in (own, other, again, original)]
     assert own["AG"] > other["AG"]
-    yield report, "AG {} against {}, where two Retrains are {} apart and the original {}".format(*gaps)
-    yield report, "augmented: {}, {:.2f} of the original's |".format(gaps[0], own["share_of_original"])
-    yield report, "augmented: {} against {}, two Retrains {} apart |".format(*gaps)
+    yield TABLES, "AG {} against {}, where two Retrains are {} apart and the original {}".format(*gaps)
     apart = original["FA"] - original["TA"]
-    yield report, f"has {original['FA']:.1f} % of its forget set right, {apart:.1f} points more than of the test set"
-    yield report, f"a test accuracy of {own['TA']:.1f}, Q-MUL {other['TA']:.1f}, Retrain {retrain['TA']:.1f}"
+    yield TABLES, f"has {original['FA']:.1f} % of its forget set right, {apart:.1f} points more than of the test set"
+    yield TABLES, f"a test accuracy of {own['TA']:.1f}, Q-MUL {other['TA']:.1f}, Retrain {retrain['TA']:.1f}"
     tried = {name: ", ".join(f"{gap:.1f}" for gap in data["search"][name]["AG"]["true"]) for name in rows}
-    yield report, f"Q-MUL's search ends at {tried['qmul']} for its four rates, OEU's at {tried['oeu']} for its pairs"
+    yield TABLES, f"Q-MUL's search ends at {tried['qmul']} for its four rates, OEU's at {tried['oeu']} for its pairs"
     (proxy,) = [found["values"] for found in data["rows"] if found["rules"] == ["proxy"]]
     assert data["search"]["qmul"]["chosen"]["proxy"] == data["search"]["qmul"]["chosen"]["true"]
     yield (
-        report,
+        TABLES,
         f"settings chosen without Retrain, by the proxy, OEU ends at {proxy['AG']:.1f}, Q-MUL has the same rate",
     )
 
@@ -1003,7 +1028,8 @@ QUOTES = [
     *relearn_quotes(),
     *stop_on_images_quotes(),
     *relearn_on_images_quotes(),
-    *replication_quotes(),
+    *full_size_quotes(),
+    *claims_quotes(),
     *schedule_quotes(),
     *hundred_classes_quotes(),
     *long_quotes(),

@@ -15,6 +15,7 @@ from oeu_ref.core import OEU, QuantMLP
 ROOT = pathlib.Path(__file__).parent.parent
 ROOMS = sorted((ROOT / "oeu_ref").glob("*/README.md"))
 READMES = [ROOT / "README.md", *ROOMS, ROOT / "tests" / "README.md", ROOT / "notebooks" / "README.md"]
+DOCUMENTS = [*READMES, *sorted((ROOT / "oeu_ref").glob("*/REPLICATION*.md"))]
 
 
 def blocks(path, language):
@@ -96,7 +97,7 @@ def test_the_door_is_short_and_prints_the_two_commands():
     assert commands == [install + "oeu_ref demo", install + "pytest"]
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_commands_of_a_readme_exist(path):
     """Each link to a file of the project leads to one; each `python -m oeu_ref WORD` names a command."""
     text = path.read_text(encoding="utf-8")
