@@ -778,8 +778,9 @@ def claims_quotes():
     yield REPORT, row("trained for; unlearned for", [epochs])
     lost = ", of which one has nothing to forget"
     seeds = [f"{len(data['seeds'])}{lost if len(used) < len(data['seeds']) else ''}" for data, used, *_ in made]
+    seeds[-1] += "; one more was given up"  # before it had a row, so that the result does not have it
     yield REPORT, row("seeds", [str(len(original)), *seeds])
-    networks = lambda kind: [listed(each(models[kind].values(), "AG")) for _, _, models, *_ in made]
+    networks = lambda kind: [of_seeds(models[kind]) for _, _, models, *_ in made]
     yield REPORT, row("original", [spread(each(original, "AG")), *networks("original")])
     yield REPORT, row("second Retrain", ["–", *networks("retrain again")])
     yield REPORT, row("OEU", [gap["OEU"], *(listing(table)("oeu") for *_, table, _ in made)])
@@ -844,9 +845,14 @@ def listed(values):
     return " and ".join(filter(None, [", ".join(others), last]))
 
 
+def of_seeds(made, key="AG"):
+    """AG, or another figure, of all seeds as they are printed.  made: {seed: values}."""
+    return listed(each(made.values(), key))
+
+
 def listing(rows):
-    """A function: AG, or another figure, of a row's seeds as they are printed."""
-    return lambda name, key="AG": listed(each(rows[name].values(), "values", key))
+    """A function: `of_seeds` of a row."""
+    return lambda name, key="AG": of_seeds(values_of(rows[name]), key)
 
 
 def values_of(made):
@@ -916,10 +922,10 @@ def schedule_quotes():
     yield TABLES, "an MIA of {}, OEU {}, Retrain {}".format(*beyond)
     yield TABLES, f"SalUn comes to {least['salun']:.1f} there"
     auc = "forget_vs_test_auc"
-    knows = listed(each(models["original"].values(), auc))
+    knows = of_seeds(models["original"], auc)
     yield TABLES, f"other way round (AUC {at('oeu', auc)}, the original's {knows})"
     searched = listed(least[name] for name in ("oeu_no_projection", "oeu_global", "oeu"))
-    again = listed(each(models["retrain again"].values(), "AG"))
+    again = of_seeds(models["retrain again"])
     behind = {name: [gaps[name][seed] - own[seed] for seed in seeds] for name in ("oeu_no_projection", "oeu_global")}
     assert all(min(behind[name]) > 0 for name in behind) and least["oeu_no_projection"] < least["oeu"]
     bare, whole = (f"by {min(apart):.1f} to {max(apart):.1f}" for apart in behind.values())
@@ -964,26 +970,26 @@ def hundred_classes_quotes():
         yield TABLES, line
     at = listing(rows)
     gaps = {name: [values["AG"] for values in values_of(made).values()] for name, made in rows.items()}
-    again = listed(each(models["retrain again"].values(), "AG"))
+    again = of_seeds(models["retrain again"])
     assert all(lost > 3 * max(both) for lost, *both in zip(gaps["qmul"], gaps["oeu"], gaps["oeu_global"]))
     ahead = [other - own for own, other in zip(gaps["oeu"], gaps["oeu_global"])]
     assert sum(apart > 0 for apart in ahead) == 2 and least["oeu_global"] > least["oeu"]
     yield TABLES, f"is closer on two of the three and on that of the search, by at most {max(ahead):.1f} points"
-    originals = listed(each(models["original"].values(), "AG"))
+    originals = of_seeds(models["original"])
     apart = f"where two Retrains are {again} apart; Q-MUL {at('qmul')}"
     yield TABLES, f"AG {at('oeu')}, of {originals} for the original, {apart}"
     yield (
         TABLES,
-        f"{at('qmul', 'FA')} % of the forget set right, Retrain {listed(each(models['retrain'].values(), 'FA'))}",
+        f"{at('qmul', 'FA')} % of the forget set right, Retrain {of_seeds(models['retrain'], 'FA')}",
     )
     yield TABLES, f"retain accuracy of {at('qmul', 'RA')}: at the largest rate that is tried"
     searched = data["search"]["qmul"]["AG"]["true"]
     assert data["search"]["qmul"]["chosen"]["true"] == data["search"]["qmul"]["points"][-1]
     yield TABLES, f"from {searched[-2]:.1f} to {searched[-1]:.1f} with the last step of the rate"
     auc = "forget_vs_test_auc"
-    known = listed(each(models["retrain"].values(), auc))
+    known = of_seeds(models["retrain"], auc)
     yield TABLES, f"AUC {at('oeu', auc)} (Q-MUL {at('qmul', auc)}, Retrain {known})"
-    yield TABLES, f"test accuracy of {listed(each(models['original'].values(), 'TA'))}"
+    yield TABLES, f"test accuracy of {of_seeds(models['original'], 'TA')}"
     chosen = {name: found["chosen"]["true"] for name, found in data["search"].items()}
     assert chosen["oeu"] == chosen["oeu_global"] == data["search"]["oeu"]["points"][-1]
     yield TABLES, f"**Global projection**, at the same settings, ends at {at('oeu_global')}, OEU at {at('oeu')}"
@@ -1010,26 +1016,25 @@ def long_quotes():
     cells = [f"{batches['oeu']}", *replicated_cells(proxy, seeds), f"{search['oeu']['AG']['true'][1]:.1f}"]
     yield TABLES, row("OEU, settings by the proxy", cells)
     at = listing(rows)
-    listed_of = lambda made, key="AG": listed(each(made.values(), key))
     original, retrain, again = (models[name] for name in NETWORKS)
     assert [a > b for a, b in zip(*(each(rows[name].values(), "values", "AG") for name in rows))] == [True, False, True]
     assert all(found["AG"] < rows["qmul"][seed]["values"]["AG"] for seed, found in proxy.items())
     yield (
         TABLES,
-        f"AG {at('oeu')}, Q-MUL {at('qmul')}, where two Retrains are {listed_of(again)} apart and the original "
-        f"{listed_of(original)}",
+        f"AG {at('oeu')}, Q-MUL {at('qmul')}, where two Retrains are {of_seeds(again)} apart and the original "
+        f"{of_seeds(original)}",
     )
     apart = listed(rows["qmul"][seed]["values"]["AG"] - found["AG"] for seed, found in proxy.items())
-    yield TABLES, f"OEU ends at {listed_of(proxy)}, Q-MUL, whose rate is the same, at {at('qmul')}, apart by {apart}"
+    yield TABLES, f"OEU ends at {of_seeds(proxy)}, Q-MUL, whose rate is the same, at {at('qmul')}, apart by {apart}"
     tried = {name: ", ".join(f"{gap:.1f}" for gap in search[name]["AG"]["true"]) for name in rows}
     yield TABLES, f"Q-MUL's search ends at {tried['qmul']} for its four rates, OEU's at {tried['oeu']} for its pairs"
-    kept = f"{at('oeu', 'TA')}, by the proxy {listed_of(proxy, 'TA')}, Q-MUL {at('qmul', 'TA')}"
-    yield TABLES, f"test accuracy is {kept}, Retrain's {listed_of(retrain, 'TA')}"
+    kept = f"{at('oeu', 'TA')}, by the proxy {of_seeds(proxy, 'TA')}, Q-MUL {at('qmul', 'TA')}"
+    yield TABLES, f"test accuracy is {kept}, Retrain's {of_seeds(retrain, 'TA')}"
     apart = listed(found["FA"] - found["TA"] for found in original.values())
-    yield TABLES, f"has {listed_of(original, 'FA')} % of its forget set right, {apart} points more than of the test set"
+    yield TABLES, f"has {of_seeds(original, 'FA')} % of its forget set right, {apart} points more than of the test set"
     assert all(found["values"]["MIA"] > retrain[seed]["MIA"] for seed, found in rows["oeu"].items())
-    yield TABLES, f"an MIA of {at('oeu', 'MIA')} where Retrain has {listed_of(retrain, 'MIA')}"
-    closer = f"{listed_of(proxy)} against {at('qmul')} with settings chosen without Retrain"
+    yield TABLES, f"an MIA of {at('oeu', 'MIA')} where Retrain has {of_seeds(retrain, 'MIA')}"
+    closer = f"{of_seeds(proxy)} against {at('qmul')} with settings chosen without Retrain"
     yield REPORT, closer
 
 
